@@ -1,0 +1,93 @@
+"""What the trainer asks of data: examples addressed by index, in three splits, with a fingerprint."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    inputs: Tensor  # [n, ...]
+    targets: Tensor  # [n] or [n, ...]
+
+
+class Examples(Protocol):
+    """A set of examples; `batch` gathers without Python work per example."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """The same examples living on `device`; floating inputs arrive in `dtype` from `batch`."""
+        ...
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index` (int64 [n], on the device), in that order."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorExamples:
+    """Examples that fit on the device as tensors."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "TensorExamples":
+        inputs = self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs
+        return TensorExamples(inputs.to(device), self.targets.to(device))
+
+    def batch(self, index: Tensor) -> Batch:
+        return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation (stops a trial) and test examples (read once); `fingerprint` names the exact bytes."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    fingerprint: str
+    endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
+
+
+class Dataset(Protocol):
+    """A data set named in conf by `_target_`; its arguments include the split seed."""
+
+    def load(self) -> Splits: ...
+
+
+def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Disjoint index arrays of the given sizes whose class shares equal those of `labels` within one example.
+
+    `labels`: int [n]; sum(sizes) <= n. The same seed gives the same split on every machine.
+    """
+    if sum(sizes) > len(labels):
+        raise ValueError(f"a split of {sum(sizes)} examples was asked of {len(labels)}")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    # Interleave the classes evenly: example j of a class with n_c members sits at (j + u) / n_c of the line, so every
+    # contiguous piece of the line holds each class in proportion.
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    line = np.argsort(position, kind="stable")
+    bounds = np.cumsum([0, *sizes])
+    return [np.sort(line[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def tensor_fingerprint(*tensors: Tensor) -> str:
+    """SHA-256 over shapes, dtypes and bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Optimizers torch does not ship, and how parameters become groups."""

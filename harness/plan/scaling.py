@@ -1,0 +1,27 @@
+"""LR-scaling rules: what the peak LR becomes when the total batch size grows by k = TBS / base batch size (rule 12)."""
+
+import math
+from collections.abc import Callable
+
+from harness.plan.errors import UserError
+
+Rule = Callable[[float], float]  # batch ratio k > 0 -> factor on the base LR
+
+RULES: dict[str, Rule] = {
+    "none": lambda k: 1.0,
+    "sqrt": math.sqrt,  # constant variance of an update; Krizhevsky 2014 (1404.5997), p. 5; Adam: Malladi 2022 (2205.10287)
+    "linear": lambda k: k,  # Goyal et al. 2017 (1706.02677), section 2.1
+}
+
+
+def lr_factor(rule: str, batch_ratio: float, power: float | None = None) -> float:
+    """Factor on the base LR; `rule="power"` uses k**power. Raises UserError for an unknown rule or a ratio <= 0."""
+    if not batch_ratio > 0:
+        raise UserError(f"batch ratio k = TBS / base batch size must be > 0, not {batch_ratio}")
+    if rule == "power":
+        if power is None:
+            raise UserError("lr_scaling rule 'power' needs lr_scaling.power, the exponent p of k**p")
+        return batch_ratio**power
+    if rule not in RULES:
+        raise UserError(f"unknown lr_scaling rule {rule!r}: use one of {', '.join([*RULES, 'power'])}")
+    return RULES[rule](batch_ratio)

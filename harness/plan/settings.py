@@ -1,0 +1,126 @@
+"""The resolved values that change the science of a training run; their hash is a trial's identity (section 3)."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.plan.errors import UserError
+from harness.plan.target import Target
+
+Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON-able
+
+SPANS = ("none", "ghost", "sync", "per_device")
+STATISTICS = ("reestimated", "running")
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Over which examples batch norm takes its statistics in training and in evaluation (rule 3)."""
+
+    span: str = "none"  # none | ghost | sync | per_device
+    span_examples: int = 1  # examples per group; ghost: a setting, sync and per_device: what the topology makes of it
+    statistics: str = "reestimated"  # reestimated | running
+    statistics_examples: int = 0  # size of the fixed set of training examples they are re-estimated on
+    half_life_examples: float = 0.0  # of the running average, where statistics = running
+
+    def __post_init__(self) -> None:
+        if self.span not in SPANS:
+            raise UserError(f"batch_norm.span must be one of {', '.join(SPANS)}, not {self.span!r}")
+        if self.statistics not in STATISTICS:
+            raise UserError(f"batch_norm.statistics must be one of {', '.join(STATISTICS)}, not {self.statistics!r}")
+        if self.span_examples < 1:
+            raise UserError(f"batch_norm.span_examples must be >= 1, not {self.span_examples}")
+        if self.span != "none" and self.statistics == "reestimated":
+            if self.statistics_examples < self.span_examples or self.statistics_examples % self.span_examples:
+                raise UserError(
+                    f"batch_norm.statistics_examples {self.statistics_examples} must be a positive multiple of the "
+                    f"span of {self.span_examples} examples"
+                )
+        if self.span != "none" and self.statistics == "running" and not self.half_life_examples > 0:
+            raise UserError("batch_norm.statistics=running needs batch_norm.half_life_examples > 0")
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Exponential moving average of the weights, evaluated beside the raw ones (rule 13)."""
+
+    half_life_examples: float = 0.0  # 0: no average is kept
+    decide_on: str = "raw"  # which weights decide the target: raw | averaged; declared before the run
+
+    def __post_init__(self) -> None:
+        if self.decide_on not in ("raw", "averaged"):
+            raise UserError(f"averaging.decide_on must be raw or averaged, not {self.decide_on!r}")
+        if not self.half_life_examples >= 0:
+            raise UserError(f"averaging.half_life_examples must be >= 0, not {self.half_life_examples}")
+        if self.decide_on == "averaged" and not self.half_life_examples:
+            raise UserError("averaging.decide_on=averaged needs averaging.half_life_examples > 0")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One arm's training run without its seed: everything that changes the numbers, with units resolved.
+
+    Devices, paths, tracking and the name of the rule that gave the LR are not here; world size and micro-batch
+    enter only through `batch_norm.span_examples` where they change the function.
+    """
+
+    dataset: Spec
+    model: Spec
+    loss: str
+    optimizer: Spec  # resolved: `lr` is the peak LR
+    schedule: Spec  # resolved: durations are updates
+    total_batch_size: int
+    train_examples: int  # what one epoch is
+    target: Target
+    budget_examples: int
+    evaluate_every_examples: int
+    batch_norm: BatchNorm = field(default_factory=BatchNorm)
+    averaging: Averaging = field(default_factory=Averaging)
+
+    def __post_init__(self) -> None:
+        peak_lr = self.optimizer.get("lr")
+        if not (isinstance(peak_lr, int | float) and peak_lr > 0):
+            raise UserError(f"the peak LR must be a number > 0, not {peak_lr!r}")
+
+    @property
+    def peak_lr(self) -> float:
+        return float(self.optimizer["lr"])
+
+    @property
+    def budget_steps(self) -> int:
+        """Updates until the budget is used up, the last one whole."""
+        return -(-self.budget_examples // self.total_batch_size)
+
+    def evaluation_step(self, index: int) -> int:
+        """The update after which evaluation `index` (0, 1, ...) happens: the first at or beyond its grid point."""
+        return -(-(index + 1) * self.evaluate_every_examples // self.total_batch_size)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Settings":
+        nested = {
+            "target": Target(**value["target"]),
+            "batch_norm": BatchNorm(**value["batch_norm"]),
+            "averaging": Averaging(**value["averaging"]),
+        }
+        return Settings(**{**value, **nested})
+
+
+def fingerprint(value: Any, length: int = 12) -> str:
+    """Hex digest of a JSON-able value, independent of key order and of 1 against 1.0."""
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value

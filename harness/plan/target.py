@@ -1,0 +1,70 @@
+"""The target and when it is reached: one definition, used online by the trainer and offline by the analysis (rule 14)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.plan.errors import UserError
+
+# Direction in which a metric improves, by the last word of its name (`validation_accuracy` -> accuracy).
+DIRECTIONS = {
+    "accuracy": "max",
+    "top5_accuracy": "max",
+    "f1": "max",
+    "loss": "min",
+    "error": "min",
+    "perplexity": "min",
+}
+
+
+class CrossingPlace(NamedTuple):
+    """Indices into the list of evaluations; None where it did not happen."""
+
+    first_touch: int | None
+    crossed: int | None  # first of the `confirm` consecutive evaluations that hold
+    confirmed: int | None  # last of them: where a trial may stop
+
+
+@dataclass(frozen=True)
+class Target:
+    """`metric` reaches `value` in direction `mode` on `confirm` consecutive evaluations of the validation split."""
+
+    metric: str
+    value: float
+    mode: str
+    confirm: int = 2
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("min", "max"):
+            raise UserError(f"target mode must be min or max, not {self.mode!r}")
+        known = DIRECTIONS.get(self.metric) or DIRECTIONS.get(self.metric.rsplit("_", 1)[-1])
+        if known and known != self.mode:
+            raise UserError(
+                f"target {self.metric} improves towards {known}, but mode={self.mode} was given: use mode={known}"
+            )
+        if not math.isfinite(self.value):
+            raise UserError(f"target value must be finite, not {self.value}")
+        if self.confirm < 1:
+            raise UserError(f"target confirm counts evaluations and must be >= 1, not {self.confirm}")
+
+    def reached(self, metric: float | None) -> bool:
+        """Whether one evaluation meets the target; a missing or non-finite metric never does."""
+        if metric is None or not math.isfinite(metric):
+            return False
+        return metric >= self.value if self.mode == "max" else metric <= self.value
+
+    def crossing(self, metrics: Sequence[float | None]) -> CrossingPlace:
+        """Where a sequence of evaluations touches and crosses the target."""
+        hits = [self.reached(metric) for metric in metrics]
+        first = next((i for i, hit in enumerate(hits) if hit), None)
+        run = 0
+        for i, hit in enumerate(hits):
+            run = run + 1 if hit else 0
+            if run == self.confirm:
+                return CrossingPlace(first, i - self.confirm + 1, i)
+        return CrossingPlace(first, None, None)
+
+    def __str__(self) -> str:
+        sign = ">=" if self.mode == "max" else "<="
+        return f"{self.metric} {sign} {self.value:g}, confirmed by {self.confirm}"

@@ -1,0 +1,123 @@
+"""Arm, trial, topology: what is compared, what is run, and where (section 3)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from harness.plan.batch import BatchPlan
+from harness.plan.errors import UserError
+from harness.plan.settings import Settings, fingerprint
+
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A trial without its seed: the labels it is reported under and the resolved settings that run.
+
+    Two arms may share settings (at k = 1 every rule gives the base LR); they then share their trials.
+    """
+
+    workload: str
+    optimizer: str
+    scaling_rule: str  # none | sqrt | linear | power(p) | tuned | ...
+    base_batch_size: int
+    base_lr: float
+    settings: Settings
+    variant: Mapping[str, Any] = field(default_factory=dict)  # what else an experiment varied, for its tables
+
+    @property
+    def total_batch_size(self) -> int:
+        return self.settings.total_batch_size
+
+    @property
+    def batch_ratio(self) -> float:
+        return self.settings.total_batch_size / self.base_batch_size
+
+    @property
+    def label(self) -> str:
+        extra = "".join(f" {key}={value}" for key, value in self.variant.items())
+        return f"{self.scaling_rule} TBS {self.total_batch_size}{extra}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Arm":
+        return Arm(**{**value, "settings": Settings.from_json(value["settings"])})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Arm + seed. Initialisation and data order follow the seed; the split does not (rule 10)."""
+
+    arm: Arm
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seeds are integers >= 0, not {self.seed}")
+
+    @cached_property
+    def trial_id(self) -> str:
+        """Hash of the resolved values and the seed: equal exactly when the same numbers would be computed."""
+        return fingerprint({"settings": self.arm.settings.to_json(), "seed": self.seed})
+
+    @property
+    def label(self) -> str:
+        return f"{self.arm.label} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Where and in which arithmetic a trial runs: the same trial elsewhere is a replica, never mixed in."""
+
+    batch: BatchPlan
+    device: str = "cpu"  # cpu | cuda
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"device must be cpu or cuda, not {self.device!r}")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+
+    @property
+    def key(self) -> str:
+        """Folder name of the replica, e.g. `cpu-w2-b16-a4-float32`."""
+        batch = self.batch
+        shape = f"w{batch.world_size}-b{batch.per_device_batch_size}-a{batch.gradient_accumulation_steps}"
+        return f"{self.device}-{shape}-{self.precision}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Topology":
+        return Topology(**{**value, "batch": BatchPlan(**value["batch"])})
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial and its topology: one unit of work, one line of plan.jsonl."""
+
+    trial: Trial
+    topology: Topology
+
+    @property
+    def key(self) -> str:
+        """Path of its folder under trials/."""
+        return f"{self.trial.trial_id}/{self.topology.key}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "trial_id": self.trial.trial_id,
+            "seed": self.trial.seed,
+            "arm": self.trial.arm.to_json(),
+            "topology": self.topology.to_json(),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "PlannedTrial":
+        return PlannedTrial(Trial(Arm.from_json(value["arm"]), value["seed"]), Topology.from_json(value["topology"]))

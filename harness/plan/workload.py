@@ -1,0 +1,131 @@
+"""A workload and how it becomes arms: data, split, model, loss, metric, target, budget, base LR (section 3)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite, lcm
+from typing import Any
+
+from harness.plan.batch import nearest
+from harness.plan.duration import Duration, is_duration, to_steps
+from harness.plan.errors import UserError
+from harness.plan.scaling import lr_factor
+from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained and when it counts as done; everything but TBS, LR rule and seed."""
+
+    name: str
+    dataset: Spec
+    model: Spec
+    loss: str
+    optimizer_name: str
+    optimizer: Spec  # without lr
+    schedule: Spec  # durations as written in conf
+    train_examples: int
+    target: Target
+    budget: Duration
+    base_batch_size: int
+    base_lr: float
+    evaluate_every_examples: int
+    exact_grid: bool = True  # False: evaluate at the first update beyond each grid point
+    batch_norm: BatchNorm = field(default_factory=BatchNorm)
+    averaging: Averaging = field(default_factory=Averaging)
+    read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.base_lr) and self.base_lr > 0):
+            raise UserError(f"workload.base_lr must be a number > 0, not {self.base_lr}")
+        if self.base_batch_size < 1:
+            raise UserError(f"workload.base_batch_size must be >= 1, not {self.base_batch_size}")
+        if self.evaluate_every_examples < 1:
+            raise UserError(f"workload.evaluate_every_examples must be >= 1, not {self.evaluate_every_examples}")
+
+    @property
+    def budget_examples(self) -> int:
+        """The budget, rounded up to a whole number of evaluation intervals so that it ends with an evaluation."""
+        every = self.evaluate_every_examples
+        examples = to_steps(self.budget, total_batch_size=1, train_examples=self.train_examples)
+        if examples < 1:
+            raise UserError(f"workload.budget must be more than nothing, not {self.budget.amount} {self.budget.unit}")
+        return -(-examples // every) * every
+
+    def check_batch_sizes(self, total_batch_sizes: Sequence[int]) -> None:
+        """Raises UserError unless every TBS fits the training set and the evaluation grid (rules 5 and 6)."""
+        for tbs in total_batch_sizes:
+            if tbs < 1:
+                raise UserError(f"total batch sizes are integers >= 1, not {tbs}")
+            if tbs > self.train_examples:
+                raise UserError(
+                    f"total batch size {tbs} exceeds the training set of {self.train_examples} examples: "
+                    f"use at most {self.train_examples}"
+                )
+        every = self.evaluate_every_examples
+        off_grid = [tbs for tbs in total_batch_sizes if every % tbs]
+        if off_grid and self.exact_grid:
+            common = lcm(*total_batch_sizes)
+            raise UserError(
+                f"evaluate_every_examples={every} is no multiple of total batch size "
+                f"{', '.join(map(str, off_grid))}: nearest legal values are {nearest(every, common)} "
+                "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
+            )
+
+    def arm(
+        self,
+        scaling_rule: str,
+        total_batch_size: int,
+        *,
+        lr: float | None = None,
+        base_lr: float | None = None,
+        power: float | None = None,
+        span_examples: int | None = None,
+        variant: Mapping[str, Any] | None = None,
+    ) -> Arm:
+        """Resolve one arm: LR by `scaling_rule` from the base point (or `lr` as given), durations into updates.
+
+        `base_lr` replaces the workload's for this arm (sensitivity checks); `span_examples` is what a sync or
+        per-device batch norm makes of the topology; `variant` labels whatever else an experiment varied.
+        """
+        self.check_batch_sizes([total_batch_size])
+        base = self.base_lr if base_lr is None else base_lr
+        peak_lr = base * lr_factor(scaling_rule, total_batch_size / self.base_batch_size, power) if lr is None else lr
+        if not (isfinite(peak_lr) and peak_lr > 0):
+            raise UserError(f"the peak LR of {scaling_rule} at TBS {total_batch_size} must be > 0, not {peak_lr}")
+        batch_norm = self.batch_norm if span_examples is None else replace(self.batch_norm, span_examples=span_examples)
+        settings = Settings(
+            dataset=self.dataset,
+            model=self.model,
+            loss=self.loss,
+            optimizer={**self.optimizer, "lr": peak_lr},
+            schedule=self.resolved_schedule(total_batch_size),
+            total_batch_size=total_batch_size,
+            train_examples=self.train_examples,
+            target=self.target,
+            budget_examples=self.budget_examples,
+            evaluate_every_examples=self.evaluate_every_examples,
+            batch_norm=batch_norm,
+            averaging=self.averaging,
+        )
+        rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
+        return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))
+
+    def resolved_schedule(self, total_batch_size: int) -> Spec:
+        """The schedule with its durations as updates; a fraction refers to its own horizon, or to the budget."""
+        sizes = {"total_batch_size": total_batch_size, "train_examples": self.train_examples}
+        budget_steps = -(-self.budget_examples // total_batch_size)
+        horizon = self.schedule.get("horizon")
+        horizon_steps = (
+            to_steps(Duration.parse(horizon), **sizes, horizon_steps=budget_steps)
+            if is_duration(horizon) and horizon is not None
+            else budget_steps
+        )
+        return {
+            key: to_steps(Duration.parse(value), **sizes, horizon_steps=horizon_steps) if is_duration(value) else value
+            for key, value in {
+                **self.schedule,
+                **({"horizon": horizon_steps} if "horizon" in self.schedule else {}),
+            }.items()
+        }
