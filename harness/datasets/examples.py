@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -80,7 +81,7 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> lis
         position[members] = (np.arange(len(members)) + rng.random()) / len(members)
     line = np.argsort(position, kind="stable")
     bounds = np.cumsum([0, *sizes])
-    return [np.sort(line[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [np.sort(line[a:b]) for a, b in pairwise(bounds)]
 
 
 def tensor_fingerprint(*tensors: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The batch equation: total = per device x workers x accumulation steps; checked, printed, never rounded (section 3)."""
+"""The batch equation: total = per device x workers x accumulation steps; checked and never rounded (section 3)."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@ Rule = Callable[[float], float]  # batch ratio k > 0 -> factor on the base LR
 
 RULES: dict[str, Rule] = {
     "none": lambda k: 1.0,
-    "sqrt": math.sqrt,  # constant variance of an update; Krizhevsky 2014 (1404.5997), p. 5; Adam: Malladi 2022 (2205.10287)
+    "sqrt": math.sqrt,  # constant update variance: Krizhevsky 2014 (1404.5997), p. 5; Adam: Malladi 2022 (2205.10287)
     "linear": lambda k: k,  # Goyal et al. 2017 (1706.02677), section 2.1
 }
 

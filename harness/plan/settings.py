@@ -32,12 +32,12 @@ class BatchNorm:
             raise UserError(f"batch_norm.statistics must be one of {', '.join(STATISTICS)}, not {self.statistics!r}")
         if self.span_examples < 1:
             raise UserError(f"batch_norm.span_examples must be >= 1, not {self.span_examples}")
-        if self.span != "none" and self.statistics == "reestimated":
-            if self.statistics_examples < self.span_examples or self.statistics_examples % self.span_examples:
-                raise UserError(
-                    f"batch_norm.statistics_examples {self.statistics_examples} must be a positive multiple of the "
-                    f"span of {self.span_examples} examples"
-                )
+        reestimated = self.span != "none" and self.statistics == "reestimated"
+        if reestimated and (not self.statistics_examples or self.statistics_examples % self.span_examples):
+            raise UserError(
+                f"batch_norm.statistics_examples {self.statistics_examples} must be a positive multiple of the "
+                f"span of {self.span_examples} examples"
+            )
         if self.span != "none" and self.statistics == "running" and not self.half_life_examples > 0:
             raise UserError("batch_norm.statistics=running needs batch_norm.half_life_examples > 0")
 

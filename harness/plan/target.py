@@ -1,4 +1,4 @@
-"""The target and when it is reached: one definition, used online by the trainer and offline by the analysis (rule 14)."""
+"""The target and when it is reached: one definition, online in the trainer and offline in the analysis (rule 14)."""
 
 import math
 from collections.abc import Sequence
