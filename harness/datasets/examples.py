@@ -48,6 +48,17 @@ class TensorExamples:
         return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index))
 
 
+class Augment(Protocol):
+    """Random changes of training batches on the device, drawn per example from a counter hash (rule 2)."""
+
+    def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
+        """A function of the arguments alone. `epoch`, `example`: int64 [n], the permutation each example comes from
+        and its index in the training set. `group_size`: examples of a batch-norm group; member j of group q sits at
+        j * n / group_size + q.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training, validation (stops a trial) and test examples (read once); `fingerprint` names the exact bytes."""
@@ -57,6 +68,7 @@ class Splits:
     test: Examples
     fingerprint: str
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
+    augment: Augment | None = None  # of training batches only
 
 
 class Dataset(Protocol):

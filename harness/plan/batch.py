@@ -62,6 +62,19 @@ def plan_batch(
     return BatchPlan(total_batch_size, micro, world_size, per_worker // micro)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """How many workers a trial gets and how large a micro-batch may be; the cluster's part of every batch plan."""
+
+    workers_per_trial: int = 1
+    max_per_device: int | None = None
+
+    def plan(self, total_batch_size: int, span_examples: int) -> BatchPlan:
+        return plan_batch(
+            total_batch_size, self.workers_per_trial, max_per_device=self.max_per_device, span_examples=span_examples
+        )
+
+
 def divisors(n: int) -> list[int]:
     """All divisors of n >= 1, ascending."""
     small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]

@@ -16,12 +16,17 @@ RULES: dict[str, Rule] = {
 
 def lr_factor(rule: str, batch_ratio: float, power: float | None = None) -> float:
     """Factor on the base LR; `rule="power"` uses k**power. Raises UserError for an unknown rule or a ratio <= 0."""
-    if not batch_ratio > 0:
-        raise UserError(f"batch ratio k = TBS / base batch size must be > 0, not {batch_ratio}")
+    check_ratio(batch_ratio)
     if rule == "power":
-        if power is None:
-            raise UserError("lr_scaling rule 'power' needs lr_scaling.power, the exponent p of k**p")
+        if power is None or not math.isfinite(power):
+            raise UserError(f"lr_scaling rule 'power' needs lr_scaling.power, the exponent p of k**p, not {power}")
         return batch_ratio**power
     if rule not in RULES:
         raise UserError(f"unknown lr_scaling rule {rule!r}: use one of {', '.join([*RULES, 'power'])}")
     return RULES[rule](batch_ratio)
+
+
+def check_ratio(batch_ratio: float) -> None:
+    """Raises UserError unless k is a number > 0."""
+    if not (math.isfinite(batch_ratio) and batch_ratio > 0):
+        raise UserError(f"batch ratio k = TBS / base batch size must be > 0, not {batch_ratio}")

@@ -12,6 +12,7 @@ from harness.plan.target import Target
 Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON-able
 
 SPANS = ("none", "ghost", "sync", "per_device")
+PATHS = ("root", "folder", "archive")  # arguments of a data set that say where it lies, not what it is
 STATISTICS = ("reestimated", "running")
 
 
@@ -78,6 +79,7 @@ class Settings:
     evaluate_every_examples: int
     batch_norm: BatchNorm = field(default_factory=BatchNorm)
     averaging: Averaging = field(default_factory=Averaging)
+    parameter_groups: Spec = field(default_factory=dict)  # arguments of optimizers.groups.parameter_groups
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")
@@ -96,6 +98,12 @@ class Settings:
     def evaluation_step(self, index: int) -> int:
         """The update after which evaluation `index` (0, 1, ...) happens: the first at or beyond its grid point."""
         return -(-(index + 1) * self.evaluate_every_examples // self.total_batch_size)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to compute the same numbers: all of it but where the data lie."""
+        dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
+        return {**self.to_json(), "dataset": dataset}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -62,7 +62,7 @@ class Trial:
     @cached_property
     def trial_id(self) -> str:
         """Hash of the resolved values and the seed: equal exactly when the same numbers would be computed."""
-        return fingerprint({"settings": self.arm.settings.to_json(), "seed": self.seed})
+        return fingerprint({"settings": self.arm.settings.identity, "seed": self.seed})
 
     @property
     def label(self) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from math import isfinite, lcm
 from typing import Any
 
-from harness.plan.batch import nearest
+from harness.plan.batch import BatchPlan, Placement, nearest
+from harness.plan.coscaling import CoScaling, co_scale, co_scale_averaging, co_scale_warmup
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.scaling import lr_factor
@@ -34,6 +35,9 @@ class Workload:
     exact_grid: bool = True  # False: evaluate at the first update beyond each grid point
     batch_norm: BatchNorm = field(default_factory=BatchNorm)
     averaging: Averaging = field(default_factory=Averaging)
+    parameter_groups: Spec = field(default_factory=dict)
+    co_scaling: CoScaling = field(default_factory=CoScaling)
+    placement: Placement = field(default_factory=Placement)
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:
@@ -73,6 +77,11 @@ class Workload:
                 "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
             )
 
+    def batch_plan(self, total_batch_size: int) -> BatchPlan:
+        """How the placement cuts a global batch; ghost groups stay whole, other spans take what comes."""
+        ghost = self.batch_norm.span == "ghost"
+        return self.placement.plan(total_batch_size, self.batch_norm.span_examples if ghost else 1)
+
     def arm(
         self,
         scaling_rule: str,
@@ -81,25 +90,29 @@ class Workload:
         lr: float | None = None,
         base_lr: float | None = None,
         power: float | None = None,
-        span_examples: int | None = None,
         variant: Mapping[str, Any] | None = None,
     ) -> Arm:
         """Resolve one arm: LR by `scaling_rule` from the base point (or `lr` as given), durations into updates.
 
-        `base_lr` replaces the workload's for this arm (sensitivity checks); `span_examples` is what a sync or
-        per-device batch norm makes of the topology; `variant` labels whatever else an experiment varied.
+        `base_lr` replaces the workload's for this arm (sensitivity checks); `variant` labels whatever else an
+        experiment varied.
         """
         self.check_batch_sizes([total_batch_size])
         base = self.base_lr if base_lr is None else base_lr
         peak_lr = base * lr_factor(scaling_rule, total_batch_size / self.base_batch_size, power) if lr is None else lr
         if not (isfinite(peak_lr) and peak_lr > 0):
             raise UserError(f"the peak LR of {scaling_rule} at TBS {total_batch_size} must be > 0, not {peak_lr}")
-        batch_norm = self.batch_norm if span_examples is None else replace(self.batch_norm, span_examples=span_examples)
+        ratio, choices = total_batch_size / self.base_batch_size, self.co_scaling
+        optimizer = co_scale(self.optimizer, base_lr=base, peak_lr=peak_lr, batch_ratio=ratio, choices=choices)
+        batch = self.batch_plan(total_batch_size)
+        spans = {"per_device": batch.per_device_batch_size, "sync": batch.per_device_batch_size * batch.world_size}
+        span_examples = spans.get(self.batch_norm.span, self.batch_norm.span_examples)
+        batch_norm = replace(self.batch_norm, span_examples=span_examples)
         settings = Settings(
             dataset=self.dataset,
             model=self.model,
             loss=self.loss,
-            optimizer={**self.optimizer, "lr": peak_lr},
+            optimizer=optimizer,
             schedule=self.resolved_schedule(total_batch_size),
             total_batch_size=total_batch_size,
             train_examples=self.train_examples,
@@ -107,25 +120,29 @@ class Workload:
             budget_examples=self.budget_examples,
             evaluate_every_examples=self.evaluate_every_examples,
             batch_norm=batch_norm,
-            averaging=self.averaging,
+            averaging=co_scale_averaging(self.averaging, batch_ratio=ratio, choices=self.co_scaling),
+            parameter_groups=self.parameter_groups,
         )
         rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
         return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))
 
     def resolved_schedule(self, total_batch_size: int) -> Spec:
-        """The schedule with its durations as updates; a fraction refers to its own horizon, or to the budget."""
+        """The schedule with its durations, also those in lists, as updates; a fraction refers to the schedule's own
+        horizon, or to the budget, which is also the horizon where that is null."""
         sizes = {"total_batch_size": total_batch_size, "train_examples": self.train_examples}
-        budget_steps = -(-self.budget_examples // total_batch_size)
-        horizon = self.schedule.get("horizon")
-        horizon_steps = (
-            to_steps(Duration.parse(horizon), **sizes, horizon_steps=budget_steps)
-            if is_duration(horizon) and horizon is not None
-            else budget_steps
-        )
-        return {
-            key: to_steps(Duration.parse(value), **sizes, horizon_steps=horizon_steps) if is_duration(value) else value
-            for key, value in {
-                **self.schedule,
-                **({"horizon": horizon_steps} if "horizon" in self.schedule else {}),
-            }.items()
-        }
+        horizon_steps = -(-self.budget_examples // total_batch_size)
+
+        def resolve(value: Any) -> Any:
+            if is_duration(value):
+                return to_steps(Duration.parse(value), **sizes, horizon_steps=horizon_steps)
+            return [resolve(item) for item in value] if isinstance(value, list | tuple) else value
+
+        ratio = total_batch_size / self.base_batch_size
+        schedule = dict(co_scale_warmup(self.schedule, batch_ratio=ratio, choices=self.co_scaling))
+        for name in ("horizon", "warmup"):  # a bare number would last k times longer in examples at k times the TBS
+            if schedule.get(name) and not is_duration(schedule[name]):
+                raise UserError(f"schedule.{name} needs one unit, like {{epochs: 5}}, not {schedule[name]!r}")
+        if "horizon" in schedule:
+            horizon = {"fraction": 1} if schedule["horizon"] is None else schedule["horizon"]
+            horizon_steps = schedule["horizon"] = resolve(horizon)
+        return {key: resolve(value) for key, value in schedule.items()}

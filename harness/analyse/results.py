@@ -1,0 +1,123 @@
+"""From a study's files to results per trial and per arm; every renderer and experiment reads these."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analyse.crossing import Crossing, locate, metric_at
+from harness.analyse.estimates import Observation
+from harness.plan.outcome import Outcome
+from harness.plan.settings import fingerprint
+from harness.plan.target import Target
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.record.journal import TrialRecord, read_trial
+from harness.record.study import StudyFolder
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One finished trial: what happened and where it crossed the target it was run for."""
+
+    trial: Trial
+    topology: Topology
+    outcome: Outcome
+    evaluations: Sequence[Mapping[str, Any]]
+    record: Mapping[str, Any]
+    crossing: Crossing
+
+    @property
+    def settings(self) -> Any:
+        return self.trial.arm.settings
+
+    @property
+    def examples(self) -> int:
+        """Examples seen when the trial ended."""
+        return int(self.evaluations[-1]["examples"]) if self.evaluations else 0
+
+    def observation(self, target: Target | None = None, weights: str | None = None) -> Observation:
+        """The crossing of a target (default: the trial's own) in examples, as the estimators take it."""
+        crossing = self.crossing
+        if target is not None:
+            crossing = locate(self.evaluations, target, weights or self.settings.averaging.decide_on)
+        if crossing.high is not None and crossing.low is not None:
+            return Observation(Outcome.REACHED, float(crossing.high), float(crossing.low))
+        # Another target than the one run for: the record ends where the trial stopped, whatever stopped it.
+        outcome = Outcome.CENSORED if self.outcome is Outcome.REACHED else self.outcome
+        return Observation(outcome, float("inf"), float(self.examples))
+
+    def final_metric(self) -> float | None:
+        """The target's metric at the last evaluation, on the deciding weights."""
+        if not self.evaluations:
+            return None
+        return metric_at(self.evaluations[-1], self.settings.target, self.settings.averaging.decide_on)
+
+    def test_metric(self) -> float | None:
+        """The target's metric on the test split, read once at the end of the trial."""
+        return self.record.get("test", {}).get(self.settings.target.metric)
+
+    def packed_seconds(self) -> float | None:
+        """Training seconds on the trial's own clock at the crossing; the machine may have been shared."""
+        row = self.crossing.row
+        return None if row is None else self.evaluations[row]["clock"]["train_s"]
+
+
+class Records:
+    """The finished trials of a study, by trial; what an experiment plans and concludes from."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        self._planned: dict[str, list[PlannedTrial]] = {}
+        self._cache: dict[str, TrialRecord] = {}
+        for planned in folder.plan():
+            known = self._planned.setdefault(planned.trial.trial_id, [])
+            if planned.key not in [other.key for other in known]:
+                known.append(planned)
+
+    def of(self, trial: Trial) -> TrialResult | None:
+        """The trial's result on the first topology that finished it; replicas elsewhere are kept but not mixed in."""
+        for planned in self._planned.get(trial.trial_id, []):
+            record = self._read(planned)
+            if record.outcome is not None:
+                return _result(trial, planned, record)
+        return None
+
+    def of_arm(self, arm: Arm, seeds: Iterable[int]) -> list[TrialResult]:
+        """Finished trials of an arm, in the order of `seeds`."""
+        found = (self.of(Trial(arm, seed)) for seed in seeds)
+        return [result for result in found if result is not None]
+
+    def replicas(self) -> int:
+        """Finished runs of a trial on another topology than the one counted."""
+        finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]
+        return sum(max(0, count - 1) for count in finished)
+
+    def step_seconds(self, topology: Topology, workload: str, optimizer: str) -> Mapping[str, Any] | None:
+        """The newest timing-pass row for these, or None."""
+        key = f"{workload}/{optimizer}/{topology.key}"
+        return next((row for row in reversed(self.folder.timings()) if row["key"] == key), None)
+
+    def _read(self, planned: PlannedTrial) -> TrialRecord:
+        if planned.key not in self._cache or not self._cache[planned.key].is_finished:
+            self._cache[planned.key] = read_trial(self.folder.trial_path(planned))
+        return self._cache[planned.key]
+
+
+def _result(trial: Trial, planned: PlannedTrial, record: TrialRecord) -> TrialResult:
+    assert record.outcome is not None
+    settings = trial.arm.settings
+    crossing = locate(record.evaluations, settings.target, settings.averaging.decide_on)
+    return TrialResult(trial, planned.topology, record.outcome, record.evaluations, record.record, crossing)
+
+
+def median(values: Iterable[float | None]) -> float | None:
+    """Median of the numbers that are there; None for none."""
+    present = [value for value in values if value is not None]
+    return statistics.median(present) if present else None
+
+
+def records_fingerprint(results: Iterable[TrialResult]) -> str:
+    """Identifies the data a report was made from."""
+    rows = [json.dumps([r.trial.trial_id, r.topology.key, r.outcome, dict(r.record)], sort_keys=True) for r in results]
+    return fingerprint(sorted(rows), 16)

@@ -1,0 +1,1 @@
+"""Composition of conf/ into typed values; the only room that knows Hydra."""

@@ -1,0 +1,134 @@
+"""From the composed configuration to the nouns of the other rooms, checked before anything starts (rule 19)."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from harness.config.places import experiments_folder
+from harness.plan.batch import Placement
+from harness.plan.coscaling import CoScaling
+from harness.plan.design import Design
+from harness.plan.duration import Duration
+from harness.plan.errors import UserError
+from harness.plan.settings import Averaging, BatchNorm
+from harness.plan.target import Target
+from harness.plan.trial import Trial
+from harness.plan.workload import Workload
+
+
+class Experiment(Protocol):
+    """What a file in experiments/ offers: which trials answer its question, and what they answered."""
+
+    def trials(self, records: Any) -> Sequence[Trial]:
+        """Every trial planned given the records so far; a search returns more once earlier ones are in."""
+        ...
+
+    def conclude(self, records: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """The configuration as the driver uses it; `raw` is what study.json keeps."""
+
+    raw: Mapping[str, Any]
+    experiment_name: str
+    folder: Path
+    dry_run: bool
+    allow_mixed_code: bool
+    tracking_mode: str
+
+
+def options(config: Mapping[str, Any]) -> Options:
+    name, study = config["choices"]["experiment"], str(config["study"])
+    if not study or study in (".", "..") or "/" in study:
+        raise UserError(f"study must be a plain folder name, not {study!r}")
+    if config["tracking"]["mode"] != "disabled":
+        raise UserError(f"tracking.mode must be disabled, not {config['tracking']['mode']!r}")
+    folder = Path(config["output_dir"]).expanduser().resolve() / name / study
+    return Options(config, name, folder, config["dry_run"], config["allow_mixed_code"], config["tracking"]["mode"])
+
+
+def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
+    """The workload of a configuration; `train_examples` is the size of its loaded training split."""
+    part = config["workload"]
+    return Workload(
+        name=part["name"],
+        dataset=config["dataset"],
+        model=config["model"],
+        loss=part["loss"],
+        optimizer_name=config["choices"]["optimizer"],
+        optimizer=_without_lr(config["optimizer"]),
+        schedule=config["schedule"],
+        train_examples=train_examples,
+        target=Target(**part["target"]),
+        budget=Duration.parse(part["budget"]),
+        base_batch_size=part["base_batch_size"],
+        base_lr=part["base_lr"],
+        evaluate_every_examples=part["evaluate_every_examples"],
+        exact_grid=part["exact_grid"],
+        batch_norm=BatchNorm(**part["batch_norm"]),
+        averaging=Averaging(**part["averaging"]),
+        parameter_groups=config["parameter_groups"],
+        co_scaling=CoScaling(**config["lr_scaling"]["co_scaling"]),
+        placement=Placement(config["cluster"]["workers_per_trial"], config["cluster"]["per_device_batch_size"]),
+        read_beside=Target(**part["read_beside"]) if part["read_beside"] else None,
+    )
+
+
+def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "lr" in optimizer:
+        raise UserError("optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead")
+    return optimizer
+
+
+def build_design(config: Mapping[str, Any], workload: Workload) -> Design:
+    scaling = config["lr_scaling"]
+    return Design(workload, tuple(scaling["rules"]), scaling["power"], tuple(config["seeds"]))
+
+
+def build_experiment(config: Mapping[str, Any], design: Design) -> Experiment:
+    """The experiment a configuration names, constructed with its own parameters."""
+    question = dict(config["question"])
+    target = str(question.pop("_target_", ""))
+    make = experiment_class(target)
+    try:
+        return make(design, **question)
+    except TypeError as error:
+        raise UserError(f"question {target}: {error}") from error
+
+
+def experiment_class(target: str) -> Any:
+    """`experiments.NAME.CLASS` means the project's own folder wherever one runs; anything else is imported as usual."""
+    module_name, _, name = target.rpartition(".")
+    if module_name.startswith("experiments."):
+        module = _load(module_name.removeprefix("experiments."))
+    else:
+        try:
+            module = importlib.import_module(module_name)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"question._target_ {target!r} cannot be imported: {error}") from error
+    if not hasattr(module, name):
+        raise UserError(f"question._target_ {target!r}: {module_name} has no {name!r}")
+    return getattr(module, name)
+
+
+def _load(name: str) -> ModuleType:
+    """A module of the experiments folder by its path, so that a folder of that name elsewhere cannot take its place."""
+    full = f"harness._experiments.{name}"
+    if full in sys.modules:
+        return sys.modules[full]
+    path = experiments_folder() / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in experiments_folder().glob("*.py")))
+        raise UserError(f"there is no experiment file {name}.py; there are: {known}")
+    spec = importlib.util.spec_from_file_location(full, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    spec.loader.exec_module(module)
+    return module

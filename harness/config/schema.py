@@ -1,0 +1,111 @@
+"""The typed schema of the composed configuration. Defaults live in conf/, so a missing value stays missing here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class TargetConfig:
+    metric: str = MISSING
+    value: float = MISSING
+    mode: str = MISSING
+    confirm: int = 2
+
+
+@dataclass
+class BatchNormConfig:
+    span: str = "none"
+    span_examples: int = 1
+    statistics: str = "reestimated"
+    statistics_examples: int = 0
+    half_life_examples: float = 0.0
+
+
+@dataclass
+class AveragingConfig:
+    half_life_examples: float = 0.0
+    decide_on: str = "raw"
+
+
+@dataclass
+class WorkloadConfig:
+    name: str = MISSING
+    loss: str = MISSING
+    target: TargetConfig = field(default_factory=TargetConfig)
+    read_beside: TargetConfig | None = None
+    budget: dict[str, Any] = MISSING
+    base_batch_size: int = MISSING
+    base_lr: float = MISSING
+    evaluate_every_examples: int = MISSING
+    exact_grid: bool = True
+    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
+
+
+@dataclass
+class CoScalingConfig:
+    momentum: str = "fixed"
+    beta1: str = "fixed"
+    beta2: str = "fixed"
+    eps: str = "fixed"
+    weight_decay: str = "fixed"
+    averaging: str = "half_life"
+    warmup: str = "fixed"
+
+
+@dataclass
+class LrScalingConfig:
+    rules: list[str] = MISSING
+    power: float | None = None
+    co_scaling: CoScalingConfig = field(default_factory=CoScalingConfig)
+
+
+@dataclass
+class ParameterGroupsConfig:
+    no_decay_on_norms_and_biases: bool = False
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ClusterConfig:
+    launcher: str = MISSING
+    address: str = "local"
+    cpus: int | None = None
+    workers_per_trial: int = 1
+    cpus_per_worker: int = 1
+    gpus_per_worker: float | None = None
+    per_device_batch_size: int | None = None
+    evaluation_batch_size: int = 1024
+    precision: str = "float32"
+    max_failures: int = 2
+    checkpoint_every_s: float = 60.0
+    report_every_s: float = 1.0
+    timing_min_steps: int = 30
+    timing_min_s: float = 3.0
+
+
+@dataclass
+class TrackingConfig:
+    mode: str = MISSING
+
+
+@dataclass
+class HarnessConfig:
+    dataset: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    schedule: dict[str, Any] = MISSING
+    parameter_groups: ParameterGroupsConfig = field(default_factory=ParameterGroupsConfig)
+    lr_scaling: LrScalingConfig = field(default_factory=LrScalingConfig)
+    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    question: dict[str, Any] = MISSING
+    seeds: list[int] = MISSING
+    study: str = MISSING
+    output_dir: str = MISSING
+    dry_run: bool = False
+    allow_mixed_code: bool = False

@@ -1,0 +1,147 @@
+"""CIFAR-10 and CIFAR-100 from their official binary archives: checksum verified, nothing unpickled."""
+
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+
+from harness.datasets.examples import Augment, Splits, stratified_split, tensor_fingerprint
+from harness.datasets.images import ImageExamples, channel_sums, normalisation
+from harness.datasets.prepare import prepare_once
+from harness.plan.errors import UserError
+
+IMAGE = (3, 32, 32)  # channels red, green, blue; rows from the top
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive and the records in it: `label_bytes` labels, of which the last one counts, then the pixels."""
+
+    url: str
+    sha256: str
+    train_files: tuple[str, ...]
+    test_file: str
+    label_bytes: int
+
+
+# Layout: https://www.cs.toronto.edu/~kriz/cifar.html, which publishes MD5 sums only. The SHA-256 values are those that
+# JuliaML/MLDatasets.jl, ankane/torchvision-ruby and gomlx/gomlx verify their downloads of the same archives by.
+ARCHIVES = {
+    10: Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
+        "cifar-10-batches-bin/test_batch.bin",
+        label_bytes=1,
+    ),
+    100: Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        ("cifar-100-binary/train.bin",),
+        "cifar-100-binary/test.bin",
+        label_bytes=2,  # superclass, class
+    ),
+}
+
+
+class Cifar:
+    """Images [n, 3, 32, 32], labels 0 to `classes` - 1; normalised by the statistics of the training split itself.
+
+    A stratified validation split of `validation` images is carved from the 50,000 training images (45,000 remain);
+    the test split is the official one. `archive` is a path or URL of the archive where the official server is out of
+    reach; whatever it is, it is refused unless its SHA-256 is `sha256` (default: the official archive's).
+    """
+
+    def __init__(
+        self,
+        classes: int = 10,
+        validation: int = 5000,
+        split_seed: int = 0,
+        augment: Augment | None = None,
+        root: str = "~/.cache/harness",
+        archive: str | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        if classes not in ARCHIVES:
+            raise UserError(f"dataset.classes of CIFAR is 10 or 100, not {classes}")
+        self.classes = classes
+        self.validation = validation
+        self.split_seed = split_seed
+        self.augment = augment
+        self.root = root
+        self.source = archive or ARCHIVES[classes].url
+        self.sha256 = sha256 or ARCHIVES[classes].sha256
+
+    def load(self) -> Splits:
+        """Downloads and unpacks at the first use on a node; later loads read the unpacked files."""
+        folder = prepare_once(
+            Path(self.root).expanduser(), f"cifar-{self.classes}-{self.sha256[:16]}", self._download_and_unpack
+        )
+        layout = ARCHIVES[self.classes]
+        parts = [self._records(folder / file) for file in layout.train_files]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if not 0 < self.validation < len(labels):
+            raise UserError(
+                f"dataset.validation must leave a part of {len(labels)} training images to train on, "
+                f"not {self.validation}"
+            )
+        train, validation = stratified_split(labels, [len(labels) - self.validation, self.validation], self.split_seed)
+        test_images, test_labels = self._records(folder / layout.test_file)
+        normalise = normalisation(channel_sums(images[train]), len(train) * IMAGE[1] * IMAGE[2])
+        splits = [
+            ImageExamples(torch.from_numpy(pixels), torch.from_numpy(targets), normalise)
+            for pixels, targets in (
+                (images[train], labels[train]),
+                (images[validation], labels[validation]),
+                (test_images, test_labels),
+            )
+        ]
+        fingerprint = tensor_fingerprint(*(t for split in splits for t in (split.images, split.targets)))
+        return Splits(*splits, fingerprint=fingerprint, augment=self.augment)
+
+    def _download_and_unpack(self, folder: Path) -> None:
+        archive = self._verified_archive(folder)
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError) as error:
+            raise UserError(f"{self.source} cannot be unpacked: {error}") from error
+        if archive.parent == folder:
+            archive.unlink()
+
+    def _verified_archive(self, folder: Path) -> Path:
+        """The archive as a file, downloaded into `folder` where it is a URL."""
+        if "://" not in self.source:
+            archive = Path(self.source).expanduser()
+            if not archive.is_file():
+                raise UserError(f"dataset.archive {archive} does not exist")
+            if (found := pooch.file_hash(str(archive), alg="sha256")) != self.sha256:
+                raise UserError(f"{archive} has SHA-256 {found}, not {self.sha256}: download it again")
+            return archive
+        try:
+            return Path(pooch.retrieve(self.source, f"sha256:{self.sha256}", "archive.tar.gz", folder))
+        except ValueError as error:  # pooch: hash mismatch, or a URL it cannot read
+            raise UserError(f"{self.source} is refused: {error}") from error
+        except OSError as error:
+            raise UserError(
+                f"cannot download {self.source} ({type(error).__name__}): fetch it where there is network and set "
+                "dataset.archive to the file"
+            ) from error
+
+    def _records(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [n, 3, 32, 32] and labels int64 [n]."""
+        label_bytes = ARCHIVES[self.classes].label_bytes
+        if not path.is_file():
+            raise UserError(f"the CIFAR-{self.classes} archive {self.source} holds no {path.parent.name}/{path.name}")
+        content = np.fromfile(path, dtype=np.uint8)
+        length = label_bytes + int(np.prod(IMAGE))
+        if not len(content) or len(content) % length:
+            raise UserError(f"{path} is truncated: {len(content):,} bytes are no whole number of {length}-byte records")
+        records = content.reshape(-1, length)
+        labels = records[:, label_bytes - 1].astype(np.int64)
+        if labels.max() >= self.classes:
+            raise UserError(f"{path} holds a label {labels.max()}: CIFAR-{self.classes} has {self.classes} classes")
+        return records[:, label_bytes:].reshape(-1, *IMAGE), labels

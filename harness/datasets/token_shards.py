@@ -1,0 +1,165 @@
+"""Tokens in flat uint16 files, larger than memory: nanoGPT's train.bin, or the shards of llm.c and modded-nanogpt."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.datasets.examples import Batch, Splits
+from harness.datasets.prepare import prepare_once
+from harness.plan.errors import UserError
+
+# Header in llm.c's dev/data/data_common.py: 256 int32, of which magic number, version and count of tokens are used.
+HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
+MAGIC_UINT32 = 20240801  # the same header before uint32 tokens
+
+
+class ShardedTokens:
+    """Blocks of `context` tokens and their successors, int64 [n, context], gathered on the host from mapped files.
+
+    `shards`: uint16 [blocks, context + 1] each, on the host. `batch` needs the index on the host and waits for it.
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray]) -> None:
+        self.shards = shards
+        self.ends = np.cumsum([len(shard) for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "ShardedTokens":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        block = index.cpu().numpy()
+        place = np.searchsorted(self.ends, block, side="right")
+        # int16 holds the bits of uint16, for which torch has few kernels. Pinned: the copy is asynchronous.
+        tokens = torch.empty((len(block), self.shards[0].shape[1]), dtype=torch.int16, pin_memory=index.is_cuda)
+        gathered = tokens.numpy().view(np.uint16)
+        for i in np.unique(place):
+            here = place == i
+            gathered[here] = self.shards[i][block[here] - (self.ends[i] - len(self.shards[i]))]
+        line = tokens.to(index.device, non_blocking=True).long() & 0xFFFF
+        return Batch(line[:, :-1].contiguous(), line[:, 1:].contiguous())
+
+
+class Shard(NamedTuple):
+    path: Path
+    blocks: np.ndarray  # uint16 [blocks, context + 1], mapped
+
+
+class TokenShards:
+    """The first `train` blocks of the training shards; `validation` and then `test` blocks of the validation shards.
+
+    Shards are the files in `folder` that match `train_files` or `validation_files`, in the order of their names.
+    Blocks do not cross shards; every token but a shard's first is a target once, so neighbouring blocks share one.
+    Nothing is stratified or shuffled between splits: the shards' makers decided what validation text is.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        train: int,
+        validation: int,
+        test: int,
+        context: int = 1024,
+        train_files: str = "*train*.bin",
+        validation_files: str = "*val*.bin",
+        root: str = "~/.cache/harness",
+    ) -> None:
+        if min(context, train, validation, test) < 1:
+            raise UserError(
+                f"context and split sizes are at least 1, not {context} and {train}, {validation}, {test} blocks"
+            )
+        self.folder = Path(folder).expanduser()
+        self.sizes = (train, validation, test)
+        self.context = context
+        self.train_files = train_files
+        self.validation_files = validation_files
+        self.root = root
+
+    def load(self) -> Splits:
+        """The first load on a node reads the shards once, for their digests in `root`; later ones only map them."""
+        train_shards, held_out = self._shards(self.train_files), self._shards(self.validation_files)
+        if both := {shard.path.name for shard in train_shards} & {shard.path.name for shard in held_out}:
+            raise UserError(f"{self.folder}: {min(both)} matches both {self.train_files} and {self.validation_files}")
+        train, validation, test = self.sizes
+        taken = [
+            self._take(train_shards, 0, train, self.train_files),
+            self._take(held_out, 0, validation, self.validation_files),
+            self._take(held_out, validation, test, self.validation_files),
+        ]
+        paths = dict.fromkeys(shard.path for part in taken for shard in part)
+        digests = digests_once(list(paths), Path(self.root).expanduser())
+        named = json.dumps([digests, self.context, self.sizes])
+        splits = (ShardedTokens([shard.blocks for shard in part]) for part in taken)
+        return Splits(*splits, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
+
+    def _shards(self, pattern: str) -> list[Shard]:
+        paths = sorted(self.folder.glob(pattern))
+        if not paths:
+            raise UserError(f"{self.folder} holds no file {pattern}: set dataset.folder or the pattern")
+        return [Shard(path, map_blocks(path, self.context)) for path in paths]
+
+    def _take(self, shards: Sequence[Shard], start: int, count: int, pattern: str) -> list[Shard]:
+        """Blocks start <= b < start + count of the shards laid end to end."""
+        taken, first = [], 0
+        for path, blocks in shards:
+            piece = blocks[max(start - first, 0) : max(start + count - first, 0)]
+            taken += [Shard(path, piece)] if len(piece) else []
+            first += len(blocks)
+        if first < start + count:
+            raise UserError(
+                f"{self.folder}: {pattern} holds {first:,} blocks of {self.context} tokens, but {start + count:,} are "
+                "asked for"
+            )
+        return taken
+
+
+def map_blocks(path: Path, context: int) -> np.ndarray:
+    """The shard's blocks as a view on the mapped file, uint16 [blocks, context + 1]. UserError where it is damaged.
+
+    Without a header only an odd number of bytes shows that the end is missing.
+    """
+    held = path.stat().st_size
+    header = np.fromfile(path, dtype="<i4", count=3)
+    magic, version, promised = (int(value) for value in np.pad(header, (0, 3 - len(header))))
+    if magic == MAGIC_UINT32:
+        raise UserError(f"{path} holds uint32 tokens: only uint16 shards can be read")
+    offset = HEADER_BYTES if magic == MAGIC else 0
+    if offset and held != offset + 2 * promised:
+        raise UserError(
+            f"{path} is damaged: its header promises {promised:,} tokens in {offset + 2 * promised:,} bytes, "
+            f"it has {held:,} bytes"
+        )
+    if offset and version != VERSION:
+        raise UserError(f"{path} has format version {version}: only version {VERSION} can be read")
+    if held % 2:
+        raise UserError(f"{path} is truncated: {held:,} bytes are no whole number of uint16 tokens")
+    tokens = (held - offset) // 2
+    if tokens <= context:
+        raise UserError(f"{path} holds {tokens:,} tokens, less than one block of {context} and its successor")
+    stream = np.memmap(path, dtype="<u2", mode="r", offset=offset)
+    return np.lib.stride_tricks.sliding_window_view(stream, context + 1)[::context]
+
+
+def digests_once(paths: Sequence[Path], root: Path) -> list[str]:
+    """SHA-256 of each file, computed once per node as long as names, sizes and times of change stay the same."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = f"shards-{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]}"
+
+    def build(folder: Path) -> None:
+        digests = []
+        for path in paths:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+            print(f"{path.name}: read for its digest ({len(digests)} of {len(paths)})", file=sys.stderr, flush=True)
+        (folder / "sha256.json").write_text(json.dumps(digests))
+
+    return json.loads((prepare_once(root, name, build) / "sha256.json").read_text())

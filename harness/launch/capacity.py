@@ -1,0 +1,28 @@
+"""Whether the trials fit the nodes, asked before anything starts (rule 19)."""
+
+from collections.abc import Sequence
+
+from harness.launch.tasks import Cluster
+from harness.plan.errors import UserError
+
+
+def fit(cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, float]]) -> int:
+    """How many trials of the smallest world size fit on `nodes` (CPUs, GPUs) at once.
+
+    Raises UserError where the largest fits nowhere.
+    """
+
+    def workers_on(cpus: float, gpus: float) -> int:
+        by_gpu = int(gpus / cluster.gpus_per_worker + 1e-9) if cluster.gpus_per_worker else 10**9
+        return min(int(cpus // cluster.cpus_per_worker), by_gpu)
+
+    slots = sum(workers_on(cpus, gpus) for cpus, gpus in nodes)
+    largest = max(world_sizes, default=1)
+    if largest > slots:
+        have = f"{sum(c for c, _ in nodes):g} CPUs and {sum(g for _, g in nodes):g} GPUs on {len(nodes)} node(s)"
+        raise UserError(
+            f"a trial asks for {largest} workers of {cluster.cpus_per_worker} CPU and {cluster.gpus_per_worker:g} GPU, "
+            f"but the cluster has {have}: at most {slots} workers fit; lower cluster.workers_per_trial, "
+            "cluster.cpus_per_worker or cluster.gpus_per_worker"
+        )
+    return max(1, slots // min(world_sizes, default=1))

@@ -1,0 +1,74 @@
+"""Runs a study's trials with the launcher the cluster names, then times its topologies alone on the machine."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Protocol
+
+from harness.launch.capacity import fit
+from harness.launch.feed import Feed, Next
+from harness.launch.gang import Gang
+from harness.launch.inline import InlineGangs, run_inline
+from harness.launch.listener import Listener
+from harness.launch.tasks import Cluster
+from harness.launch.timing_pass import run_timing_pass, untimed
+from harness.plan.trial import PlannedTrial
+from harness.record.study import Study
+
+
+class Watcher(Listener, Protocol):
+    """A listener that can also show the state of the whole sweep."""
+
+    def sweep_started(self, feed: Feed, slots: int) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+def run_study(study: Study, plan: Next, cluster: Cluster, watcher: Watcher, timing: tuple[int, float]) -> Feed:
+    """Run everything `plan` asks for that has no result yet; returns the feed, over unless the run was interrupted."""
+    feed = Feed(plan, lambda planned: study.record(planned).is_finished)
+    world_sizes = {planned.topology.batch.world_size for planned in plan()}
+    with ExitStack() as stack:
+        if cluster.launcher == "inline":
+            gangs = InlineGangs(cluster)
+            stack.callback(gangs.close)
+            watcher.sweep_started(feed, 1)
+            run_inline(feed, study.path, cluster, watcher, gangs)
+            _time(study, plan(), cluster, watcher, gangs.of, timing)
+            return feed
+        if feed.is_over and not untimed(plan(), {row["key"] for row in study.timings()}):
+            watcher.sweep_started(feed, 1)
+            return feed  # nothing to run: Ray need not start
+        from harness.launch.ray_cluster import node_resources, ray_cluster
+
+        scratch = stack.enter_context(ray_cluster(cluster))
+        # Only now: Ray reads its environment when it is first imported.
+        from harness.launch.ray_gang import ExclusiveGangs
+
+        slots = fit(cluster, world_sizes, node_resources())
+        watcher.sweep_started(feed, slots)
+        if not feed.is_over:
+            from harness.launch.ray_tune import run_ray
+
+            run_ray(feed, study.path, cluster, watcher, scratch, slots)
+        if feed.is_over:
+            exclusive = ExclusiveGangs(cluster)
+            stack.callback(exclusive.close)
+            _time(study, plan(), cluster, watcher, exclusive.of, timing)
+    return feed
+
+
+def _time(
+    study: Study,
+    plan: Sequence[PlannedTrial],
+    cluster: Cluster,
+    watcher: Watcher,
+    gang_of: "GangOf",
+    timing: tuple[int, float],
+) -> None:
+    finished = [planned for planned in plan if study.record(planned).is_finished]
+    todo = untimed(finished, {row["key"] for row in study.timings()})
+    run_timing_pass(todo, study.path, cluster, gang_of, timing, study.add_timing, watcher.say)
+
+
+class GangOf(Protocol):
+    def __call__(self, world_size: int, /) -> Gang: ...

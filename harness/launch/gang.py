@@ -1,0 +1,149 @@
+"""A gang: the workers of one trial, driven alike whether they live in this process, in child processes or under Ray."""
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.train.timing import StepTime
+from harness.train.worker import Task, Worker
+
+
+class GangError(RuntimeError):
+    """A worker died or raised; its gang is gone and must not be used again (rule 21)."""
+
+
+class Gang(Protocol):
+    """W warm workers that run one task after another."""
+
+    def start(self, task: Task) -> None: ...
+
+    def advance(self, seconds: float) -> list[dict[str, Any]]:
+        """Train until the first evaluation after `seconds`; the rows written (see Worker.advance)."""
+        ...
+
+    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime: ...
+
+    def resident_bytes(self) -> int:
+        """Memory of the largest worker."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class InProcessGang:
+    """The one worker of a W = 1 trial, in this very process."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        self.worker = Worker(0, 1, device, threads)
+
+    def start(self, task: Task) -> None:
+        self.worker.start(task)
+
+    def advance(self, seconds: float) -> list[dict[str, Any]]:
+        return self.worker.advance(seconds)
+
+    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
+        return self.worker.time_steps(task, min_steps, min_s)
+
+    def resident_bytes(self) -> int:
+        return self.worker.resident_bytes()
+
+    def close(self) -> None:
+        self.worker.stop()
+
+
+class ProcessGang:
+    """W child processes on this machine, for the inline launcher."""
+
+    def __init__(self, world_size: int, device: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pools
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for rank in range(world_size):
+            ours, theirs = context.Pipe()
+            where = f"{device}:{rank}" if device == "cuda" else device
+            process = context.Process(target=_serve, args=(theirs, rank, world_size, where, threads), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+        port = self._call([self._pipes[0]], "bind_store", "127.0.0.1")[0]
+        self._call(self._pipes, "join", "127.0.0.1", port)
+
+    def start(self, task: Task) -> None:
+        self._call(self._pipes, "start", task)
+
+    def advance(self, seconds: float) -> list[dict[str, Any]]:
+        return self._call(self._pipes, "advance", seconds)[0]
+
+    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
+        return self._call(self._pipes, "time_steps", task, min_steps, min_s)[0]
+
+    def resident_bytes(self) -> int:
+        return max(self._call(self._pipes, "resident_bytes"))
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _call(self, pipes: list[Connection], method: str, *args: Any) -> list[Any]:
+        """The same call on every worker; the first failure kills all of them and raises GangError."""
+        answers: dict[int, Any] = {}
+        try:
+            for pipe in pipes:
+                pipe.send((method, args))
+            while len(answers) < len(pipes):
+                for ready in wait([p for i, p in enumerate(pipes) if i not in answers]):
+                    rank = next(i for i, p in enumerate(pipes) if p is ready)
+                    succeeded, value = pipes[rank].recv()
+                    if not succeeded:
+                        raise GangError(value)
+                    answers[rank] = value
+        except (EOFError, OSError) as error:
+            self.close()
+            raise GangError(f"a worker process died during {method}") from error
+        except GangError:
+            self.close()
+            raise
+        return [answers[rank] for rank in range(len(pipes))]
+
+
+def _serve(pipe: Connection, rank: int, world_size: int, device: str, threads: int) -> None:
+    """A child process: one Worker answering calls until its pipe closes."""
+    worker = Worker(rank, world_size, device, threads)
+    while True:
+        try:
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            if method == "start":
+                send_output_to(Path(args[0].folder) / "log.txt")
+            pipe.send((True, getattr(worker, method)(*args)))
+        except BaseException:
+            text = traceback.format_exc()
+            print(text, file=sys.stderr, flush=True)
+            pipe.send((False, text))
+
+
+def send_output_to(path: Path) -> None:
+    """From now on this process's stdout and stderr are appended to `path`, a trial's log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+
+
+GangFactory = Callable[[int], Gang]  # world size -> a fresh gang

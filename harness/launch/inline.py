@@ -1,0 +1,63 @@
+"""The launcher without Ray: one trial after another, the same trainer; for debugging, tests and small machines."""
+
+import traceback
+from pathlib import Path
+
+from harness.launch.feed import Feed
+from harness.launch.gang import Gang, InProcessGang, ProcessGang
+from harness.launch.listener import Listener
+from harness.launch.tasks import Cluster, last_line, task_of, write_failure
+from harness.plan.trial import PlannedTrial
+
+
+class InlineGangs:
+    """At most one warm gang of each world size."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._gangs: dict[int, Gang] = {}
+
+    def of(self, world_size: int) -> Gang:
+        if world_size not in self._gangs:
+            device, threads = self.cluster.device, self.cluster.cpus_per_worker
+            make = InProcessGang(device, threads) if world_size == 1 else ProcessGang(world_size, device, threads)
+            self._gangs[world_size] = make
+        return self._gangs[world_size]
+
+    def drop(self, world_size: int) -> None:
+        """A gang that failed is never used again (rule 21)."""
+        gang = self._gangs.pop(world_size, None)
+        if gang is not None:
+            gang.close()
+
+    def close(self) -> None:
+        for world_size in list(self._gangs):
+            self.drop(world_size)
+
+
+def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> None:
+    """Run the feed to its end."""
+    while (planned := feed.take()) is not None:
+        for failures in range(cluster.max_failures + 1):
+            listener.trial_started(planned)
+            try:
+                _run_one(planned, study, cluster, listener, gangs)
+                break
+            except Exception:
+                reason, final = last_line(traceback.format_exc()), failures == cluster.max_failures
+                gangs.drop(planned.topology.batch.world_size)
+                with open(study / "trials" / planned.key / "log.txt", "a") as log:
+                    log.write(traceback.format_exc())
+                if final:
+                    write_failure(study / "trials" / planned.key, reason)
+                listener.trial_failed(planned, reason, final)
+        feed.end(planned.key)
+
+
+def _run_one(planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> None:
+    gang = gangs.of(planned.topology.batch.world_size)
+    gang.start(task_of(planned, study, cluster.execution))
+    while rows := gang.advance(cluster.report_every_s):
+        listener.trial_rows(planned, rows)
+        if rows[-1]["kind"] == "end":
+            return

@@ -1,0 +1,18 @@
+"""What the launchers tell the driver: trials starting, their rows, their end. Terminal and trackers listen."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from harness.plan.trial import PlannedTrial
+
+
+class Listener(Protocol):
+    """Called in the driver, in order per trial. A listener must not raise and must not block."""
+
+    def trial_started(self, planned: PlannedTrial) -> None: ...
+
+    def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
+        """`reason` is the last line of the traceback; `final` says that no retry follows."""
+        ...

@@ -1,0 +1,113 @@
+"""Ray, embedded or joined: explicit address, token authentication, no dashboard, a quiet screen (rule 26)."""
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.launch.tasks import Cluster
+from harness.plan.errors import UserError
+from harness.record.provenance import usable_cpus
+
+CONNECT_S = 10.0
+OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
+
+# Read by Ray and Tune at import, hence set before it.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_LOG_TO_DRIVER": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+}
+
+
+@contextmanager
+def ray_cluster(cluster: Cluster) -> Iterator[Path]:
+    """A connection to Ray for the length of the block; yields a private scratch folder for it.
+
+    UserError where the address does not answer.
+    """
+    os.environ.update(QUIET)
+    os.environ.pop("RAY_ADDRESS", None)  # an inherited address would silently join a stranger's cluster
+    scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+    embedded = cluster.address == "local"
+    if embedded:
+        _private_token(scratch)
+    else:
+        _must_answer(cluster.address)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        if embedded:
+            ray.init(
+                address="local",
+                num_cpus=cluster.cpus or usable_cpus(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(scratch),
+                _node_ip_address="127.0.0.1",
+            )
+        else:
+            _join(cluster.address)
+        yield scratch
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _private_token(scratch: Path) -> None:
+    """A random token for this cluster alone, in a file only its owner reads; never in argv."""
+    path = scratch / "token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _must_answer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"cluster.address must be 'local' or host:port, not {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at cluster.address={address} ({error}): start one with `ray start --head`, or use "
+            "cluster.address=local"
+        ) from error
+
+
+def _join(address: str) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {reason}"
+        ) from error
+
+
+def node_resources() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of every live node of the connected cluster."""
+    import ray
+
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]

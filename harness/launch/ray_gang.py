@@ -1,0 +1,124 @@
+"""A gang of Ray actors inside a placement group, a bundle per worker, killed whole at the first failure (rule 21)."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from harness.launch.gang import GangError, send_output_to
+from harness.launch.tasks import Cluster, last_line
+from harness.train.timing import StepTime
+from harness.train.worker import Task, Worker
+
+PLACEMENT_S = 60.0  # to find room for the timing pass once the trials have left
+
+
+class RankActor:
+    """A Ray actor around one Worker."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.worker: Worker | None = None
+
+    def whereabouts(self) -> tuple[str, str, list[int]]:
+        """(node id, node address, GPU ids): what ranks are sorted by. Fake nodes share an address, never an id."""
+        context = ray.get_runtime_context()
+        gpus = [int(gpu) for gpu in ray.get_gpu_ids()]
+        return context.get_node_id(), ray.util.get_node_ip_address(), gpus
+
+    def become(self, rank: int, world_size: int, device: str) -> None:
+        self.worker = Worker(rank, world_size, device, self.threads)
+
+    def start(self, task: Task) -> None:
+        send_output_to(Path(task.folder) / "log.txt")
+        assert self.worker is not None
+        self.worker.start(task)
+
+    def call(self, method: str, *args: Any) -> Any:
+        return getattr(self.worker, method)(*args)
+
+
+class RayGang:
+    """W workers on the bundles of a placement group, from `first_bundle` on."""
+
+    def __init__(
+        self, group: PlacementGroup, world_size: int, device: str, cpus: int, gpus: float, first_bundle: int = 0
+    ) -> None:
+        actor = ray.remote(RankActor)
+        self.actors: list[Any] = [
+            actor.options(
+                num_cpus=cpus,
+                num_gpus=gpus,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, first_bundle + index),
+            ).remote(cpus)
+            for index in range(world_size)
+        ]
+        # Ranks of one node lie together, in order of their GPUs.
+        places = self._wait([a.whereabouts.remote() for a in self.actors])
+        order = sorted(range(world_size), key=lambda i: (places[i][0], places[i][2], i))
+        self.actors = [self.actors[i] for i in order]
+        self._wait([a.become.remote(rank, world_size, device) for rank, a in enumerate(self.actors)])
+        if world_size > 1:
+            host = places[order[0]][1]
+            port = self._wait([self.actors[0].call.remote("bind_store", host)])[0]
+            self._wait([a.call.remote("join", host, port) for a in self.actors])
+
+    def start(self, task: Task) -> None:
+        self._wait([actor.start.remote(task) for actor in self.actors])
+
+    def advance(self, seconds: float) -> list[dict[str, Any]]:
+        return self._wait([actor.call.remote("advance", seconds) for actor in self.actors])[0]
+
+    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
+        return self._wait([a.call.remote("time_steps", task, min_steps, min_s) for a in self.actors])[0]
+
+    def resident_bytes(self) -> int:
+        return max(self._wait([actor.call.remote("resident_bytes") for actor in self.actors]))
+
+    def close(self) -> None:
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []
+
+    def _wait(self, futures: list[Any]) -> list[Any]:
+        """All answers in order; the first failure kills every worker, so that none waits in a collective for ever."""
+        pending = list(futures)
+        try:
+            while pending:
+                ready, pending = ray.wait(pending, num_returns=1)
+                ray.get(ready)
+            return ray.get(futures)
+        except RayError as error:
+            self.close()
+            raise GangError(last_line(str(error))) from error
+
+
+class ExclusiveGangs:
+    """One gang at a time, on a placement group of its own, for the timing pass."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._held: tuple[int, PlacementGroup, RayGang] | None = None
+
+    def of(self, world_size: int) -> RayGang:
+        if self._held is not None and self._held[0] == world_size and self._held[2].actors:
+            return self._held[2]
+        self.close()
+        cpus, gpus = self.cluster.cpus_per_worker, self.cluster.gpus_per_worker
+        bundle = {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
+        group = placement_group([bundle] * world_size, strategy="PACK")
+        ray.get(group.ready(), timeout=PLACEMENT_S)
+        gang = RayGang(group, world_size, self.cluster.device, cpus, gpus)
+        self._held = (world_size, group, gang)
+        return gang
+
+    def close(self) -> None:
+        if self._held is not None:
+            _, group, gang = self._held
+            gang.close()
+            remove_placement_group(group)
+            self._held = None

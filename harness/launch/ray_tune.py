@@ -1,0 +1,121 @@
+"""The launcher through Ray Tune: one Tuner per invocation, fed by our own searcher, heard through a callback."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from harness.launch.feed import Feed
+from harness.launch.listener import Listener
+from harness.launch.tasks import Cluster, last_line, task_of, write_failure
+from harness.launch.trainable import TrialTrainable
+from harness.plan.trial import PlannedTrial
+
+
+class _NotInSnapshots:
+    """Tune pickles searcher and callbacks into snapshots that we never read: nothing of ours goes in."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class FeedSearcher(_NotInSnapshots, Searcher):
+    """Hands Tune the feed's next trial, as one JSON text."""
+
+    def __init__(self, feed: Feed, study: Path, cluster: Cluster) -> None:
+        super().__init__()
+        self.feed = feed
+        self.study = study
+        self.cluster = cluster
+        self.of_tune_id: dict[str, PlannedTrial] = {}
+
+    def suggest(self, trial_id: str) -> Any:  # dict, None or Searcher.FINISHED, which is a str
+        planned = self.feed.take()
+        if planned is None:
+            return Searcher.FINISHED if self.feed.is_over else None
+        self.of_tune_id[trial_id] = planned
+        task = task_of(planned, self.study, self.cluster.execution)
+        order = {
+            **task.to_json(),
+            "folder": task.folder,
+            "execution": asdict(task.execution),
+            "device": self.cluster.device,
+            "cpus": self.cluster.cpus_per_worker,
+            "gpus": self.cluster.gpus_per_worker,
+            "report_every_s": self.cluster.report_every_s,
+        }
+        return {"task": json.dumps(order)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.feed.end(self.of_tune_id[trial_id].key)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a study resumes from its records, never from Tune's snapshot."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a study resumes by running the same command again")
+
+
+class _Ears(_NotInSnapshots, tune.Callback):
+    """Passes what Tune reports to the listener."""
+
+    def __init__(self, searcher: FeedSearcher, listener: Listener, study: Path, max_failures: int) -> None:
+        self.searcher = searcher
+        self.listener = listener
+        self.study = study
+        self.max_failures = max_failures
+        self.failures: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.listener.trial_started(self.searcher.of_tune_id[trial.trial_id])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        rows = json.loads(result.get("rows", "[]"))
+        self.listener.trial_rows(self.searcher.of_tune_id[trial.trial_id], rows)
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._failed(trial, final=False)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._failed(trial, final=True)
+
+    def _failed(self, trial: TuneTrial, final: bool) -> None:
+        planned = self.searcher.of_tune_id[trial.trial_id]
+        reason = last_line(str(trial.get_error() or trial.get_pickled_error() or ""))
+        if final:
+            write_failure(self.study / "trials" / planned.key, reason)
+        self.listener.trial_failed(planned, reason, final)
+
+
+def run_ray(feed: Feed, study: Path, cluster: Cluster, listener: Listener, scratch: Path, slots: int) -> None:
+    """Run the feed to its end on the connected cluster; `slots` trials fit at once."""
+    # Enough waiting trials to keep every slot busy, few enough that the longest-first order means something.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
+    searcher = FeedSearcher(feed, study, cluster)
+    tuner = tune.Tuner(
+        TrialTrainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch / "tune"),
+            verbose=0,
+            callbacks=[_Ears(searcher, listener, study, cluster.max_failures)],
+            failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            log_to_file=False,
+        ),
+    )
+    tuner.fit()

@@ -1,0 +1,48 @@
+"""From planned trials to tasks for workers, and the record of a trial that failed for good."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.plan.outcome import Outcome
+from harness.plan.trial import PlannedTrial
+from harness.record.journal import Attempt
+from harness.train.trainer import Execution
+from harness.train.worker import Task
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and how trials run; nothing here changes their numbers."""
+
+    launcher: str  # inline | ray
+    address: str  # local | host:port of a running Ray cluster
+    cpus: int | None  # CPUs an embedded cluster may use; None: all this process may use
+    cpus_per_worker: int
+    gpus_per_worker: float
+    max_failures: int  # retries of a trial, each from its checkpoint
+    report_every_s: float
+    execution: Execution
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+
+def task_of(planned: PlannedTrial, study: Path, execution: Execution) -> Task:
+    """The work order of one planned trial inside a study folder."""
+    trial = planned.trial
+    folder = study / "trials" / planned.key
+    return Task(trial.trial_id, trial.arm.settings, trial.seed, planned.topology, str(folder), execution)
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Record that a trial failed for good: kept, counted, and run again by the next start of the study."""
+    attempt = Attempt.claim(folder)
+    attempt.finish({"outcome": Outcome.FAILED, "error": reason})
+    attempt.close()
+
+
+def last_line(text: str) -> str:
+    """The line of a traceback that says what happened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,54 @@
+"""The timing pass: each distinct (TBS, topology) alone on its nodes, after the trials (section 1)."""
+
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.launch.gang import Gang, GangError
+from harness.launch.tasks import Cluster, task_of
+from harness.plan.trial import PlannedTrial
+from harness.record.provenance import cpu_model
+
+
+def timing_key(planned: PlannedTrial) -> str:
+    """What seconds per update depend on: batch, topology, and the model's part of the settings."""
+    return f"{planned.trial.arm.workload}/{planned.trial.arm.optimizer}/{planned.topology.key}"
+
+
+def untimed(planned: Iterable[PlannedTrial], done: set[str]) -> list[PlannedTrial]:
+    """One planned trial for every key without a timing yet, small batches first."""
+    distinct = {timing_key(p): p for p in planned}
+    todo = [p for key, p in distinct.items() if key not in done]
+    return sorted(todo, key=lambda p: (p.topology.batch.world_size, p.topology.batch.total_batch_size))
+
+
+def run_timing_pass(
+    todo: list[PlannedTrial],
+    study: Path,
+    cluster: Cluster,
+    gang_of: Callable[[int], Gang],
+    limits: tuple[int, float],
+    write: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
+) -> None:
+    """Time every entry, one at a time, on a gang of its world size; a failure is told and costs its entry only."""
+    for number, planned in enumerate(todo, 1):
+        batch = planned.topology.batch
+        say(f"timing pass {number}/{len(todo)}: TBS {batch.total_batch_size}, alone on the machine")
+        try:
+            timed = gang_of(batch.world_size).time_steps(task_of(planned, study, cluster.execution), *limits)
+        except (GangError, RuntimeError) as error:
+            say(f"timing of TBS {batch.total_batch_size} failed: {error}")
+            continue
+        row = {"key": timing_key(planned), "total_batch_size": batch.total_batch_size, "policy": "exclusive"}
+        write(
+            {
+                **row,
+                "topology": planned.topology.key,
+                **asdict(timed),
+                "device": cpu_model(),
+                "host": socket.gethostname(),
+            }
+        )

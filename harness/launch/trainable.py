@@ -1,0 +1,89 @@
+"""The Tune trainable: one trial after another on a warm gang, kept through `reuse_actors` (rule 20)."""
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.util import get_current_placement_group
+
+from harness.launch.gang import Gang, InProcessGang, send_output_to
+from harness.launch.ray_gang import RayGang
+from harness.train.trainer import Execution
+from harness.train.worker import Task
+
+MEMORY_GROWTH = 1.10  # a gang whose memory grew by more since its second trial retires (rule 20)
+SETTLING_TRIALS = 3  # allocator and caches fill during these; growth is measured against their end
+
+
+class TrialTrainable(tune.Trainable):
+    """Runs `config["task"]`, a JSON text (plain data: Tune must not interpret or sample from it)."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """One bundle per worker; a W = 1 trial trains in the trial's own process, a larger one only steers from it."""
+        order = json.loads(config["task"])
+        bundle = {"CPU": order["cpus"], **({"GPU": order["gpus"]} if order["gpus"] else {})}
+        workers = order["topology"]["batch"]["world_size"]
+        return tune.PlacementGroupFactory([bundle] if workers == 1 else [{}, *[bundle] * workers], strategy="PACK")
+
+    def setup(self, config: dict[str, Any]) -> None:
+        order = json.loads(config["task"])
+        self.workers: int = order["topology"]["batch"]["world_size"]
+        self.gang: Gang = self._make_gang(order)
+        self.trials_run = 0
+        self.settled_bytes = 0
+        self._begin(order)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial; Tune only offers ones with the same resources, hence the same world size."""
+        self._begin(json.loads(new_config["task"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            rows = self.gang.advance(self.report_every_s)
+        except BaseException:
+            if self.workers == 1:
+                traceback.print_exc()  # into the trial's log; a RayGang's workers have written theirs
+            raise
+        over = not rows or rows[-1]["kind"] == "end"
+        return {"rows": json.dumps(rows), "done": over}
+
+    def cleanup(self) -> None:
+        self.gang.close()
+
+    # Checkpoints are the trainer's own, in the trial's folder: a retried trial finds them there.
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        return None
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        return None
+
+    def _make_gang(self, order: dict[str, Any]) -> Gang:
+        if self.workers == 1:
+            return InProcessGang(order["device"], order["cpus"])
+        group = get_current_placement_group()
+        assert group is not None
+        # Tune drops the empty head of the factory, so worker i lies on bundle i.
+        return RayGang(group, self.workers, order["device"], order["cpus"], order["gpus"])
+
+    def _begin(self, order: dict[str, Any]) -> None:
+        self._retire_if_grown(order)
+        self.report_every_s: float = order["report_every_s"]
+        task = Task.from_json(order, order["folder"], Execution(**order["execution"]))
+        if self.workers == 1:
+            send_output_to(Path(task.folder) / "log.txt")
+        self.gang.start(task)
+        self.trials_run += 1
+
+    def _retire_if_grown(self, order: dict[str, Any]) -> None:
+        if self.trials_run < SETTLING_TRIALS:
+            return
+        now = self.gang.resident_bytes()
+        if self.trials_run == SETTLING_TRIALS:
+            self.settled_bytes = now
+        elif now > self.settled_bytes * MEMORY_GROWTH and self.workers > 1:
+            self.gang.close()
+            self.gang, self.trials_run = self._make_gang(order), 0

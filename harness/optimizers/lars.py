@@ -1,0 +1,81 @@
+"""LARS: SGD with momentum and one learning rate per layer (You, Gitman & Ginsburg 2017, 1708.03888, algorithm 1)."""
+
+# Torch's own optimizers rest on the foreach functions too; only their names are private.
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from harness.optimizers.layerwise import adapts, norms, trust_ratios
+from harness.plan.errors import UserError
+
+
+class LARS(Optimizer):
+    """For each layer, with global LR gamma, momentum m, weight decay beta and trust coefficient eta:
+
+        local LR = eta |w| / (|g| + beta |w|)
+        v <- m v + gamma x local LR x (g + beta w)
+        w <- w - v
+
+    The LR lies inside the velocity, as in the paper: past steps keep the LR they were made with. Groups marked
+    `norms_and_biases` (optimizers/groups.py) take plain momentum steps, local LR 1, unless `adapt_norms_and_biases`.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        adapt_norms_and_biases: bool = False,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise UserError(f"optimizer.momentum lies in [0, 1), not {momentum}")
+        if not trust_coefficient > 0:
+            raise UserError(f"optimizer.trust_coefficient must be > 0, not {trust_coefficient}")
+        if not weight_decay >= 0:
+            raise UserError(f"optimizer.weight_decay must be >= 0, not {weight_decay}")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "adapt_norms_and_biases": adapt_norms_and_biases,
+            "norms_and_biases": False,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; gradients are left as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update(group)
+        return loss
+
+    def _update(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        for p in params:
+            if "velocity" not in self.state[p]:
+                self.state[p]["velocity"] = torch.zeros_like(p)
+        gradients = [p.grad for p in params]
+        velocities = [self.state[p]["velocity"] for p in params]
+        decay = group["weight_decay"]
+
+        directions = torch._foreach_add(gradients, params, alpha=decay)
+        if adapts(group):
+            weights = norms(params)
+            local_lrs = trust_ratios(group["trust_coefficient"] * weights, norms(gradients) + decay * weights)
+            torch._foreach_mul_(directions, local_lrs)
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, directions, alpha=group["lr"])
+        torch._foreach_sub_(params, velocities)

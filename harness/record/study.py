@@ -1,0 +1,192 @@
+"""A study: one run of an experiment, as a folder; owned by one driver at a time through a lease (section 3)."""
+
+import os
+import socket
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.plan.errors import UserError
+from harness.plan.settings import fingerprint
+from harness.plan.trial import PlannedTrial
+from harness.record.files import append_lines, read_json, read_lines, write_json
+from harness.record.journal import TrialRecord, read_trial
+
+SCHEMA = 1
+HEARTBEAT_S = 2.0
+STALE_S = 30.0  # a lease of another host older than this is abandoned
+IDENTITY = ("experiment", "code_fingerprint", "data_fingerprint")
+
+
+class StudyFolder:
+    """Read access to a study; needs neither torch nor ray, and nobody's leave."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "study.json").is_file()
+
+    def description(self) -> dict[str, Any]:
+        """study.json; UserError where the folder is no study."""
+        value = read_json(self.path / "study.json")
+        if not isinstance(value, dict):
+            raise UserError(f"{self.path} is no study: it has no readable study.json")
+        return value
+
+    def plan(self) -> list[PlannedTrial]:
+        """Every planned trial, in the order it was planned."""
+        return [PlannedTrial.from_json(row) for row in read_lines(self.path / "plan.jsonl")]
+
+    def trial_path(self, planned: PlannedTrial) -> Path:
+        return self.path / "trials" / planned.key
+
+    def record(self, planned: PlannedTrial) -> TrialRecord:
+        return read_trial(self.trial_path(planned))
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Rows of the timing pass; the newest row of a key counts."""
+        return list(read_lines(self.path / "timing.jsonl"))
+
+
+class Study(StudyFolder):
+    """Write access: holds the lease from `open` to `close`."""
+
+    def __init__(self, path: Path, lease: "Lease") -> None:
+        super().__init__(path)
+        self.lease = lease
+
+    @staticmethod
+    def open(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
+        """Create the study or continue it; UserError when it is another experiment's, other code's, or in use."""
+        _make_folder(path)
+        found = read_json(path / "study.json")
+        if found is not None:
+            _check_same(path, found, description, allow_mixed_code)
+        study = Study(path, Lease.take(path))
+        sessions = (found or {}).get("sessions", [])
+        session = {"at": time.time(), "attempt": study.lease.number, "overrides": description.get("overrides", [])}
+        created = (found or {}).get("created_at", time.time())
+        value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
+        differs = found is not None and any(found[key] != description[key] for key in IDENTITY)
+        if differs or (found or {}).get("mixed_code"):
+            value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
+        write_json(path / "study.json", value)
+        return study
+
+    def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
+        """Append the trials that plan.jsonl does not list yet."""
+        known = {fingerprint(row) for row in read_lines(self.path / "plan.jsonl")}
+        rows = [row for row in (trial.to_json() for trial in planned) if fingerprint(row) not in known]
+        self.lease.check()
+        append_lines(self.path / "plan.jsonl", rows)
+
+    def add_timing(self, row: Mapping[str, Any]) -> None:
+        self.lease.check()
+        append_lines(self.path / "timing.jsonl", [dict(row)])
+
+    def close(self) -> None:
+        self.lease.release()
+
+
+def _make_folder(path: Path) -> None:
+    """Create the folder and prove that it can be written; UserError in one line otherwise."""
+    probe = path / f".writable.{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"study folder {path} cannot be written ({error.strerror}): choose another output_dir"
+        ) from error
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise UserError(f"study folder {path} is writable by everyone: run `chmod o-w` on it first")
+
+
+def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any], allow_mixed_code: bool) -> None:
+    if found.get("experiment") != given["experiment"]:
+        raise UserError(
+            f"study {path.name} belongs to experiment {found.get('experiment')!r}, not {given['experiment']!r}: "
+            "choose another study name"
+        )
+    for key, what in (("code_fingerprint", "code"), ("data_fingerprint", "data")):
+        if found.get(key) != given[key] and not allow_mixed_code:
+            raise UserError(
+                f"study {path.name} was made by other {what} ({found.get(key)}, now {given[key]}): choose another "
+                "study name, or pass allow_mixed_code=true to mix the records knowingly"
+            )
+
+
+class Lease:
+    """lease.json: who drives the study. Taken over at once from a dead process of this host, else when stale."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path = path
+        self.number = number
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._lost = False
+        self._beat()
+        self._thread = threading.Thread(target=self._keep, name="study-lease", daemon=True)
+        self._thread.start()
+
+    @staticmethod
+    def take(folder: Path) -> "Lease":
+        path = folder / "lease.json"
+        held = read_json(path)
+        if held and _is_alive(held):
+            age = time.time() - held["heartbeat"]
+            raise UserError(
+                f"study {folder.name} is being run by process {held['pid']} on {held['host']} (heartbeat {age:.0f} s "
+                "ago): wait for it, end it, or choose another study name"
+            )
+        return Lease(path, (held or {}).get("attempt", 0) + 1)
+
+    def check(self) -> None:
+        """Raises RuntimeError once another driver has taken the study."""
+        held = read_json(self.path)
+        if self._lost or (held and held["token"] != self.token):
+            self._lost = True
+            raise RuntimeError(f"study {self.path.parent} was taken over by another driver")
+
+    def release(self) -> None:
+        """Give the study up, leaving the attempt number for the next driver."""
+        self._stop.set()
+        self._thread.join()
+        held = read_json(self.path)
+        if held and held["token"] == self.token:
+            write_json(self.path, {**held, "released": True})
+
+    def _keep(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self.check()
+                self._beat()
+            except (OSError, RuntimeError):
+                if self._lost:
+                    return
+
+    def _beat(self) -> None:
+        me = psutil.Process()
+        owner = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self.token}
+        write_json(self.path, {**owner, "attempt": self.number, "heartbeat": time.time()})
+
+
+def _is_alive(held: Mapping[str, Any]) -> bool:
+    if held.get("released"):
+        return False
+    if held["host"] != socket.gethostname():
+        return time.time() - held["heartbeat"] < STALE_S
+    try:
+        process = psutil.Process(held["pid"])
+        return abs(process.create_time() - held["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,1 @@
+"""Renders one Findings object: terminal table, figure, Markdown, CSV, JSON."""

@@ -1,0 +1,37 @@
+"""How numbers are written, the same in every renderer."""
+
+import math
+
+from harness.analyse.findings import ArmFinding, Place
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Up to `digits` significant digits without an exponent; infinity and unknown have their own signs."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def place(found: Place, per: float, digits: int = 3) -> str:
+    """The median in units of `per` examples, or "> x" where stopped trials hide it."""
+    if math.isinf(found.examples):
+        return f"> {number(found.at_least / per, digits)}" if math.isfinite(found.at_least) else "∞"
+    return number(found.examples / per, digits)
+
+
+def span(found: Place, per: float, digits: int = 3) -> str:
+    """The interval's ends in units of `per` examples."""
+    return f"{number(found.low / per, digits)}–{number(found.high / per, digits)}"
+
+
+def seconds(arm: ArmFinding) -> str:
+    """Modelled time to target, or why there is none."""
+    if arm.seconds is None:
+        return "-"
+    return number(arm.seconds) if math.isfinite(arm.seconds) else "∞"

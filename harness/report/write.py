@@ -1,0 +1,100 @@
+"""Writes a study's results in every form, from one Findings object."""
+
+import csv
+import io
+import math
+from typing import Any
+
+from rich.console import Console
+
+from harness.analyse.findings import ArmFinding, Findings
+from harness.record.files import write_json, write_whole
+from harness.record.study import StudyFolder
+from harness.report.figure import draw_epochs
+from harness.report.table import COLUMNS, arm_cells, print_findings
+
+
+def write_reports(console: Console, folder: StudyFolder, findings: Findings, elapsed_s: float | None = None) -> None:
+    """results.csv, results.json, report.md and the figure; then the table on the terminal and where to look."""
+    write_whole(folder.path / "results.csv", results_csv(findings))
+    write_json(folder.path / "results.json", findings.to_json())
+    draw_epochs(findings, folder.path / "figures")
+    report = folder.path / "report.md"
+    write_whole(report, report_markdown(findings))
+    print_findings(console, findings)
+    took = f" ({elapsed_s:.0f} s)" if elapsed_s is not None else ""
+    console.print(f"report: {report}{took}", markup=False, highlight=False, soft_wrap=True)
+
+
+def csv_row(arm: ArmFinding) -> dict[str, Any]:
+    """One arm as documented in docs/results.md; an empty cell is an unknown number, `inf` a miss."""
+    epochs = arm.train_examples
+    return {
+        "workload": arm.workload,
+        "optimizer": arm.optimizer,
+        "scaling_rule": arm.scaling_rule,
+        **arm.variant,
+        "total_batch_size": arm.total_batch_size,
+        "batch_ratio": arm.batch_ratio,
+        "base_lr": arm.base_lr,
+        "peak_lr": arm.peak_lr,
+        "n": arm.n,
+        "reached": arm.outcomes.reached,
+        "missed": arm.outcomes.missed,
+        "dominated": arm.outcomes.dominated,
+        "diverged": arm.outcomes.diverged,
+        "failed": arm.outcomes.failed,
+        "epochs_to_target": arm.epochs,
+        "epochs_low": arm.place.low / epochs,
+        "epochs_high": arm.place.high / epochs,
+        "interval": arm.place.interval,
+        "epochs_first_touch": arm.place.touch_examples / epochs,
+        "steps_to_target": arm.steps,
+        "examples_to_target": arm.place.examples,
+        "step_s_exclusive": arm.step_s,
+        "seconds_to_target_exclusive": arm.seconds,
+        "seconds_to_target_packed": arm.packed_seconds,
+        "epochs_to_read_beside": None if arm.beside is None else arm.beside.examples / epochs,
+        "final_metric": arm.final_metric,
+        "test_metric": arm.test_metric,
+        "topology": arm.topology,
+    }
+
+
+def results_csv(findings: Findings) -> str:
+    rows = [csv_row(arm) for arm in findings.arms]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else value
+
+
+def report_markdown(findings: Findings) -> str:
+    """The page as Markdown: verdict, table, figure, notes."""
+    lines = [f"# {findings.question}", "", *[f"**{line}**  " for line in findings.verdict], ""]
+    lines += [f"- not established: {line}" for line in findings.not_established]
+    lines += [
+        "",
+        f"Target: {findings.target}; {findings.protocol}.",
+        "",
+        _markdown_row(COLUMNS),
+        _markdown_row(["---"] * len(COLUMNS)),
+    ]
+    lines += [_markdown_row(arm_cells(arm)) for arm in findings.arms]
+    lines += ["", "![Epochs to target over total batch size](figures/epochs_to_target.svg)", ""]
+    lines += [f"- {line}" for line in findings.caveats]
+    lines += ["", f"{findings.trials} trials, data {findings.data}.", ""]
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,33 @@
+"""Exponential moving average of the weights with a half-life in examples, bias-corrected from step 0 (rule 13)."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def decay_per_step(half_life_examples: float, total_batch_size: int) -> float:
+    """The factor by which one update of `total_batch_size` examples ages the average: 2^(-TBS / half-life)."""
+    return 0.5 ** (total_batch_size / half_life_examples)
+
+
+class AveragedModel:
+    """A copy of the model whose parameters are the average; evaluate `module` as any model."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+        self._average: list[Tensor] = list(self.module.parameters())
+        self._weights: list[Tensor] = list(model.parameters())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after one more update.
+
+        The weight (1 - d) / (1 - d^t) keeps the average unbiased at every t: after one update it is the weights
+        themselves (Adam's correction, Kingma & Ba 2015, section 3, folded into the recursion).
+        """
+        self.steps += 1
+        weight = (1 - self.decay) / (1 - self.decay**self.steps)
+        torch._foreach_lerp_(self._average, self._weights, weight)  # pyright: ignore[reportPrivateImportUsage]

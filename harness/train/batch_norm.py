@@ -1,0 +1,156 @@
+"""Batch norm over a chosen span of examples, and its evaluation statistics for the weights being evaluated (rule 3).
+
+Running statistics are a memory in steps: at a large TBS they lag behind the weights and fake slow convergence. Here
+evaluation statistics are re-estimated on a fixed set of training examples, or averaged with a half-life in examples.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from harness.datasets.examples import Batch
+from harness.plan.errors import UserError
+from harness.plan.settings import BatchNorm
+from harness.train.world import World
+
+
+class SpanBatchNorm(nn.Module):
+    """Batch norm whose training statistics come from groups of `span_examples`, laid out strided in the micro-batch.
+
+    Input [m, C, ...] or [m, C]; in training m must be a multiple of the group (see stream.group_layout). In evaluation
+    it normalises with the buffers `mean` and `var` [C].
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, source: _BatchNorm, span: str, span_examples: int) -> None:
+        super().__init__()
+        self.span = span
+        self.span_examples = span_examples
+        self.eps = source.eps
+        self.weight = source.weight
+        self.bias = source.bias
+        self.register_buffer("mean", torch.zeros(source.num_features))
+        self.register_buffer("var", torch.ones(source.num_features))
+        self.collecting = False  # keep the statistics of the groups that pass
+        self.estimating = False  # re-estimation: groups lie within one rank, whatever the span in training
+        self._sums: tuple[Tensor, Tensor, int] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return functional.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, self.eps)
+        if self.span == "sync" and not self.estimating and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._over_all_ranks(x)
+        return self._in_groups(x)
+
+    def _in_groups(self, x: Tensor) -> Tensor:
+        groups, channels = len(x) // self.span_examples, x.shape[1]
+        folded = x.reshape(self.span_examples, groups * channels, *x.shape[2:])
+        weight, bias = self.weight, self.bias
+        if groups > 1 and weight is not None:
+            weight, bias = weight.repeat(groups), bias.repeat(groups)
+        if not self.collecting:
+            return functional.batch_norm(folded, None, None, weight, bias, True, 0.0, self.eps).view_as(x)
+        # With momentum 1 torch writes the groups' own mean and unbiased variance into these.
+        mean = torch.empty(groups * channels, device=x.device, dtype=self.mean.dtype)
+        var = torch.empty_like(mean)
+        out = functional.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).view_as(x)
+        self._collect(mean.view(groups, channels), var.view(groups, channels))
+        return out
+
+    def _over_all_ranks(self, x: Tensor) -> Tensor:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        mean = all_reduce(x.sum(axes)) / count
+        centred = x - mean.view(shape)
+        var = all_reduce(centred.square().sum(axes)) / count
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.collecting:
+            self._collect(mean.detach()[None], var.detach()[None] * (count / (count - 1)))
+        if self.weight is not None:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out
+
+    def _collect(self, means: Tensor, variances: Tensor) -> None:
+        """Add the statistics of some groups, [groups, C] each."""
+        mean, var, groups = self._sums or (torch.zeros_like(self.mean), torch.zeros_like(self.var), 0)
+        self._sums = (mean + means.sum(0), var + variances.sum(0), groups + len(means))
+
+    def collected(self) -> tuple[Tensor, Tensor, int]:
+        """Sums of group means and variances [C] and their number since the last call."""
+        sums = self._sums or (torch.zeros_like(self.mean), torch.zeros_like(self.var), 0)
+        self._sums = None
+        return sums
+
+
+def convert_batch_norm(model: nn.Module, plan: BatchNorm) -> nn.Module:
+    """Replace every batch norm of `model` by one with the workload's span; returns the model.
+
+    Raises UserError for a model with batch norm whose workload declares none.
+    """
+    if isinstance(model, _BatchNorm):
+        if type(model) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
+            # A subclass may do more than normalise (an activation, say), which replacing it would lose.
+            raise UserError(f"the model's {type(model).__name__} is not torch's own batch norm and cannot be converted")
+        if plan.span == "none":
+            raise UserError(
+                "the model has batch norm but workload.batch_norm.span is none: choose ghost (with span_examples), "
+                "sync or per_device"
+            )
+        return SpanBatchNorm(model, plan.span, plan.span_examples)
+    for name, child in model.named_children():
+        converted = convert_batch_norm(child, plan)
+        if converted is not child:
+            setattr(model, name, converted)
+    return model
+
+
+def batch_norms(model: nn.Module) -> list[SpanBatchNorm]:
+    return [module for module in model.modules() if isinstance(module, SpanBatchNorm)]
+
+
+@torch.no_grad()
+def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) -> None:
+    """Set every layer's evaluation statistics to the mean over ghost groups of `batch` at the current weights.
+
+    `batch` holds this rank's groups in group layout; groups are shared out over the ranks, and one reduction makes
+    the statistics the same everywhere whatever their number.
+    """
+    layers = batch_norms(model)
+    if not layers:
+        return
+    was_training = model.training
+    model.eval()  # dropout off; only the batch norms below see groups
+    for layer in layers:
+        layer.training = layer.collecting = layer.estimating = True
+    if len(batch.targets):
+        model(batch.inputs)
+    for layer in layers:
+        layer.training = layer.collecting = layer.estimating = False
+    sums = [layer.collected() for layer in layers]
+    flat = torch.cat([torch.cat([mean.double(), var.double()]) for mean, var, _ in sums])
+    world.sum(flat)
+    groups = plan.statistics_examples // plan.span_examples
+    for layer, piece in zip(layers, flat.div_(groups).split([2 * len(layer.mean) for layer in layers]), strict=True):
+        mean, var = piece.chunk(2)
+        layer.mean.copy_(mean)
+        layer.var.copy_(var)
+    model.train(was_training)
+
+
+@torch.no_grad()
+def advance_running(layers: list[SpanBatchNorm], decay: float) -> None:
+    """One update per optimizer step of the running average, from all groups of this rank since the last one.
+
+    The recursion is linear in the group statistics, so the mean of the ranks' averages is the average over all groups.
+    """
+    for layer in layers:
+        mean, var, groups = layer.collected()
+        if groups:
+            layer.mean.lerp_(mean / groups, 1 - decay)
+            layer.var.lerp_(var / groups, 1 - decay)

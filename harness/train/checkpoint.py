@@ -1,0 +1,50 @@
+"""A trial's checkpoint: whole or absent, tensors and plain numbers only, the newest two kept (rule 9)."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEEP = 2
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write `folder/<step>.pt` by temporary name, fsync and rename, then drop all but the newest KEEP."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{step}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / f"{step}.pt")
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    for old in checkpoint_steps(folder)[:-KEEP]:
+        (folder / f"{old}.pt").unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, as (step, state on the CPU); None where there is none."""
+    for step in reversed(checkpoint_steps(folder)):
+        try:
+            return step, torch.load(folder / f"{step}.pt", map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError):
+            continue  # a damaged file: the one before it is as good
+    return None
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints present, ascending."""
+    return sorted(int(path.stem) for path in folder.glob("*.pt") if re.fullmatch(r"\d+", path.stem))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Drop a finished trial's checkpoints and what a killed writer left."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()

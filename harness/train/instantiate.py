@@ -1,0 +1,82 @@
+"""Objects from `{"_target_": "package.module.Class", ...}` without Hydra, checked before anything starts."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from harness.plan.errors import UserError
+
+
+def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
+    """Call the spec's target with its keyword arguments (nested specs first), then `args` and `extra`."""
+    target = resolve(spec)
+    kwargs = {key: _build(value) for key, value in spec.items() if key != "_target_"}
+    check_arguments(spec, *args, **extra)
+    return target(*args, **{**kwargs, **extra})
+
+
+def resolve(spec: Mapping[str, Any]) -> Callable[..., Any]:
+    """The class or function a spec names; UserError with the nearest name where it does not exist."""
+    path = spec.get("_target_")
+    if not isinstance(path, str) or "." not in path:
+        raise UserError(f"_target_ must be a dotted path like package.module.Class, not {path!r}")
+    module_name, _, attribute = path.rpartition(".")
+    module, rest = _import_prefix(module_name, path)
+    found: Any = module
+    for name in [*rest, attribute]:
+        if not hasattr(found, name):
+            near = get_close_matches(name, dir(found), 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise UserError(f"_target_ {path}: {getattr(found, '__name__', found)} has no {name!r}{hint}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise UserError(f"_target_ {path} is not callable")
+    return found
+
+
+def _import_prefix(module_name: str, path: str) -> tuple[Any, list[str]]:
+    """Import the longest importable prefix, so that nested classes and classmethods work too."""
+    parts = module_name.split(".")
+    for cut in range(len(parts), 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            return importlib.import_module(name), parts[cut:]
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise UserError(f"_target_ {path} needs the package {error.name!r}, which is not installed") from error
+    raise UserError(f"_target_ {path}: no module named {parts[0]!r} can be imported from here")
+
+
+def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
+    """Raises UserError when the keyword arguments do not fit the target's signature, naming the nearest one."""
+    target = resolve(spec)
+    for value in spec.values():
+        if isinstance(value, Mapping) and "_target_" in value:
+            check_arguments(value)
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return  # a C callable tells nothing beforehand
+    given = {key: value for key, value in spec.items() if key != "_target_"}
+    parameters = signature.parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in given:
+            if key not in parameters:
+                near = get_close_matches(key, parameters, 1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters) or 'nothing'}"
+                raise UserError(f"{spec['_target_']} has no argument {key!r}: {hint}")
+    try:
+        signature.bind(*args, **{**given, **extra})
+    except TypeError as error:
+        raise UserError(f"{spec['_target_']}: {error}") from error
+
+
+def _build(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        built = {key: _build(item) for key, item in value.items()}
+        return instantiate(value) if "_target_" in value else built
+    if isinstance(value, list | tuple):
+        return [_build(item) for item in value]
+    return value

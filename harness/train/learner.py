@@ -1,0 +1,272 @@
+"""Model, DDP wrapper, optimizer and average of one trial on one rank: what makes an update and an evaluation."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.datasets.examples import Batch, Examples, Splits
+from harness.optimizers.groups import parameter_groups
+from harness.plan.schedules import Schedule
+from harness.plan.settings import Settings
+from harness.plan.trial import Topology
+from harness.train.averaging import AveragedModel, decay_per_step
+from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
+from harness.train.instantiate import instantiate
+from harness.train.losses import as_float64, loss_named
+from harness.train.seeds import derive_seed
+from harness.train.stream import ExampleStream, cut, group_layout
+from harness.train.world import World
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (rule 8)
+CHUNK_EXAMPLES = 1 << 20  # indices cut at a time
+
+
+class Learner:
+    """Everything of a trial that lives on the device. All ranks build it alike and call it in step."""
+
+    def __init__(
+        self, settings: Settings, seed: int, topology: Topology, world: World, splits: Splits, evaluation_batch: int
+    ) -> None:
+        self.settings = settings
+        self.topology = topology
+        self.seed = seed
+        self.world = world
+        self.splits = splits
+        self.evaluation_batch = evaluation_batch
+        self.loss = loss_named(settings.loss)
+        self.schedule: Schedule = instantiate(settings.schedule)
+        self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
+        self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
+        self._build()
+
+    def _build(self) -> None:
+        # Drawn on the CPU, so that the initial weights are the same on every device and rank (rule 10).
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "init"))
+            model: nn.Module = instantiate(self.settings.model)
+        model = convert_batch_norm(model, self.settings.batch_norm)
+        self.model = model.to(self.world.device, DTYPES[self.topology.precision])
+        self._groups()  # frozen parameters must not ask for gradients when DDP looks
+        self.wrapped: nn.Module = self.model
+        if self.world.size > 1:
+            # Buffers are statistics the evaluation recomputes: broadcasting them each step would cost and say nothing.
+            self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
+        for layer in self.running:
+            layer.collecting = True
+        self._fresh_state()
+
+    def _fresh_state(self) -> None:
+        """A new optimizer and a new average over the weights as they are."""
+        model, averaging = self.model, self.settings.averaging
+        self.optimizer: torch.optim.Optimizer = instantiate(self.settings.optimizer, self._groups())
+        self._weight_decays = [group.get("weight_decay") for group in self.optimizer.param_groups]
+        decay = (
+            decay_per_step(averaging.half_life_examples, self.batch.total_batch_size)
+            if averaging.half_life_examples
+            else 0.0
+        )
+        self.average = AveragedModel(model, decay) if averaging.half_life_examples else None
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups; an optimizer whose conf says nothing of weight decay keeps its own default."""
+        weight_decay = self.settings.optimizer.get("weight_decay")
+        groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, **self.settings.parameter_groups)
+        if weight_decay is None:
+            for group in groups:
+                del group["weight_decay"]
+        return groups
+
+    @property
+    def batch(self) -> Any:
+        return self.topology.batch
+
+    # -- updates -------------------------------------------------------------------------------------------------
+
+    def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
+        size = self.batch.total_batch_size
+        chunk = max(1, CHUNK_EXAMPLES // size)
+        for first in range(start, stop, chunk):
+            last = min(first + chunk, stop)
+            drawn = [of(first * size, last * size) for of in (self.stream.positions, self.stream.epochs)]
+            mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
+            mine = mine.to(self.world.device)
+            for step in range(first, last):
+                yield step, mine[step - first]
+
+    def lr(self, step: int) -> float:
+        """LR of update `step`."""
+        return self.settings.peak_lr * self.schedule.lr_factor(step)
+
+    def update(self, step: int, examples: Tensor) -> Tensor:
+        """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
+
+        The gradient is that of the mean over the global batch: losses are summed, divided by the global count once
+        (rule 1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
+        """
+        indices, epochs = examples
+        micros = len(indices)
+        self._set_hyperparameters(step)
+        share = 1.0 / self.batch.total_batch_size
+        total: Tensor | None = None
+        counted: Tensor | None = None
+        for number in range(micros):
+            # Dropout and the like: a function of (seed, update, rank, micro-batch), so nothing needs saving.
+            self._seed(derive_seed(self.seed, "update", step, self.world.rank, number))
+            batch = self.splits.train.batch(indices[number])
+            if self.splits.augment is not None:
+                seed = derive_seed(self.seed, "augment")
+                batch = self.splits.augment(batch, seed, epochs[number], indices[number], self.group)
+            count = self.loss.count(batch.targets)
+            last = number == micros - 1
+            with nullcontext() if last or self.world.size == 1 else self.wrapped.no_sync():  # type: ignore[operator]
+                loss = self.loss.total(self.wrapped(batch.inputs), batch.targets) * share
+                # DDP takes the mean over ranks of what each hands in: times W makes it the sum.
+                (loss * self.world.size if self.world.size > 1 else loss).backward()
+            total = loss.detach() if total is None else total + loss.detach()
+            if isinstance(count, Tensor):
+                counted = count if counted is None else counted + count
+        assert total is not None
+        if counted is not None:
+            total = total * self._recount(counted)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.running:
+            half_life = self.settings.batch_norm.half_life_examples
+            advance_running(self.running, decay_per_step(half_life, self.batch.total_batch_size))
+        if self.average is not None:
+            self.average.update()
+        return total
+
+    def _set_hyperparameters(self, step: int) -> None:
+        """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (rule 4)."""
+        lr, momentum = self.lr(step), self.schedule.momentum(step)
+        decay_factor = self.schedule.weight_decay_factor(step)
+        for group, weight_decay in zip(self.optimizer.param_groups, self._weight_decays, strict=True):
+            group["lr"] = lr * group.get("lr_factor", 1.0)
+            if momentum is not None and "momentum" in group:
+                group["momentum"] = momentum
+            elif momentum is not None:
+                group["betas"] = (momentum, group["betas"][1])
+            if weight_decay is not None:
+                group["weight_decay"] = weight_decay * decay_factor
+
+    def _seed(self, seed: int) -> None:
+        # Not torch.manual_seed: without a CUDA context that one records a stack trace at every call.
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def _recount(self, counted: Tensor) -> Tensor:
+        """Where the count depends on the data (tokens): turn 1/examples into 1/count in the gradients."""
+        count = self.world.sum(as_float64(counted, self.world.device))
+        factor = self.batch.total_batch_size / count.clamp(min=1)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+        return factor
+
+    def warm_up(self) -> None:
+        """Untimed updates on throw-away examples through the trial's own wrapper, then the state as before (rule 8)."""
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        micro = self.batch.per_device_batch_size
+        examples = torch.arange(micro, device=self.world.device).expand(
+            2, self.batch.gradient_accumulation_steps, micro
+        )
+        for step in range(WARM_UP_UPDATES):
+            self.update(step, examples)
+        self.model.load_state_dict(weights)
+        self._fresh_state()
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
+        """Mean of every metric over all `examples`, unpadded and exact over ranks (rule 6)."""
+        model = self.average.module if averaged and self.average is not None else self.model
+        self._prepare_statistics(model)
+        start, stop = self.world.share(len(examples))
+        zero = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        sums = [zero] * (1 + len(self.loss.metrics))  # the count, then each metric
+        model.eval()
+        with torch.no_grad():
+            for first in range(start, stop, self.evaluation_batch):
+                index = torch.arange(first, min(first + self.evaluation_batch, stop), device=self.world.device)
+                batch = examples.batch(index)
+                scores = self.loss.scores(model(batch.inputs), batch.targets)
+                parts = [self.loss.count(batch.targets), *(scores[name] for name in self.loss.metrics)]
+                sums = [total + as_float64(part, self.world.device) for total, part in zip(sums, parts, strict=True)]
+        model.train()
+        count, *totals = self.world.sum(torch.stack(sums)).tolist()
+        return {name: total / count for name, total in zip(self.loss.metrics, totals, strict=True)}
+
+    def _prepare_statistics(self, model: nn.Module) -> None:
+        plan = self.settings.batch_norm
+        if plan.span == "none":
+            return
+        if plan.statistics == "running":
+            self._share_running(model)
+            return
+        reestimate(model, self.statistics_batch(), plan, self.world)
+
+    def _share_running(self, model: nn.Module) -> None:
+        """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
+        for own, layer in zip(self.running, batch_norms(model), strict=True):
+            for source, place in ((own.mean, layer.mean), (own.var, layer.var)):
+                place.copy_(self.world.sum(source.clone()) / self.world.size)
+
+    def statistics_batch(self) -> Batch:
+        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (rule 3).
+
+        The set is a function of the training-set size alone: the first `statistics_examples` of permutation
+        ("statistics", 0), the same for every trial, TBS and seed.
+        """
+        plan = self.settings.batch_norm
+        if self._statistics is None:
+            generator = torch.Generator().manual_seed(derive_seed(0, "statistics"))
+            chosen = torch.randperm(self.settings.train_examples, generator=generator)[: plan.statistics_examples]
+            start, stop = self.world.share(plan.statistics_examples // plan.span_examples)
+            mine = chosen[start * plan.span_examples : stop * plan.span_examples]
+            index = group_layout(mine, plan.span_examples) if len(mine) else mine
+            self._statistics = self.splits.train.batch(index.to(self.world.device))
+        return self._statistics
+
+    _statistics: Batch | None = None
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
+        state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state["schedule"] = self.schedule.state()
+        if self.average is not None:
+            state["average"] = {"model": self.average.module.state_dict(), "steps": self.average.steps}
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"]["model"])
+            self.average.steps = state["average"]["steps"]
+
+
+def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
+    """Index of the first loss that is non-finite or `factor` times the first one of the trial (rule 11), else None."""
+    limit = factor * max(abs(first_loss), 1e-8) if math.isfinite(first_loss) else -math.inf
+    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)
+
+
+Wait = Callable[[], None]
+
+
+def device_wait(device: torch.device) -> Wait:
+    """Blocks until the device has done what was asked of it; nothing on the CPU."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None

@@ -1,0 +1,47 @@
+"""Seconds per update of one (TBS, topology, precision), measured alone on the machine (section 1, the timing pass)."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from harness.datasets.examples import Splits
+from harness.plan.settings import Settings
+from harness.plan.trial import Topology
+from harness.train.learner import Learner, device_wait
+from harness.train.world import World
+
+BLOCKS = 6  # the device is waited for once a block, so waiting costs a block little
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Median over blocks of the seconds per update, with the extremes; `steps` updates in all."""
+
+    median_s: float
+    fastest_s: float
+    slowest_s: float
+    steps: int
+
+
+def time_steps(
+    settings: Settings, topology: Topology, world: World, splits: Splits, min_steps: int = 30, min_s: float = 3.0
+) -> StepTime:
+    """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
+    learner = Learner(settings, 0, topology, world, splits, evaluation_batch=1024)
+    learner.warm_up()
+    wait = device_wait(world.device)
+    block_steps = max(1, min_steps // BLOCKS)
+    blocks: list[float] = []
+    step, began = 0, time.perf_counter()
+    while True:
+        wait()
+        start = time.perf_counter()
+        for number, examples in learner.micro_batches(step, step + block_steps):
+            learner.update(number, examples)
+        wait()
+        blocks.append((time.perf_counter() - start) / block_steps)
+        step += block_steps
+        enough = step >= min_steps or time.perf_counter() - began >= min_s
+        if world.decide(int(enough and len(blocks) >= 2)):
+            break
+    return StepTime(statistics.median(blocks), min(blocks), max(blocks), step)

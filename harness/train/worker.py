@@ -1,0 +1,152 @@
+"""A warm process that runs trials one after another, keeping data, process group and device context between them."""
+
+import gc
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+from harness.datasets.examples import Splits
+from harness.plan.settings import Settings, fingerprint
+from harness.plan.trial import Topology
+from harness.record.files import write_json
+from harness.record.journal import Attempt
+from harness.train.instantiate import instantiate
+from harness.train.learner import DTYPES
+from harness.train.timing import StepTime, time_steps
+from harness.train.trainer import Execution, train
+from harness.train.world import World
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial to run, as it travels to the workers."""
+
+    trial_id: str
+    settings: Settings
+    seed: int
+    topology: Topology
+    folder: str  # of this replica, on the shared file system
+    execution: Execution
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of trial.json; the folder stays out of it, so that a study can be moved."""
+        topology = {"key": self.topology.key, **self.topology.to_json()}
+        settings = self.settings.to_json()
+        return {"trial_id": self.trial_id, "seed": self.seed, "topology": topology, "settings": settings}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], folder: str, execution: Execution | None = None) -> "Task":
+        topology = {key: item for key, item in value["topology"].items() if key != "key"}
+        return Task(
+            value["trial_id"],
+            Settings.from_json(value["settings"]),
+            value["seed"],
+            Topology.from_json(topology),
+            folder,
+            execution or Execution(),
+        )
+
+
+class Worker:
+    """One rank. `start` a task, then `advance` until it is done; all ranks of a gang get the same calls."""
+
+    def __init__(self, rank: int, world_size: int, device: str, threads: int) -> None:
+        torch.set_num_threads(max(1, threads))  # set, not inherited
+        self.world = World(rank, world_size, torch.device(device))
+        self._splits: dict[str, Splits] = {}
+        self._running: Iterator[list[dict[str, Any]]] | None = None
+        self._attempt: Attempt | None = None
+        self._pause_at = 0.0
+
+    def bind_store(self, host: str) -> int:
+        """Rank 0: open the rendezvous store on a free port and return it; nobody can take the port in between."""
+        self._store = TCPStore(host, 0, self.world.size, is_master=True, wait_for_workers=False)
+        return self._store.port
+
+    def join(self, host: str, port: int) -> None:
+        """Form the process group over the store that rank 0 has bound."""
+        if self.world.device.type == "cuda":
+            torch.cuda.set_device(self.world.device)
+        if not self.world.is_main:
+            self._store = TCPStore(host, port, self.world.size, is_master=False)
+        backend = "nccl" if self.world.device.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend,
+            store=self._store,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            timeout=COLLECTIVE_TIMEOUT,
+        )
+
+    def splits(self, settings: Settings, topology: Topology) -> Splits:
+        """The task's data on this rank's device, kept from trial to trial."""
+        key = fingerprint({"dataset": dict(settings.dataset), "precision": topology.precision})
+        if key not in self._splits:
+            self._splits.clear()  # one workload at a time lives on the device
+            loaded: Splits = instantiate(settings.dataset).load()
+            device, dtype = self.world.device, DTYPES[topology.precision]
+            self._splits[key] = replace(
+                loaded,
+                train=loaded.train.to(device, dtype),
+                validation=loaded.validation.to(device, dtype),
+                test=loaded.test.to(device, dtype),
+            )
+        return self._splits[key]
+
+    def start(self, task: Task) -> None:
+        """Begin a trial; rank 0 claims its folder, which fences off any earlier attempt."""
+        self.stop()
+        folder = Path(task.folder)
+        if self.world.is_main:
+            self._attempt = Attempt.claim(folder)
+            write_json(folder / "trial.json", task.to_json())
+        self._running = train(
+            task.settings,
+            task.seed,
+            task.topology,
+            self.world,
+            self.splits(task.settings, task.topology),
+            folder,
+            self._attempt,
+            task.execution,
+            wants_pause=lambda: time.monotonic() >= self._pause_at,
+        )
+
+    def advance(self, seconds: float) -> list[dict[str, Any]]:
+        """Train on until the first evaluation after `seconds`; returns the rows written, the last one `end` when done.
+
+        A trial that is over answers with an empty list.
+        """
+        self._pause_at = time.monotonic() + seconds
+        rows = next(self._running, []) if self._running is not None else []
+        if not rows or rows[-1]["kind"] == "end":
+            self.stop()
+        return rows
+
+    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
+        """Seconds per update of a task's (TBS, topology, precision), this gang being alone on its nodes."""
+        splits = self.splits(task.settings, task.topology)
+        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s)
+
+    def stop(self) -> None:
+        """Drop the running trial, if any; its files stay as they are."""
+        self._running = None
+        if self._attempt is not None:
+            self._attempt.close()
+            self._attempt = None
+            gc.collect()  # DDP and its hooks form cycles; a soak of trials must stay flat
+
+    def resident_bytes(self) -> int:
+        """Resident memory of this process."""
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
