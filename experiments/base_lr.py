@@ -8,7 +8,8 @@ workload.base_lr, so that a sweep never tunes itself silently.
 import math
 from collections.abc import Sequence
 
-from harness.analyse.findings import Findings, lr_findings
+from harness.analyse.conclude import lr_findings
+from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError

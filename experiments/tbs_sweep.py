@@ -6,7 +6,8 @@ trial until its target is confirmed or its budget ends. Protocol and statistics:
 
 from collections.abc import Sequence
 
-from harness.analyse.findings import Findings, rule_findings
+from harness.analyse.conclude import rule_findings
+from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Declared, Design
 from harness.plan.errors import UserError

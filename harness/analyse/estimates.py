@@ -74,8 +74,9 @@ class Interval:
     @property
     def label(self) -> str:
         """As printed beside the numbers: `order statistics 97 %`."""
-        percent = 100 if self.coverage == 1 else min(99, round(100 * self.coverage))
-        return f"{self.method} {percent} %"
+        if self.coverage == 1:  # everything is allowed: the method says why
+            return self.method
+        return f"{self.method} {min(99, round(100 * self.coverage))} %"
 
     def __contains__(self, number: float) -> bool:
         return self.low <= number <= self.high
@@ -271,11 +272,11 @@ def _pooled_t(data: Sequence[Observation], quantile: float, spread: PooledSpread
         upper = float(stats.nct.ppf(1 - tail, degrees, -shift))
         lower = float(stats.nct.ppf(tail, degrees, -shift))
     error = spread.sd / math.sqrt(n)
-    left = np.mean([math.log(observation.middle) for observation in data])
-    right = np.mean([math.log(observation.place + observation.width / 2) for observation in data])
-    return Interval(
-        float(np.exp(left - upper * error)), float(np.exp(right - lower * error)), CONFIDENCE, "pooled t on log"
-    )
+    left = math.fsum(math.log(observation.middle) for observation in data) / n
+    right = math.fsum(math.log(observation.place + observation.width / 2) for observation in data) / n
+    rounding = 1e-12  # of exp and log: an interval without width must still hold its own value
+    low, high = math.exp(left - upper * error - rounding), math.exp(right - lower * error + rounding)
+    return Interval(low, high, CONFIDENCE, "pooled t on log")
 
 
 def pooled_log_spread(arms: Iterable[Iterable[Observation]]) -> PooledSpread:

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.analyse.comparisons import Comparison
+from harness.analyse.crossing import locate
 from harness.analyse.estimates import (
     Observation,
     OutcomeCounts,
@@ -13,7 +15,7 @@ from harness.analyse.estimates import (
     median_estimate,
     pooled_log_spread,
 )
-from harness.analyse.results import Records, TrialResult, median, records_fingerprint
+from harness.analyse.results import Records, TrialResult, median
 from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -76,6 +78,17 @@ class ArmFinding:
 
 
 @dataclass(frozen=True)
+class RuleComparison:
+    """Two rules at one total batch size; the ratio is epochs of `second` over epochs of `first`."""
+
+    first: str
+    second: str
+    total_batch_size: int
+    primary: bool  # declared before the data; the others are exploratory and Holm-corrected (rule 16)
+    result: Comparison
+
+
+@dataclass(frozen=True)
 class Findings:
     """What a study found."""
 
@@ -86,10 +99,11 @@ class Findings:
     verdict: list[str]
     not_established: list[str]
     arms: list[ArmFinding]
+    comparisons: list[RuleComparison]
     caveats: list[str]
     data: str  # fingerprint of the records
     trials: int
-    details: dict[str, Any] = field(default_factory=dict)  # an experiment's own tables
+    provenance: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,10 +112,12 @@ class Findings:
 def arm_findings(design: Design, arms: Sequence[Arm], records: Records) -> tuple[list[ArmFinding], list[TrialResult]]:
     """The main table, arms in plan order, and the trials it was made from."""
     results = [records.of_arm(arm, design.seeds) for arm in arms]
-    spread = _spread([[result.observation() for result in found] for found in _distinct(arms, results)])
+    spread = pooled_log_spread([[result.observation() for result in found] for found in _distinct(arms, results)])
     beside = design.workload.read_beside
     beside_spread = (
-        _spread([[r.observation(beside) for r in found] for found in _distinct(arms, results)]) if beside else None
+        pooled_log_spread([[r.observation(beside) for r in found] for found in _distinct(arms, results)])
+        if beside
+        else None
     )
     rows = []
     for arm, found in zip(arms, results, strict=True):
@@ -142,10 +158,6 @@ def _distinct(arms: Sequence[Arm], results: Sequence[list[TrialResult]]) -> list
     return list(by_settings.values())
 
 
-def _spread(arms: Sequence[Sequence[Observation]]) -> PooledSpread:
-    return pooled_log_spread(arms)
-
-
 def _epochs(result: TrialResult) -> float | None:
     high = result.crossing.high
     return None if high is None else high / result.settings.train_examples
@@ -167,18 +179,5 @@ def _place(
 
 
 def _touch(result: TrialResult, target: Target) -> float:
-    from harness.analyse.crossing import locate
-
     first = locate(result.evaluations, target, result.settings.averaging.decide_on).first_touch
     return math.inf if first is None else float(first)
-
-
-def rule_findings(question, design, arms, records, declared):
-    rows, results = arm_findings(design, arms, records)
-    return Findings(
-        question, "p", str(design.workload.target), None, [], [], rows, [], records_fingerprint(results), len(results)
-    )
-
-
-def lr_findings(question, design, arms, records):
-    return rule_findings(question, design, arms, records, None)

@@ -65,12 +65,14 @@ def fastest_accepted_mean(
     return reference_mean - float(special.stdtrit(degrees, 1 - TEST_LEVEL)) * error
 
 
-def interpolate(low: ConvergencePoint, high: ConvergencePoint, total_batch_size: float, runs: int) -> ConvergencePoint:
-    """Mean and sd linear in TBS between two points; `runs` is what a reference there would have had."""
+def interpolate(
+    low: ConvergencePoint, high: ConvergencePoint, total_batch_size: float, submission_runs: int
+) -> ConvergencePoint:
+    """Mean and sd linear in TBS between two points; the checker lets 2 x submission_runs runs remain after dropping."""
     bounds = [low.total_batch_size, high.total_batch_size]
     mean = float(np.interp(total_batch_size, bounds, [low.mean, high.mean]))
     sd = float(np.interp(total_batch_size, bounds, [low.sd, high.sd]))
-    return ConvergencePoint(total_batch_size, mean, sd, runs, low.dropped)
+    return ConvergencePoint(total_batch_size, mean, sd, 2 * (submission_runs + low.dropped), low.dropped)
 
 
 def pruned(points: Sequence[ConvergencePoint], submission_runs: int) -> list[ConvergencePoint]:
@@ -98,8 +100,7 @@ def pruned(points: Sequence[ConvergencePoint], submission_runs: int) -> list[Con
     )
     i = 1
     while i < len(kept) - 1:
-        # The checker judges interpolated points as references of 2N runs plus the dropped ones.
-        line = interpolate(kept[i - 1], kept[i + 1], kept[i].total_batch_size, 2 * (submission_runs + kept[i].dropped))
+        line = interpolate(kept[i - 1], kept[i + 1], kept[i].total_batch_size, submission_runs)
         if floor(kept[i]) > floor(line):
             del kept[i]
         else:

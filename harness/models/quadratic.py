@@ -1,9 +1,12 @@
 """The noisy quadratic: loss_i(theta) = sum_d h_d theta_d^2 / 2 + noise_i . theta (Zhang et al. 2019, 1907.04164)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from harness.plan.errors import UserError
 
 
 class Quadratic(nn.Module):
@@ -17,11 +20,19 @@ class Quadratic(nn.Module):
 
     def __init__(self, eigenvalues: Sequence[float], coordinates: int = 256, start: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer(
-            "hessian", torch.tensor(list(eigenvalues), dtype=torch.float64).repeat_interleave(coordinates)
-        )
-        self.theta = nn.Parameter(torch.full((len(eigenvalues) * coordinates,), float(start)))
+        if not eigenvalues or not all(math.isfinite(h) and h >= 0 for h in eigenvalues) or coordinates < 1:
+            raise UserError(
+                "model.eigenvalues must be one or more numbers >= 0 and model.coordinates >= 1, not "
+                f"{list(eigenvalues)} and {coordinates}"
+            )
+        hessian = torch.tensor(list(eigenvalues), dtype=torch.float64).repeat_interleave(coordinates)
+        self.register_buffer("hessian", hessian)
+        self.theta = nn.Parameter(torch.full_like(hessian, float(start)))
 
     def forward(self, noise: Tensor) -> Tensor:
-        curvature = 0.5 * (self.hessian.to(self.theta.dtype) * self.theta.square()).sum()
-        return curvature + noise @ self.theta
+        if noise.shape[-1] != len(self.theta):
+            raise UserError(
+                f"noise of {noise.shape[-1]} coordinates meets a quadratic of {len(self.theta)}: "
+                "give dataset.variances as many values as model.eigenvalues"
+            )
+        return 0.5 * (self.hessian * self.theta.square()).sum() + noise @ self.theta

@@ -9,7 +9,6 @@ from harness.plan.design import Design
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
 
-
 EQUATION = "TBS = per device x workers x accumulation"
 
 

@@ -33,9 +33,9 @@ def print_findings(console: Console, findings: Findings) -> None:
     """Verdict first, then the table, then what to keep in mind."""
     console.print()
     for line in findings.verdict:
-        console.print(line, style="bold", markup=False, highlight=False)
+        console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     for line in findings.not_established:
-        console.print(f"not established: {line}", markup=False, highlight=False)
+        console.print(f"not established: {line}", markup=False, highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "rule" else "right", no_wrap=True)
@@ -46,6 +46,8 @@ def print_findings(console: Console, findings: Findings) -> None:
         previous = arm.total_batch_size
         table.add_row(*arm_cells(arm))
     console.print(table)
-    console.print(f"target: {findings.target}; {findings.protocol}", style="dim", markup=False, highlight=False)
+    console.print(
+        f"target: {findings.target}; {findings.protocol}", style="dim", markup=False, highlight=False, soft_wrap=True
+    )
     for line in findings.caveats:
-        console.print(f"note: {line}", style="dim", markup=False, highlight=False)
+        console.print(f"note: {line}", style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -32,8 +32,8 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
     for step in reversed(checkpoint_steps(folder)):
         try:
             return step, torch.load(folder / f"{step}.pt", map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError):
-            continue  # a damaged file: the one before it is as good
+        except Exception:
+            continue  # a damaged file raises anything; the one before it is as good
     return None
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -52,9 +52,8 @@ def _import_prefix(module_name: str, path: str) -> tuple[Any, list[str]]:
 def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
     """Raises UserError when the keyword arguments do not fit the target's signature, naming the nearest one."""
     target = resolve(spec)
-    for value in spec.values():
-        if isinstance(value, Mapping) and "_target_" in value:
-            check_arguments(value)
+    for nested in _specs_within(list(spec.values())):
+        check_arguments(nested)
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
@@ -71,6 +70,18 @@ def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
         signature.bind(*args, **{**given, **extra})
     except TypeError as error:
         raise UserError(f"{spec['_target_']}: {error}") from error
+
+
+def _specs_within(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The outermost specs in nested lists and mappings."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield value
+        else:
+            yield from _specs_within(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _specs_within(item)
 
 
 def _build(value: Any) -> Any:

@@ -3,7 +3,6 @@
 It reads top to bottom like the protocol. Every rank runs it; rank 0 writes the journal and decides, the others follow.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,8 +79,10 @@ def train(
     last_checkpoint = time.monotonic()
 
     while True:
-        target_step = min(settings.evaluation_step(progress.evaluations), settings.budget_steps)
+        behind = progress.step * settings.total_batch_size // settings.evaluate_every_examples  # grid points
+        target_step = min(settings.evaluation_step(behind), settings.budget_steps)
         before = clock.train_s
+        world.meet()  # waiting for a rank that writes a checkpoint is not training
         clock.enter("train")
         losses = _train_interval(learner, progress.step, target_step)
         clock.enter("evaluate")
@@ -97,19 +98,19 @@ def train(
         examples = target_step * settings.total_batch_size
         metric = scores.get(settings.averaging.decide_on, {}).get(settings.target.metric)
         progress.metrics.append(metric)
-        if metric is not None:
-            learner.schedule.observe(metric)
         row = {
             "kind": "evaluation",
             "step": target_step,
             "examples": examples,
             "epochs": examples / settings.train_examples,
             "lr": learner.lr(target_step - 1),
-            "train_loss": math.fsum(losses) / len(losses),
+            "train_loss": sum(losses) / len(losses),
             "validation": scores,
             "examples_per_s": steps * settings.total_batch_size / max(clock.train_s - before, 1e-9),
             "clock": clock.state(),
         }
+        if metric is not None:
+            learner.schedule.observe(metric)  # after the row: it may change the LR of the next update
         outcome = _outcome(settings, progress, diverged_step)
         decision = 0
         if world.is_main:

@@ -39,6 +39,10 @@ class World:
         dist.broadcast(flag, src=0)
         return int(flag.item())
 
+    def meet(self) -> None:
+        """Return once every rank has come this far (on a GPU: once the device has been waited for)."""
+        self.sum(torch.zeros((), device=self.device))
+
     def share(self, count: int) -> tuple[int, int]:
         """This rank's contiguous part [start, stop) of `count` things; parts differ by at most one."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size

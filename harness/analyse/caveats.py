@@ -1,0 +1,67 @@
+"""What a reader must keep in mind, generated from the data and the design."""
+
+import math
+from collections.abc import Sequence
+
+from harness.analyse.findings import ArmFinding, RuleComparison
+from harness.analyse.results import Records
+from harness.plan.design import Design
+
+LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
+AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (rule 13)
+
+
+def caveats(
+    design: Design, rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison], records: Records
+) -> list[str]:
+    """One sentence each, most important first."""
+    workload = design.workload
+    lines: list[str] = []
+    if len(rows) > 1 and comparisons:
+        lines.append(
+            "ranking of the rules untested against base LR: repeat at base LR x 1/2 and x 2 before relying on it"
+        )
+        lines.append("this protocol alone: an annealed schedule can order the rules differently")
+    if design.seeds and len(design.seeds) < 6:
+        lines.append(
+            f"{len(design.seeds)} seeds: intervals assume log-normal spread pooled over arms, or are plain ranges"
+        )
+    large = [row.total_batch_size for row in rows if row.total_batch_size > LARGE_SHARE * workload.train_examples]
+    if large:
+        share = max(large) / workload.train_examples
+        lines.append(
+            f"TBS {min(large)} and above exceed 5 % of the training set ({max(large)} is {share:.0%} of it): so few "
+            "batches an epoch say little about larger data"
+        )
+    every = workload.evaluate_every_examples / workload.train_examples
+    lines.append(f"places are known to one evaluation interval, {every:g} epochs")
+    lines += _from_trials(design, rows)
+    if any("-a1-" not in row.topology for row in rows if row.topology):
+        lines.append("seconds of accumulated runs are those of this topology, not of as many real devices")
+    described = records.folder.description()
+    if described.get("mixed_code"):
+        lines.append("this study mixes records of different code or data (allow_mixed_code)")
+    if replicas := records.replicas():
+        lines.append(f"{replicas} replica(s) on another topology are kept in the study and not mixed in")
+    return lines
+
+
+def _from_trials(design: Design, rows: Sequence[ArmFinding]) -> list[str]:
+    lines = []
+    missed = sum(row.outcomes.missed for row in rows)
+    if missed:
+        lines.append(f"{missed} trial(s) ended their budget without the target: they count as later than the budget")
+    diverged = [f"{row.label} TBS {row.total_batch_size}" for row in rows if row.outcomes.diverged]
+    if diverged:
+        lines.append(f"diverged: {', '.join(diverged)}")
+    failed = sum(row.outcomes.failed for row in rows)
+    if failed:
+        lines.append(f"{failed} trial(s) failed and are left out: run the same command again")
+    fastest = min((row.place.examples for row in rows if row.n), default=math.inf)
+    half_life = design.workload.averaging.half_life_examples
+    if design.workload.averaging.decide_on == "averaged" and half_life > AVERAGING_SHARE * fastest:
+        lines.append(
+            f"the average's half-life of {half_life:g} examples is more than 1/8 of the fastest arm's {fastest:g}: it "
+            "delays that arm's crossing"
+        )
+    return lines

@@ -1,0 +1,260 @@
+"""From arms to findings: the declared comparison, the exploratory ones, a verdict in words, and its caveats."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from harness.analyse.caveats import caveats
+from harness.analyse.comparisons import Comparison, Verdict, compare, correct
+from harness.analyse.estimates import Observation, pooled_log_spread
+from harness.analyse.findings import ArmFinding, Findings, RuleComparison, arm_findings
+from harness.analyse.results import Records, TrialResult, records_fingerprint
+from harness.plan.design import Declared, Design
+from harness.plan.trial import Arm
+
+
+def rule_findings(
+    question: str, design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None
+) -> Findings:
+    """Compare LR-scaling rules at every total batch size; conclude on the declared pair first."""
+    rows, results = arm_findings(design, arms, records)
+    comparisons = compare_rules(design, arms, records, declared)
+    verdict = _verdict(rows, comparisons)
+    return Findings(
+        question=question,
+        protocol=protocol(design),
+        target=target_line(design),
+        read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
+        verdict=verdict,
+        not_established=_open_questions(comparisons),
+        arms=rows,
+        comparisons=comparisons,
+        caveats=caveats(design, rows, comparisons, records),
+        data=records_fingerprint(results),
+        trials=len(results),
+        provenance=provenance(records),
+    )
+
+
+def lr_findings(question: str, design: Design, arms: Sequence[Arm], records: Records) -> Findings:
+    """Which LR of a grid at one total batch size has the smallest median; ties go to the second target's median."""
+    rows, results = arm_findings(design, arms, records)
+    return Findings(
+        question=question,
+        protocol=protocol(design),
+        target=target_line(design),
+        read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
+        verdict=_best_lr(rows, design.workload.evaluate_every_examples),
+        not_established=[],
+        arms=rows,
+        comparisons=[],
+        caveats=caveats(design, rows, [], records),
+        data=records_fingerprint(results),
+        trials=len(results),
+        provenance=provenance(records),
+    )
+
+
+def compare_rules(
+    design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None
+) -> list[RuleComparison]:
+    """Every pair of rules that ran different trials at one TBS; the declared pair is kept out of Holm's count."""
+    found = {arm.label: records.of_arm(arm, design.seeds) for arm in arms}
+    observed = {label: [result.observation() for result in results] for label, results in found.items()}
+    distinct = {str([r.trial.trial_id for r in results]): observed[label] for label, results in found.items()}
+    spread = pooled_log_spread(distinct.values())
+    pairs: dict[str, tuple[Arm, Arm]] = {}
+    for first, second in combinations(arms, 2):
+        if first.total_batch_size == second.total_batch_size and first.settings != second.settings:
+            pairs[f"{first.label}|{second.label}"] = (first, second)
+    primary = next((name for name, pair in pairs.items() if _is_declared(pair, declared)), None)
+    raw: dict[str, Comparison] = {}
+    for name, (first, second) in pairs.items():
+        a, b = _same_seeds(found[first.label], found[second.label])
+        if a and b:
+            raw[name] = compare(a, b, same_seeds=True, spread=spread)
+    return [
+        RuleComparison(
+            pairs[name][0].scaling_rule,
+            pairs[name][1].scaling_rule,
+            pairs[name][0].total_batch_size,
+            name == primary,
+            result,
+        )
+        for name, result in correct(raw, primary).items()
+    ]
+
+
+def _is_declared(pair: tuple[Arm, Arm], declared: Declared | None) -> bool:
+    rules = (pair[0].scaling_rule, pair[1].scaling_rule)
+    return declared is not None and rules == declared.rules and pair[0].total_batch_size == declared.total_batch_size
+
+
+def _same_seeds(
+    first: Sequence[TrialResult], second: Sequence[TrialResult]
+) -> tuple[list[Observation], list[Observation]]:
+    """Observations of the seeds both arms have a result for, in one order."""
+    ours = {result.trial.seed: result for result in first if result.outcome.is_data}
+    theirs = {result.trial.seed: result for result in second if result.outcome.is_data}
+    common = [seed for seed in ours if seed in theirs]
+    return [ours[seed].observation() for seed in common], [theirs[seed].observation() for seed in common]
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def _verdict(rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison]) -> list[str]:
+    measured = [row for row in rows if row.n]
+    if not measured:
+        return ["No trial has finished: nothing can be said yet."]
+    if not any(math.isfinite(row.place.examples) for row in measured):
+        return [
+            "No arm reached the target in its budget in half of its seeds: choose an easier target or a larger budget."
+        ]
+    lines = [_epochs_line(measured)]
+    primary = next((c for c in comparisons if c.primary), None)
+    if primary is not None:
+        lines.append(_primary_line(primary))
+    paying = _paying_line(measured)
+    return [*lines, *([paying] if paying else [])]
+
+
+def _epochs_line(rows: Sequence[ArmFinding]) -> str:
+    """Epochs at the largest TBS under each rule against the smallest TBS."""
+    smallest, largest = min(r.total_batch_size for r in rows), max(r.total_batch_size for r in rows)
+    base = next(row for row in rows if row.total_batch_size == smallest)
+    tops = [row for row in rows if row.total_batch_size == largest]
+    said = ", ".join(f"{row.label} {_epochs(row)}" for row in tops)
+    if smallest == largest:
+        return f"TBS {largest}: epochs to target (median of {base.n} seeds) {said}."
+    return f"TBS {smallest} needs {_epochs(base)} epochs (median of {base.n} seeds); TBS {largest} needs: {said}."
+
+
+def _epochs(row: ArmFinding) -> str:
+    if math.isfinite(row.place.examples):
+        return f"{row.epochs:.3g}"
+    at_least = row.place.at_least / row.train_examples
+    return f"more than {at_least:.3g}" if math.isfinite(at_least) else "never (diverged)"
+
+
+def _primary_line(found: RuleComparison) -> str:
+    """The declared comparison with interval and verdict, the slower rule named first."""
+    result, slower, faster = found.result, found.second, found.first
+    ratio, low, high = result.ratio, result.interval.low, result.interval.high
+    if ratio < 1:
+        slower, faster, ratio = faster, slower, (1 / ratio if ratio else math.inf)
+        low, high = (1 / high if high else math.inf), (1 / low if low else math.inf)
+    words = {
+        Verdict.SLOWER: "established",
+        Verdict.FASTER: "established",
+        Verdict.EQUIVALENT: f"equivalent within {result.margin:.0%}",
+        Verdict.NOT_ESTABLISHED: f"a difference is not established{_seeds(result)}",
+    }[result.verdict]
+    if math.isnan(ratio):
+        pair = f"{found.first} against {found.second} at TBS {found.total_batch_size}"
+        return f"Declared: {pair}: neither reached, nothing to compare."
+    interval = f"95 % interval {low:.2f}–{_bound(high)}"
+    p = f"p {'< 0.001' if result.p < 0.001 else f'= {result.p:.2g}'}"
+    times = f"at least {low:.2f}" if math.isinf(ratio) else f"{ratio:.2f}"
+    return (
+        f"Declared: at TBS {found.total_batch_size} {slower} needs {times} times the epochs of {faster} "
+        f"({interval}, {p}): {words}."
+    )
+
+
+def _bound(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.2f}"
+
+
+def _seeds(result: Comparison) -> str:
+    if not math.isfinite(result.seeds_needed):
+        return ""
+    return f"; about {result.seeds_needed:.0f} seeds per arm would settle it"
+
+
+def _paying_line(rows: Sequence[ArmFinding]) -> str | None:
+    """Where a bigger batch stops paying in seconds on the measured topology, and what it costs in data."""
+    timed = [row for row in rows if row.seconds is not None and math.isfinite(row.seconds)]
+    if len({row.total_batch_size for row in timed}) < 2:
+        return None
+    best = min(timed, key=lambda row: row.seconds or math.inf)
+    base = min(timed, key=lambda row: (row.total_batch_size, row.seconds or math.inf))
+    largest = max(row.total_batch_size for row in timed)
+    top = min((row for row in timed if row.total_batch_size == largest), key=lambda row: row.seconds or math.inf)
+    updates, examples = top.steps / base.steps, top.place.examples / base.place.examples
+    return (
+        f"On this topology TBS {best.total_batch_size} ({best.label}) is soonest there, in {best.seconds:.3g} s of "
+        f"training; TBS {largest} ({top.label}) takes {top.seconds:.3g} s, {updates:.2g} times the updates and "
+        f"{examples:.2g} times the examples of TBS {base.total_batch_size}."
+    )
+
+
+def _open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
+    """Pairs at the largest total batch size that the data do not settle, and how many smaller ones there are."""
+    undecided = [c for c in comparisons if c.result.verdict is Verdict.NOT_ESTABLISHED and not c.primary]
+    if not undecided:
+        return []
+    largest = max(c.total_batch_size for c in comparisons)
+    lines = []
+    for c in undecided:
+        if c.total_batch_size == largest:
+            ratio = "unknown" if math.isnan(c.result.ratio) else _bound(c.result.ratio)
+            alone = f"95 % {c.result.interval.low:.2f}–{_bound(c.result.interval.high)} alone"
+            holm = f"p = {c.result.p_adjusted:.2g} after Holm's correction for {c.result.corrected_for}"
+            pair = f"{c.second} against {c.first} at TBS {largest}"
+            lines.append(f"{pair}: epochs ratio {ratio} ({alone}, {holm}){_seeds(c.result)}")
+    others = len(undecided) - len(lines)
+    return [*lines, *([f"{others} of the comparisons at smaller TBS"] if others else [])]
+
+
+def _best_lr(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
+    reached = [row for row in rows if row.n and math.isfinite(row.place.examples)]
+    if not reached:
+        return ["No LR of the grid reached the target in half of its seeds."]
+
+    def key(row: ArmFinding) -> tuple[float, float]:
+        return row.place.examples, row.beside.examples if row.beside else math.inf
+
+    best = min(reached, key=key)
+    lines = [
+        f"LR {best.peak_lr:g} reaches the target soonest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
+        f"(median of {best.n} seeds; {best.place.interval})."
+    ]
+    lrs = sorted(row.peak_lr for row in rows)
+    near = sorted(row.peak_lr for row in reached if row.place.examples <= best.place.examples + resolution)
+    if len(near) > 1:
+        others = ", ".join(f"{lr:g}" for lr in near if lr != best.peak_lr)
+        lines.append(f"Not told apart from it (medians within one evaluation interval): {others}.")
+    if {lrs[0], lrs[-1]} & set(near):
+        lines.append(f"The basin reaches the edge of the grid {lrs[0]:g}–{lrs[-1]:g}: extend the grid to see its end.")
+    return lines
+
+
+def protocol(design: Design) -> str:
+    """The schedule and the weights that decide, as every headline names them."""
+    schedule, averaging = design.workload.schedule, design.workload.averaging
+    name = str(schedule["_target_"]).rpartition(".")[2]
+    warmup = schedule.get("warmup")
+    start = f" after a warm-up of {_duration(warmup)}" if isinstance(warmup, Mapping) else ""
+    weights = (
+        f"weights averaged with a half-life of {averaging.half_life_examples:g} examples"
+        if averaging.decide_on == "averaged"
+        else "raw weights"
+    )
+    return f"{name} LR{start}, {weights}"
+
+
+def _duration(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{amount:g} {unit}" for unit, amount in value.items() if amount is not None)
+
+
+def target_line(design: Design) -> str:
+    return f"validation {design.workload.target}"
+
+
+def provenance(records: Records) -> dict[str, Any]:
+    """What made the numbers, as the report prints it: no host, no path."""
+    described = records.folder.description()
+    keys = ("experiment", "name", "git", "versions", "hardware", "code_fingerprint", "data_fingerprint")
+    return {key: described[key] for key in keys if key in described}

@@ -1,0 +1,98 @@
+"""The feed hands out every unfinished trial once, long ones first, and asks the experiment again when a round is in."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.launch.capacity import fit
+from harness.launch.feed import Feed, expected_updates
+from harness.launch.tasks import Cluster
+from harness.plan.batch import plan_batch
+from harness.plan.duration import Duration
+from harness.plan.errors import UserError
+from harness.plan.target import Target
+from harness.plan.trial import PlannedTrial, Topology, Trial
+from harness.plan.workload import Workload
+from harness.train.trainer import Execution
+
+WORKLOAD = Workload(
+    name="w",
+    dataset={"_target_": "d"},
+    model={"_target_": "m"},
+    loss="cross_entropy",
+    optimizer_name="sgd",
+    optimizer={"_target_": "o"},
+    schedule={"_target_": "s"},
+    train_examples=1024,
+    target=Target("accuracy", 0.9, "max"),
+    budget=Duration(4, "epochs"),
+    base_batch_size=16,
+    base_lr=0.1,
+    evaluate_every_examples=512,
+)
+
+
+def planned(rule: str, tbs: int, seed: int) -> PlannedTrial:
+    return PlannedTrial(Trial(WORKLOAD.arm(rule, tbs), seed), Topology(plan_batch(tbs, 1)))
+
+
+def drain(feed: Feed) -> list[PlannedTrial]:
+    taken = []
+    while (trial := feed.take()) is not None:
+        taken.append(trial)
+        feed.end(trial.key)
+    return taken
+
+
+def test_rules_that_give_the_same_settings_share_one_run():
+    feed = Feed(lambda: [planned(rule, 16, 0) for rule in ("none", "sqrt", "linear")], lambda p: False)
+    assert len(drain(feed)) == 1
+    assert feed.total == 1
+
+
+def test_long_trials_go_first():
+    feed = Feed(lambda: [planned("linear", tbs, 0) for tbs in (512, 16, 128)], lambda p: False)
+    updates = [expected_updates(trial) for trial in drain(feed)]
+    assert updates == sorted(updates, reverse=True)
+
+
+def test_finished_trials_are_not_handed_out_again():
+    done = planned("linear", 128, 0).key
+    feed = Feed(lambda: [planned("linear", tbs, 0) for tbs in (16, 128)], lambda p: p.key == done)
+    assert feed.finished_before == 1
+    assert [trial.key for trial in drain(feed)] == [planned("linear", 16, 0).key]
+
+
+def test_a_sequential_experiment_is_asked_again_when_its_round_is_in():
+    rounds = [[planned("linear", 16, 0)], [planned("linear", 16, 0), planned("linear", 16, 1)]]
+    feed = Feed(lambda: rounds.pop(0) if len(rounds) > 1 else rounds[0], lambda p: False)
+    assert [trial.trial.seed for trial in drain(feed)] == [0, 1]
+    assert feed.is_over
+
+
+def test_a_trial_that_failed_for_good_is_not_started_twice_in_one_run():
+    feed = Feed(lambda: [planned("linear", 16, 0)], lambda p: False)
+    assert len(drain(feed)) == 1
+    assert feed.is_over
+
+
+CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, Execution())
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "nodes", "slots"),
+    [
+        (CLUSTER, {1}, [(2.0, 0.0)], 2),
+        (CLUSTER, {2}, [(2.0, 0.0)], 1),
+        (CLUSTER, {1, 4}, [(2.0, 0.0), (2.0, 0.0)], 4),
+        (replace(CLUSTER, gpus_per_worker=0.25), {1}, [(8.0, 1.0)], 4),
+        (replace(CLUSTER, cpus_per_worker=3), {1}, [(4.0, 0.0), (4.0, 0.0)], 2),
+    ],
+)
+def test_slots_count_whole_workers_on_every_node(cluster, workers, nodes, slots):
+    assert fit(cluster, workers, nodes) == slots
+
+
+def test_a_world_size_that_fits_nowhere_is_refused_with_what_the_cluster_has():
+    with pytest.raises(UserError, match=r"asks for 3 workers.*2 CPUs and 0 GPUs on 1 node.*at most 2 workers fit"):
+        fit(CLUSTER, {3}, [(2.0, 0.0)])
