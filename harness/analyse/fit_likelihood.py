@@ -127,7 +127,9 @@ def profile(arms: ArmMeans, model: Model) -> Profile:
         low, high = max(inside.min() - step, 0.0), min(inside.max() + step, 1.0)
         step = (high - low) / (count - 1)
         found = profile_over(arms, shapes(model, sizes.min(), sizes.max(), np.linspace(low, high, count)))
-    return profile_over(arms, found.shapes.joined(found.shapes.near(found.best, step)))
+    for reach in (1.0, 0.1):  # the region is covered; now its best point
+        found = profile_over(arms, found.shapes.joined(found.shapes.near(found.best, reach * step, reach)))
+    return found
 
 
 def profile_over(arms: ArmMeans, grid: Shapes, restricted: bool = True) -> Profile:

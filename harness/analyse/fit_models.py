@@ -64,12 +64,19 @@ class Shapes:
             return self.share * self.exponent * steepest
         return -math.log(2) + self.share * (1.5 * steepest + 2 * math.log(2))
 
-    def near(self, index: int, step: float) -> "Shapes":
-        """A fine grid about one shape, `step` of share to either side."""
-        share = np.unique(np.clip(self.share[index] + np.linspace(-step, step, 41), 0.0, 1.0))
-        ratio = EXPONENTS[1] / EXPONENTS[0]
-        exponents = self.exponent[index] * np.geomspace(1 / ratio, ratio, 21)
-        return shapes(self.model, self.low, self.high, share, np.clip(exponents, EXPONENTS[0], EXPONENTS[-1]))
+    def near(self, index: int, step: float, reach: float = 1.0) -> "Shapes":
+        """A fine grid about one shape: `step` of share to either side, and `reach` steps of the exponent's grid.
+
+        Another exponent starts from the share of the same rise: the rise is what data fix best.
+        """
+        shift = np.linspace(-step, step, 41)
+        if self.model is not Model.GENERALISED:
+            share = np.clip(self.share[index] + shift, 0.0, 1.0)
+            return Shapes(self.model, self.low, self.high, share, np.ones(len(share)))
+        factors = (EXPONENTS[1] / EXPONENTS[0]) ** np.linspace(-reach, reach, 21)
+        exponent = np.repeat(np.clip(self.exponent[index] * factors, EXPONENTS[0], EXPONENTS[-1]), len(shift))
+        share = self.share[index] * self.exponent[index] / exponent + np.tile(shift, len(factors))
+        return Shapes(self.model, self.low, self.high, np.clip(share, 0.0, 1.0), exponent)
 
     def joined(self, other: "Shapes") -> "Shapes":
         """These shapes and those of `other`, of the same model and sweep."""
@@ -151,4 +158,4 @@ def shapes(model: Model, low: float, high: float, share: np.ndarray, exponents: 
 
 def all_shapes(model: Model, low: float, high: float) -> Shapes:
     """A grid over everything that the model allows."""
-    return shapes(model, low, high, np.linspace(0, 1, 201 if model is Model.GENERALISED else 1601))
+    return shapes(model, low, high, np.linspace(0, 1, 201 if model is Model.GENERALISED else 801))

@@ -14,7 +14,7 @@ from scipy import special
 
 from harness.analyse.estimates import CONFIDENCE, Interval
 from harness.analyse.fit_likelihood import ArmMeans, Arms, Profile, arm_means, profile, profile_over
-from harness.analyse.fit_models import Model, Shapes, all_shapes
+from harness.analyse.fit_models import Model, Shapes, all_shapes, shapes
 
 LEAST_ARMS_FOR_AICC = 7
 BOOTSTRAP_DRAWS = 1000
@@ -135,7 +135,9 @@ def _bootstrap(arms: ArmMeans, found: Profile, examples_per_unit: float) -> dict
     rng = np.random.default_rng(0)  # the report of a study does not change from call to call
     centre = found.log_scale[found.best] + found.shapes.log_curve(arms.sizes)[found.best]
     draws = centre + rng.standard_normal((BOOTSTRAP_DRAWS, len(centre))) / np.sqrt(found.weights)
-    grid = all_shapes(found.shapes.model, found.shapes.low, found.shapes.high)
+    region = found.shapes.share[found.inside]
+    share = np.linspace(max(2 * region.min() - region.max(), 0.0), min(2 * region.max() - region.min(), 1.0), 201)
+    grid = shapes(found.shapes.model, found.shapes.low, found.shapes.high, share)
     squares, log_scales = weighted_squares(draws, found.weights, grid.log_curve(arms.sizes))
     best = squares.argmin(axis=1)
     scale = np.exp(log_scales[np.arange(len(draws)), best])
@@ -159,32 +161,43 @@ def weighted_squares(log_means: np.ndarray, weights: np.ndarray, curves: np.ndar
 def _quality(arms: ArmMeans, found: Profile | None) -> Quality:
     if found is None:
         return Quality(arms.within_sd, math.nan, math.nan, math.nan, math.nan, math.nan)
-    curves = all_shapes(found.shapes.model, found.shapes.low, found.shapes.high).log_curve(arms.sizes)
+    grid = all_shapes(found.shapes.model, found.shapes.low, found.shapes.high)
     count, parameters = len(arms.means), found.shapes.model.parameters
     lack_of_fit = math.nan
     if arms.degrees and count > parameters:
-        squares, _ = weighted_squares(arms.means[None], 1 / arms.variances, curves)
-        statistic = float(squares.min()) / (count - parameters)
+        statistic = _least_squares(arms, 1 / arms.variances, grid)[0] / (count - parameters)
         lack_of_fit = float(special.fdtrc(count - parameters, arms.degrees, statistic))
-    unweighted, _ = weighted_squares(arms.means[None], np.ones(count), curves)
     return Quality(
         within_sd=arms.within_sd,
         lack_sd=math.sqrt(found.lack_variance) if arms.degrees else math.nan,
         lack_of_fit_p=lack_of_fit,
-        rms_error=math.sqrt(float(unweighted.min()) / count),
-        left_out_error=_left_out_error(arms, found.weights, curves) if count > parameters else math.nan,
+        rms_error=math.sqrt(_least_squares(arms, np.ones(count), grid)[0] / count),
+        left_out_error=_left_out_error(arms, found.weights, grid) if count > parameters else math.nan,
         aicc=_aicc(arms, found.shapes),
     )
 
 
-def _left_out_error(arms: ArmMeans, weights: np.ndarray, curves: np.ndarray) -> float:
+def _least_squares(arms: ArmMeans, weights: np.ndarray, grid: Shapes) -> tuple[float, np.ndarray]:
+    """The least weighted squares about any curve of the grid's model, and that curve at the arms (log)."""
+
+    def search(grid: Shapes) -> tuple[int, float, np.ndarray]:
+        curves = grid.log_curve(arms.sizes)
+        squares, scales = weighted_squares(arms.means[None], weights, curves)
+        best = int(squares[0].argmin())
+        return best, float(squares[0, best]), curves[best] + scales[0, best]
+
+    step = float(grid.share[1] - grid.share[0])
+    for reach in (1.0, 0.1):
+        grid = grid.near(search(grid)[0], reach * step, reach)
+    return search(grid)[1:]
+
+
+def _left_out_error(arms: ArmMeans, weights: np.ndarray, grid: Shapes) -> float:
     """Root mean square of log(observed / predicted from the other arms)."""
     errors = []
     for i in range(len(arms.means)):
         others = np.where(np.arange(len(weights)) == i, 0.0, weights)
-        squares, scales = weighted_squares(arms.means[None], others, curves)
-        best = int(squares[0].argmin())
-        errors.append(arms.means[i] - scales[0, best] - curves[best, i])
+        errors.append(arms.means[i] - _least_squares(arms, others, grid)[1][i])
     return math.sqrt(float(np.mean(np.square(errors))))
 
 

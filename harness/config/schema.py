@@ -5,6 +5,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+# The folders of conf/ that a command chooses one file of; experiment is the one that it adds.
+GROUPS = ("dataset", "model", "optimizer", "schedule", "lr_scaling", "workload", "cluster", "tracking")
+
 
 @dataclass
 class TargetConfig:

@@ -20,9 +20,9 @@ class Quadratic(nn.Module):
 
     def __init__(self, eigenvalues: Sequence[float], coordinates: int = 256, start: float = 1.0) -> None:
         super().__init__()
-        if not eigenvalues or not all(math.isfinite(h) and h >= 0 for h in eigenvalues) or coordinates < 1:
+        if not eigenvalues or not all(math.isfinite(h) and h > 0 for h in eigenvalues) or coordinates < 1:
             raise UserError(
-                "model.eigenvalues must be one or more numbers >= 0 and model.coordinates >= 1, not "
+                "model.eigenvalues must be one or more numbers > 0 and model.coordinates >= 1, not "
                 f"{list(eigenvalues)} and {coordinates}"
             )
         hessian = torch.tensor(list(eigenvalues), dtype=torch.float64).repeat_interleave(coordinates)

@@ -55,9 +55,10 @@ class SpanBatchNorm(nn.Module):
             weight, bias = weight.repeat(groups), bias.repeat(groups)
         if not self.collecting:
             return functional.batch_norm(folded, None, None, weight, bias, True, 0.0, self.eps).view_as(x)
-        # With momentum 1 torch writes the groups' own mean and unbiased variance into these.
-        mean = torch.empty(groups * channels, device=x.device, dtype=self.mean.dtype)
-        var = torch.empty_like(mean)
+        # With momentum 1 torch writes the groups' own mean and unbiased variance into these. Zeros, not empty: it
+        # computes 0 x old + 1 x new, and uninitialised memory may hold an infinity.
+        mean = torch.zeros(groups * channels, device=x.device, dtype=self.mean.dtype)
+        var = torch.zeros_like(mean)
         out = functional.batch_norm(folded, mean, var, weight, bias, True, 1.0, self.eps).view_as(x)
         self._collect(mean.view(groups, channels), var.view(groups, channels))
         return out

@@ -257,6 +257,16 @@ class Learner:
             self.average.module.load_state_dict(state["average"]["model"])
             self.average.steps = state["average"]["steps"]
 
+    def rank_state(self) -> Tensor:
+        """What differs between ranks until an evaluation joins it: running batch-norm averages, float64 [k]."""
+        values = [value.double() for layer in self.running for value in (layer.mean, layer.var)]
+        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self.world.device), *values])
+
+    def restore_rank_state(self, state: Tensor) -> None:
+        places = [value for layer in self.running for value in (layer.mean, layer.var)]
+        for place, value in zip(places, state.split([len(place) for place in places]), strict=True):
+            place.copy_(value)
+
 
 def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
     """Index of the first loss that is non-finite or `factor` times the first one of the trial (rule 11), else None."""

@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.datasets.examples import Splits
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
+from harness.record.drain_flag import is_draining
 from harness.record.journal import Attempt
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from harness.train.clock import Clock
 from harness.train.learner import Learner, device_wait, exploded
 from harness.train.world import World
 
-STOP, CHECKPOINT, PAUSE = 1, 2, 4  # what rank 0 decides at an evaluation, as bits of one broadcast integer
+# What rank 0 decides, as bits of one broadcast integer; above them travel the updates until the next decision.
+STOP, CHECKPOINT, PAUSE, DRAIN = 1, 2, 4, 8
+BITS = 4
+POLL_S = 1.0  # seconds of updates between two looks at the drain flag and at the time since the last checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,12 @@ class Execution:
 
     evaluation_batch_size: int = 1024  # examples per forward pass
     checkpoint_every_s: float = 60.0
+    drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
+    study_attempt: int = 0
+
+    def is_draining(self) -> bool:
+        """Whether the study's driver wants its trials to stop."""
+        return self.drain_file is not None and is_draining(Path(self.drain_file), self.study_attempt)
 
 
 @dataclass
@@ -40,6 +51,8 @@ class Progress:
     evaluations: int = 0
     metrics: list[float | None] = field(default_factory=list)  # the target's metric on the deciding weights
     first_loss: float | None = None  # of the first update: what 'exploding' is measured against
+    interval_start: int = 0  # step of the last evaluation
+    interval_train_s: float = 0.0  # the train clock there
 
     def state(self) -> dict[str, Any]:
         return {**vars(self), "metrics": list(self.metrics)}
@@ -55,17 +68,19 @@ def train(
     attempt: Attempt | None,
     execution: Execution,
     wants_pause: Callable[[], bool] = lambda: False,
+    wants_drain: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[dict[str, Any]]]:
     """Run one trial in `folder`; yields the rows written since the last yield, whenever rank 0 wants a pause.
 
-    The last yield holds the `end` row. `attempt` is rank 0's right to write (None on other ranks). Continues from
-    the newest checkpoint in `folder`. Raises LostTrialError on rank 0 once another attempt has taken over.
+    The last row of the last yield is `end`, or `drain` where rank 0 wanted one: the trial then lies in a checkpoint.
+    `attempt` is rank 0's right to write (None on other ranks). Continues from the newest checkpoint in `folder`.
+    Raises LostTrialError on rank 0 once another attempt has taken over.
     """
     began = time.perf_counter()
     learner = Learner(settings, seed, topology, world, splits, execution.evaluation_batch_size)
     learner.warm_up()
     clock = Clock(wait=device_wait(world.device))
-    progress = _resume(learner, clock, folder / "checkpoint", world)
+    progress, interval_losses = _resume(learner, clock, folder / "checkpoint", world)
     rows: list[dict[str, Any]] = []
 
     def write(row: dict[str, Any], durable: bool = False) -> None:
@@ -77,27 +92,68 @@ def train(
         attempt.start(progress.step)
     write({"kind": "ready", "step": progress.step, "startup_s": time.perf_counter() - began})
     last_checkpoint = time.monotonic()
+    updates = 1  # until the next decision; the same number on every rank
+
+    def decide(wanted: int) -> int:
+        """Rank 0's decision on every rank (rule 7). Costs a host sync on a GPU, hence about once in POLL_S."""
+        nonlocal updates
+        if world.is_main:
+            wanted |= CHECKPOINT if time.monotonic() - last_checkpoint >= execution.checkpoint_every_s else 0
+            wanted |= DRAIN | CHECKPOINT if wants_drain() else 0
+        updates, decision = divmod(world.decide(updates << BITS | wanted), 1 << BITS)
+        return decision
+
+    def checkpoint(losses: Tensor) -> None:
+        """Save; `losses` are this rank's since the last evaluation. Rows up to here are on the disk already."""
+        nonlocal last_checkpoint
+        own = world.gather(torch.cat([losses, learner.rank_state()]))
+        if world.is_main:
+            state = {"progress": progress.state(), "clock": clock.state(), "own": own, **learner.state()}
+            save_checkpoint(folder / "checkpoint", progress.step, state)
+        last_checkpoint = time.monotonic()
 
     while True:
-        behind = progress.step * settings.total_batch_size // settings.evaluate_every_examples  # grid points
-        target_step = min(settings.evaluation_step(behind), settings.budget_steps)
-        before = clock.train_s
+        start, target_step = progress.interval_start, _next_evaluation(settings, progress.interval_start)
+        shares = torch.zeros(target_step - start, device=world.device, dtype=torch.float64)
+        shares[: len(interval_losses)] = interval_losses
+        interval_losses = shares[:0]
         world.meet()  # waiting for a rank that writes a checkpoint is not training
         clock.enter("train")
-        losses = _train_interval(learner, progress.step, target_step)
+        while True:
+            began_updates, stop = time.perf_counter(), min(progress.step + updates, target_step)
+            for step, drawn in learner.micro_batches(progress.step, stop):
+                shares[step - start] = learner.update(step, drawn)
+            updates = _updates_to_poll(updates, stop - progress.step, time.perf_counter() - began_updates)
+            progress.step = stop
+            if stop == target_step:
+                break
+            decision = decide(0)  # between evaluations: to checkpoint or to drain, if anything
+            if decision & CHECKPOINT:
+                clock.enter(None)
+                _slowest(clock, world)
+                write({"kind": "checkpoint", "step": progress.step}, durable=True)
+                checkpoint(shares[: stop - start])
+                world.meet()
+                clock.enter("train")
+            if decision & DRAIN:
+                write({"kind": "drain", "step": progress.step})
+                yield rows
+                return
+        losses = world.sum(shares).tolist()
         clock.enter("evaluate")
-        steps, progress.step = target_step - progress.step, target_step
         progress.evaluations += 1
         progress.first_loss = losses[0] if progress.first_loss is None else progress.first_loss
 
         burst = exploded(losses, progress.first_loss)
-        diverged_step = None if burst is None else target_step - steps + burst + 1
+        diverged_step = None if burst is None else start + burst + 1
         scores = {} if diverged_step is not None else _validation_scores(learner)
         clock.enter(None)
         _slowest(clock, world)
         examples = target_step * settings.total_batch_size
         metric = scores.get(settings.averaging.decide_on, {}).get(settings.target.metric)
         progress.metrics.append(metric)
+        interval_s = clock.train_s - progress.interval_train_s
+        progress.interval_start, progress.interval_train_s = target_step, clock.train_s
         row = {
             "kind": "evaluation",
             "step": target_step,
@@ -106,30 +162,27 @@ def train(
             "lr": learner.lr(target_step - 1),
             "train_loss": sum(losses) / len(losses),
             "validation": scores,
-            "examples_per_s": steps * settings.total_batch_size / max(clock.train_s - before, 1e-9),
+            "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),
             "clock": clock.state(),
         }
         if metric is not None:
             learner.schedule.observe(metric)  # after the row: it may change the LR of the next update
         outcome = _outcome(settings, progress, diverged_step)
-        decision = 0
-        if world.is_main:
-            due = time.monotonic() - last_checkpoint >= execution.checkpoint_every_s
-            decision = (STOP if outcome else 0) | (CHECKPOINT if due and not outcome else 0)
-            decision |= PAUSE if wants_pause() else 0
-        decision = world.decide(decision)
-        write(row, durable=bool(decision & CHECKPOINT))
+        decision = decide((STOP if outcome else 0) | (PAUSE if wants_pause() else 0))
         if decision & STOP:
+            write(row)
             break
+        # Before a checkpoint the row is on the disk: whoever resumes there continues behind it.
+        write(row, durable=bool(decision & CHECKPOINT))
         if decision & CHECKPOINT:
-            # The row of this step is on the disk: whoever resumes here continues behind it.
-            if world.is_main:
-                state = {"progress": progress.state(), "clock": clock.state(), **learner.state()}
-                save_checkpoint(folder / "checkpoint", progress.step, state)
-            last_checkpoint = time.monotonic()
-        if decision & PAUSE:
+            checkpoint(shares[:0])
+        if decision & DRAIN:
+            write({"kind": "drain", "step": progress.step})
+        if decision & (PAUSE | DRAIN):
             yield rows
             rows = []
+        if decision & DRAIN:
+            return
 
     assert outcome is not None
     clock.enter("evaluate")
@@ -145,12 +198,15 @@ def train(
     yield rows
 
 
-def _train_interval(learner: Learner, start: int, stop: int) -> list[float]:
-    """Updates start <= step < stop; the batches' mean losses, read from the device once."""
-    losses = torch.zeros(stop - start, device=learner.world.device, dtype=torch.float64)
-    for step, examples in learner.micro_batches(start, stop):
-        losses[step - start] = learner.update(step, examples)
-    return learner.world.sum(losses).tolist()
+def _next_evaluation(settings: Settings, step: int) -> int:
+    """The update after which the evaluation that follows the one at `step` happens."""
+    behind = step * settings.total_batch_size // settings.evaluate_every_examples  # grid points
+    return min(settings.evaluation_step(behind), settings.budget_steps)
+
+
+def _updates_to_poll(updates: int, done: int, seconds: float) -> int:
+    """How many updates make about POLL_S, given that `done` took `seconds`; at most twice as many as before."""
+    return max(1, min(int(POLL_S * done / max(seconds, 1e-9)), 2 * updates))
 
 
 def _validation_scores(learner: Learner) -> dict[str, dict[str, float]]:
@@ -177,18 +233,24 @@ def _slowest(clock: Clock, world: World) -> None:
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))
 
 
-def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> Progress:
-    """Continue from the newest checkpoint, the same one on every rank, or from the start."""
+def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple[Progress, Tensor]:
+    """Continue from the newest checkpoint, the same one on every rank, or from the start.
+
+    The tensor holds this rank's losses since the last evaluation, as `checkpoint` was given them.
+    """
     loaded = load_checkpoint(folder)
     step = world.decide(loaded[0] if loaded else 0)
     if step == 0:
-        return Progress()
+        return Progress(), torch.zeros(0, dtype=torch.float64)
     if loaded is None or loaded[0] != step:
         raise RuntimeError(f"rank {world.rank} does not see the checkpoint of step {step} that rank 0 resumes from")
     state = loaded[1]
     learner.restore(state)
     clock.restore(state["clock"])
-    return Progress(**state["progress"])
+    progress = Progress(**state["progress"])
+    losses, rank_state = state["own"][world.rank].tensor_split([step - progress.interval_start])
+    learner.restore_rank_state(rank_state)
+    return progress, losses
 
 
 def _record(

@@ -125,16 +125,17 @@ class Worker:
             self._attempt,
             task.execution,
             wants_pause=lambda: time.monotonic() >= self._pause_at,
+            wants_drain=task.execution.is_draining,
         )
 
     def advance(self, seconds: float) -> list[dict[str, Any]]:
-        """Train on until the first evaluation after `seconds`; returns the rows written, the last one `end` when done.
+        """Train on until the first evaluation after `seconds`; returns the rows written.
 
-        A trial that is over answers with an empty list.
+        The last one is `end` when done and `drain` when stopped on demand; after either, the answer is an empty list.
         """
         self._pause_at = time.monotonic() + seconds
         rows = next(self._running, []) if self._running is not None else []
-        if not rows or rows[-1]["kind"] == "end":
+        if not rows or rows[-1]["kind"] in ("end", "drain"):
             self.stop()
         return rows
 

@@ -31,6 +31,14 @@ class World:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor, [W, ...], bit for bit; shapes must agree."""
+        if self.size == 1:
+            return tensor[None]
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor)
+        return torch.stack(parts)
+
     def decide(self, value: int) -> int:
         """Rank 0's integer, on every rank: how all ranks agree (rule 7)."""
         if self.size == 1:

@@ -3,17 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from small_trials import DIGITS, SMALL, evaluations, run, run_on_ranks, task
+from small_trials import DIGITS, GHOST, SMALL, evaluations, run, run_on_ranks, task
 
 from harness.plan.settings import Averaging
 
 # 200 updates of 64, each followed by an evaluation: the train loss of a row is the loss of one update.
 EVERY_UPDATE = replace(
     SMALL,
-    dataset={**DIGITS, "train": 1024},
+    dataset={**DIGITS, "train": 1024, "validation": 30, "test": 10},
     train_examples=1024,
     budget_examples=200 * 64,
     evaluate_every_examples=64,
+    batch_norm=replace(GHOST, statistics_examples=32),
     averaging=Averaging(half_life_examples=256, decide_on="averaged"),
 )
 SPLITS = [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]  # (world size, accumulation steps) beside (1, 1)

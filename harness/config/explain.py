@@ -1,0 +1,91 @@
+"""Hydra's and OmegaConf's errors in one line each: what was given, what is allowed, the nearest valid name."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError, YAMLError
+
+from harness.config.schema import GROUPS
+from harness.plan.duration import UNITS
+
+HOW_TO_WRITE = "write key=value, a list as [1,2], a mapping as {key: value}, and quote the whole for your shell"
+
+
+def unknown_choice(error: MissingConfigException) -> str:
+    """For a config group that has no such file, or that does not exist."""
+    missing = str(error.missing_cfg_file or "")
+    group, _, name = missing.rpartition("/")
+    options = list(error.options or [])
+    if not group or not options:
+        return f"unknown config group {missing!r}: use one of {', '.join(['experiment', *GROUPS])}"
+    return f"unknown {group} {name!r}{nearest(name, options)}; there are: {', '.join(sorted(options))}"
+
+
+def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], Iterable[str]]) -> str:
+    """For anything else that composition refuses. `all_keys` gives the dotted names of a valid configuration."""
+    cause = _deepest(error)
+    text = f"{error}\n{cause}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: {HOW_TO_WRITE}"
+    if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(\S+?)=(.*?)'", text):
+        key, value = found.groups()
+        return f"cannot read {key}={value}: a list is written {key}=[1,2], and one command plans the whole sweep"
+    if found := re.search(r"Multiple values for (\w+)", text):
+        return f"{found.group(1)} is given twice: give it once"
+    if re.search(r"Key '[^']+' (is not in struct|not in ')", text):
+        return _unknown_key(getattr(cause, "full_key", "") or "", all_keys)
+    if found := re.search(r"Could not override '([^']*)'\. No match in the defaults list", text):
+        if found.group(1) == "experiment":
+            return "write +experiment=NAME, with the plus sign"
+        return _unknown_key(found.group(1), lambda: [*GROUPS, *all_keys()])
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    place = getattr(cause, "full_key", None)
+    bare = (place or "").partition("[")[0]
+    given = next((o for o in overrides if bare and o.lstrip("+~").partition("=")[0] == bare), None)
+    return f"{given or place}: {reason}" if given or place else reason
+
+
+def missing_value(error: OmegaConfBaseException) -> str:
+    """For a key that no file and no override gives, or an interpolation that leads nowhere."""
+    key = getattr(error, "full_key", None)
+    reason = str(error).splitlines()[0]
+    if key and "missing" in reason.lower():
+        return f"{key} must be given, e.g. {key}=..."
+    return f"{key}: {reason}" if key else reason
+
+
+def unreadable_file(error: YAMLError) -> str:
+    """For a file that is no YAML, with the place where reading it ended."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """The hint that ends an error about `word`; empty where nothing resembles it."""
+    near = get_close_matches(word, list(options), 1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def _unknown_key(key: str, all_keys: Callable[[], Iterable[str]]) -> str:
+    parent, _, name = key.rpartition(".")
+    if key == "optimizer.lr":
+        return "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
+    keys = set(all_keys())
+    siblings = [other for other in keys if other.rpartition(".")[0] == parent]
+    if siblings and all(sibling.rpartition(".")[2] in UNITS for sibling in siblings):
+        return f"unknown unit {name!r} of {parent}: write it as {parent}={{UNIT: number}} with one of {', '.join(UNITS)}"
+    hint = nearest(key, keys)
+    if not hint and parent in keys:
+        hint = f": {parent} has {', '.join(sorted(sibling.rpartition('.')[2] for sibling in siblings))}"
+    return f"unknown key {key!r}{hint}"
+
+
+def _deepest(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,39 @@
+"""The file `drain` of a study: how a driver asks trials on any node to stop at their next update (section 3).
+
+It holds the number of a study attempt; trials of that attempt and of earlier ones stop. Each driver begins by writing
+the number before its own, so that what an abandoned driver left running stops as well.
+"""
+
+import os
+from pathlib import Path
+
+NAME = "drain"
+
+
+class DrainFlag:
+    """Lowered when constructed; `raise_` is one write and may be called in a signal handler."""
+
+    def __init__(self, path: Path, attempt: int) -> None:
+        self._attempt = attempt
+        # Always the same file, written in place: network file systems promise a reader who opens it the newest
+        # content, while a file that appears may stay unseen for as long as they cache a directory.
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._write(attempt - 1)
+
+    def raise_(self) -> None:
+        self._write(self._attempt)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _write(self, attempt: int) -> None:
+        os.pwrite(self._file, b"%12d\n" % attempt, 0)
+        os.fsync(self._file)
+
+
+def is_draining(path: Path, attempt: int) -> bool:
+    """Whether trials of `attempt` are to stop; False where the file cannot be read just now."""
+    try:
+        return int(path.read_text()) >= attempt
+    except (OSError, ValueError):
+        return False
