@@ -1,28 +1,37 @@
 """python -m harness +experiment=NAME ...: compose -> plan -> launch -> analyse -> report."""
 
+import os
 import sys
 
+from harness.launch.drain import INTERRUPTED, Drain, Interrupted
 from harness.plan.errors import UserError
 
-BAD_INPUT, FAILED_TRIALS, INTERRUPTED = 2, 1, 130
+BAD_INPUT = 2
 
 
 def main() -> int:
     """The command line; returns the exit code (docs: exit codes)."""
-    from harness.config.arguments import command_line
-
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # `harness` finds a user's own classes where `python -m harness` does
+    drain = Drain()
     try:
-        config = command_line(sys.argv[1:])
-        if config is None:
-            return 0  # help or a look at the configuration was asked for
-        from harness.session import run
+        with drain:
+            from harness.config.arguments import command_line
 
-        return run(config)
+            config = command_line(sys.argv[1:])
+            if config is None:
+                return 0  # help or a look at the configuration was asked for
+            from harness.session import run
+
+            return run(config, drain)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", *str(error).split("\n"), file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except Interrupted:
         print("interrupted: the same command goes on from here", file=sys.stderr)
+        return drain.exit_code
+    except KeyboardInterrupt:
+        print("stopped at once: the same command goes on from the last checkpoints", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -9,26 +10,33 @@ from rich.console import Console
 from harness.analyse.results import Records
 from harness.config.build import Experiment, Options, build_design, build_experiment, build_workload, options
 from harness.datasets.examples import Splits
+from harness.launch.capacity import fit
+from harness.launch.drain import INTERRUPTED, Drain
 from harness.launch.driver import run_study
+from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import PlannedTrial, Topology, Trial
+from harness.record.drain_flag import NAME as DRAIN_FLAG
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
 from harness.record.terminal import Screen
 from harness.report.plan_table import print_plan
-from harness.report.write import write_reports
 from harness.train.instantiate import check_arguments, instantiate
 from harness.train.losses import loss_named
+from harness.train.rehearsal import one_line, rehearse
 from harness.train.trainer import Execution
 
-INTERRUPTED, FAILED_TRIALS = 130, 1
+FAILED_TRIALS = 1
 LOG_WIDTH = 140
 
 
-def run(config: Mapping[str, Any]) -> int:
-    """Plan, run, conclude and report one study; returns the exit code. Raises UserError before anything starts."""
+def run(config: Mapping[str, Any], drain: Drain) -> int:
+    """Plan, run, conclude and report one study; returns the exit code. Raises UserError before anything starts.
+
+    `config` as `harness.config.arguments.command_line` hands it out: composed, its values checked.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)  # a log has no width of its own, and a table cut to 80 columns is unreadable
@@ -40,8 +48,10 @@ def run(config: Mapping[str, Any]) -> int:
     folder = StudyFolder(opts.folder)
     planned = _place(experiment.trials(Records(folder)), design, cluster, config["cluster"]["precision"])
     _check_schedules(planned)
-    world_sizes = {p.topology.batch.world_size for p in planned}
-    _check_cluster(cluster, world_sizes)
+    rehearse(planned, splits)
+    unfinished = [p for p in planned if not folder.record(p).is_finished]
+    if unfinished:  # a finished study is reported anywhere
+        _check_cluster(cluster, {p.topology.batch.world_size for p in unfinished})
     if opts.dry_run:
         print_plan(console, planned, design, folder)
         return 0
@@ -59,11 +69,13 @@ def run(config: Mapping[str, Any]) -> int:
         screen.say(f"study {opts.folder}")
         timing = (config["cluster"]["timing_min_steps"], config["cluster"]["timing_min_s"])
         began = time.monotonic()
-        feed = run_study(study, plan, cluster, screen, timing)
+        feed = run_study(study, plan, _drainable(cluster, study), screen, timing, drain)
         screen.close()
-        if not feed.is_over:
+        if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
-            return INTERRUPTED
+            return drain.exit_code if drain.requested else INTERRUPTED
+        from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
+
         write_reports(console, folder, experiment.conclude(Records(folder)), time.monotonic() - began)
         for label, reason in screen.failed:
             screen.say(f"failed: {label}: {reason}")
@@ -75,26 +87,11 @@ def run(config: Mapping[str, Any]) -> int:
 
 def build_cluster(part: Mapping[str, Any]) -> Cluster:
     """The cluster of a configuration; a missing GPU count means one per worker where this machine has any."""
-    if part["launcher"] not in ("ray", "inline"):
-        raise UserError(f"cluster.launcher must be ray or inline, not {part['launcher']!r}")
-    for key, least in (
-        ("workers_per_trial", 1),
-        ("cpus_per_worker", 1),
-        ("max_failures", 0),
-        ("evaluation_batch_size", 1),
-    ):
-        if part[key] < least:
-            raise UserError(f"cluster.{key} must be >= {least}, not {part[key]}")
     gpus = part["gpus_per_worker"]
     if gpus is None:
         import torch
 
         gpus = 1.0 if torch.cuda.is_available() else 0.0
-    if gpus < 0 or (gpus % 1 and (gpus > 1 or part["workers_per_trial"] > 1)):
-        raise UserError(
-            f"cluster.gpus_per_worker={gpus:g}: whole GPUs, or a fraction below 1 with workers_per_trial=1 "
-            "(two ranks of one trial cannot share a GPU)"
-        )
     return Cluster(
         launcher=part["launcher"],
         address=part["address"],
@@ -103,8 +100,15 @@ def build_cluster(part: Mapping[str, Any]) -> Cluster:
         gpus_per_worker=gpus,
         max_failures=part["max_failures"],
         report_every_s=part["report_every_s"],
+        grace_s=part["grace_s"],
         execution=Execution(part["evaluation_batch_size"], part["checkpoint_every_s"]),
     )
+
+
+def _drainable(cluster: Cluster, study: Study) -> Cluster:
+    """The same, with trials that look at the study's drain flag."""
+    flag = {"drain_file": str(study.path / DRAIN_FLAG), "study_attempt": study.lease.number}
+    return replace(cluster, execution=replace(cluster.execution, **flag))
 
 
 def _load_data(config: Mapping[str, Any]) -> Splits:
@@ -113,7 +117,16 @@ def _load_data(config: Mapping[str, Any]) -> Splits:
     check_arguments(config["model"])
     check_arguments(config["optimizer"], [], lr=1.0)
     loss_named(config["workload"]["loss"])
-    splits: Splits = instantiate(config["dataset"]).load()
+    name = config["dataset"]["_target_"]
+    try:
+        splits: Splits = instantiate(config["dataset"]).load()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"dataset {name} cannot be loaded: {one_line(error)}") from error
+    for split in ("train", "validation", "test"):
+        if not len(getattr(splits, split)):
+            raise UserError(f"dataset {name} has no {split} examples: every split needs at least one")
     metrics = loss_named(config["workload"]["loss"]).metrics
     for key in ("target", "read_beside"):
         target = config["workload"][key]
@@ -145,13 +158,14 @@ def _check_schedules(planned: Sequence[PlannedTrial]) -> None:
 
 
 def _check_cluster(cluster: Cluster, world_sizes: set[int]) -> None:
+    """Whether the cluster answers and is large enough, before the study folder exists."""
     if cluster.launcher == "ray" and cluster.address == "local":
         import torch
 
-        from harness.launch.capacity import fit
-
         gpus = torch.cuda.device_count() if cluster.gpus_per_worker else 0
         fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), float(gpus))])
+    elif cluster.launcher == "ray":
+        fit(cluster, world_sizes, running_nodes(cluster.address))
 
 
 def _description(opts: Options, design: Design, cluster: Cluster, splits: Splits) -> dict[str, Any]:

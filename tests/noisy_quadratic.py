@@ -5,19 +5,21 @@ the composed configuration, so that an error in any of them separates the two.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from scipy import stats
 
-from harness import session
+from harness.__main__ import main
 from harness.analyse.crossing import locate
 from harness.analyse.quadratic import LossCurve, crossing_examples, loss_curves, noise_floor
-from harness.config.arguments import command_line
+from harness.config.compose import compose_config
 from harness.plan.target import Target
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import TrialRecord
@@ -161,12 +163,12 @@ class Arm:
 
 
 def run_study(output: Path, *overrides: str) -> tuple[dict[str, Any], StudyFolder]:
-    """One invocation of the command line in this process; its configuration and its study."""
-    fixed = ["+experiment=tbs_sweep", "workload=quadratic_quadratic", f"output_dir={output}"]
-    config = command_line([*fixed, "cluster.timing_min_steps=1", *overrides])
-    assert config is not None
-    assert session.run(config) == 0
-    return config, StudyFolder(output / "tbs_sweep" / "default")
+    """`python -m harness` in this process; what its arguments compose to, and the study it leaves."""
+    arguments = ["+experiment=tbs_sweep", "workload=quadratic_quadratic", f"output_dir={output}", *overrides]
+    arguments.append("cluster.timing_min_steps=1")  # nothing here is about seconds
+    with patch.object(sys, "argv", ["harness", *arguments]):
+        assert main() == 0
+    return compose_config(arguments), StudyFolder(output / "tbs_sweep" / "default")
 
 
 def arms_of(config: Mapping[str, Any], study: StudyFolder) -> list[Arm]:
@@ -270,7 +272,7 @@ def _of_crossings(arm: Arm, truth: Truth, evaluations: int, level: float) -> lis
     low, high = truth.crossings(arm.decide_on, float(stats.norm.isf(level / 2)), truth.target)
     for trial in arm.trials:
         place = locate(trial.evaluations, truth.target, arm.decide_on)
-        after, by = (math.inf if place.high is None else edge for edge in (place.low, place.high))
+        after, by = (math.inf if edge is None else edge for edge in (place.low, place.high))
         if by < low or after > high:
             found.append(f"a trial crosses in {after} to {by} examples, not {low:.0f} to {high:.0f}")
     return found

@@ -8,16 +8,15 @@ trainer, must be seen. How the two are compared is in noisy_quadratic.py.
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from noisy_quadratic import CONFIRM, Arm, Truth, arms_of, discrepancies, run_study, truth_of, window
 
 from harness.config.compose import compose_config
-from harness.plan.workload import Workload
 from harness.record.study import StudyFolder
 from harness.train import learner as learner_module
 from harness.train.averaging import AveragedModel
@@ -27,11 +26,11 @@ from harness.train.stream import ExampleStream
 
 TBS = (8, 16, 32, 64, 128, 256, 512)
 RULES = ("none", "sqrt", "linear")
-SEEDS = "seeds=[0,1,2,3,4,5,6,7]"
+EIGHT_SEEDS = "seeds=[0,1,2,3,4,5,6,7]"  # the default is five
 RUN_ON = "workload.target.confirm=6"  # past the crossing, so that the seed-mean is there on both sides of it
 
 # The workload as it is shipped, in micro-batches of at most 128.
-SCALING = ["question.total_batch_sizes=[8,64,512]", "cluster.per_device_batch_size=128", SEEDS, RUN_ON]
+SCALING = ["question.total_batch_sizes=[8,64,512]", "cluster.per_device_batch_size=128", RUN_ON]
 # Plain SGD under an annealed schedule, in float64.
 PLAIN = [
     "question.total_batch_sizes=[64,512]",
@@ -42,28 +41,41 @@ PLAIN = [
     "workload.base_lr=0.2",
     "workload.budget={examples: 24576}",
     "cluster.precision=float64",
-    SEEDS,
     RUN_ON,
 ]
 # One fast eigenvalue that is soon all noise, carried by many coordinates: an error in the noise has nowhere to hide.
 FLOOR = [
-    "question.total_batch_sizes=[8]",
     "lr_scaling.rules=[none]",
     "model.eigenvalues=[1.0]",
     "model.coordinates=2048",
     "dataset.variances=[0.2]",
     "schedule.warmup={examples: 64}",
     "workload.target.value=0.001",  # out of reach: the budget ends every trial
+    EIGHT_SEEDS,
+]
+SMALL_BATCH_FLOOR = [
+    *FLOOR,
+    "question.total_batch_sizes=[8]",
+    "workload.base_lr=0.05",
     "workload.budget={examples: 4096}",
     "workload.evaluate_every_examples=16",
     "workload.averaging.half_life_examples=64",
-    SEEDS,
+]
+ACCUMULATED_FLOOR = [
+    *FLOOR,
+    "question.total_batch_sizes=[32]",
+    "cluster.per_device_batch_size=16",
+    "optimizer.momentum=0.0",
+    "workload.base_lr=0.5",
+    "workload.budget={examples: 16384}",
+    "workload.evaluate_every_examples=64",
+    "workload.averaging.half_life_examples=256",
 ]
 STUDIES = {
     "scaling": SCALING,
     "plain": PLAIN,
-    "floor": [*FLOOR, "workload.base_lr=0.05"],
-    "plain_floor": [*FLOOR, "workload.base_lr=0.5", "optimizer.momentum=0.0"],
+    "small_batch_floor": SMALL_BATCH_FLOOR,
+    "accumulated_floor": ACCUMULATED_FLOOR,
 }
 
 
@@ -93,7 +105,11 @@ def studies(tmp_path_factory) -> Studies:
 def shipped() -> dict[tuple[str, int], Truth]:
     """The closed form of the workload as it is shipped; rules meet at the base TBS."""
     config = compose_config(["+experiment=tbs_sweep", "workload=quadratic_quadratic"])
-    return {(rule, tbs): truth_of(config, rule, tbs, 96 if rule != "none" else 48 * tbs // 8) for rule in RULES for tbs in TBS}
+    return {
+        (rule, tbs): truth_of(config, rule, tbs, 96 if rule != "none" else 48 * tbs // 8)
+        for rule in RULES
+        for tbs in TBS
+    }
 
 
 def test_the_target_is_at_least_three_times_every_arms_noise_floor(shipped):
@@ -109,7 +125,7 @@ def test_linear_scaling_is_perfect_up_to_a_point_and_the_other_rules_never_are(s
             assert 1.05 < ratio < 1.1 * 2**power
     linear = [crossings["linear", tbs] / crossings["linear", 8] for tbs in TBS]
     assert max(linear[:4]) < 1.05  # perfect scaling: the same examples up to TBS 64
-    assert all(later > 1.3 * earlier for earlier, later in zip(linear[3:], linear[4:], strict=False))
+    assert all(later > 1.3 * earlier for earlier, later in pairwise(linear[3:]))
     assert crossings["linear", 512] < crossings["sqrt", 512] < crossings["none", 512]
 
 
@@ -143,4 +159,146 @@ def test_the_table_of_results_is_the_closed_forms(studies):
         assert low <= found < high + truth.evaluate_every_examples, (rule, tbs)
         assert float(row["steps_to_target"]) == found / tbs
         assert float(row["epochs_to_target"]) == found / 16384
-        assert (row["n"], row["reached"]) == ("8", "8")
+        assert (row["n"], row["reached"]) == ("5", "5")
+
+
+# -- that it would be seen ------------------------------------------------------------------------------------------
+
+
+def scaled(name: str, factor: float) -> Callable[[Truth], Truth]:
+    """One of the closed form's numbers, off by a factor."""
+
+    def planted(truth: Truth) -> Truth:
+        value: Any = getattr(truth, name)
+        wrong = tuple(factor * item for item in value) if isinstance(value, tuple) else factor * value
+        return replace(truth, **{name: wrong})
+
+    return planted
+
+
+FLOORS = ("small_batch_floor", "accumulated_floor")
+PERCENT: list[tuple[str, Sequence[str]]] = [  # what is wrong by one percent, and the studies that must each see it
+    ("peak_lr", list(STUDIES)),
+    ("momentum", ["scaling", "small_batch_floor"]),
+    ("noise_batch_size", FLOORS),
+    ("variances", FLOORS),
+    ("half_life_examples", ["scaling", "plain"]),
+    ("eigenvalues", list(STUDIES)),
+    ("start", list(STUDIES)),
+]
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+@pytest.mark.parametrize(("quantity", "seen_by"), PERCENT)
+def test_an_error_of_one_percent_is_seen(studies, quantity, seen_by, factor):
+    for name in seen_by:
+        assert discrepancies(studies(name)[0], scaled(quantity, factor)), name
+
+
+def test_a_schedule_that_is_one_update_off_is_seen(studies):
+    def longer_warm_up(truth: Truth) -> Truth:
+        return replace(truth, warmup_updates=truth.warmup_updates + 1)
+
+    def earlier_end(truth: Truth) -> Truth:
+        assert truth.cosine_updates is not None
+        return replace(truth, cosine_updates=truth.cosine_updates - 1)
+
+    for name in STUDIES:
+        assert discrepancies(studies(name)[0], longer_warm_up), name
+    assert discrepancies(studies("plain")[0], earlier_end)
+
+
+def next_lr(monkeypatch):
+    right = Learner.lr
+    monkeypatch.setattr(Learner, "lr", lambda self, step: right(self, step + 1))
+
+
+def mean_over_one_example_fewer(monkeypatch):
+    right = LOSSES["model_output"]
+    wrong = replace(right, total=lambda outputs, targets: outputs.sum() * 64 / 63)
+    monkeypatch.setitem(LOSSES, "model_output", wrong)
+
+
+def every_micro_batch_the_same(monkeypatch):
+    right = learner_module.cut
+    monkeypatch.setattr(learner_module, "cut", lambda *arguments: right(*arguments)[:, :1].expand(-1, 2, -1))
+
+
+def an_epoch_of_noise_again_and_again(monkeypatch):
+    right = ExampleStream.positions
+    first = torch.arange(1024)
+    monkeypatch.setattr(
+        ExampleStream,
+        "positions",
+        lambda self, start, stop: right(self, 0, 1024)[first[torch.arange(start, stop) % 1024]],
+    )
+
+
+def the_same_noise_for_every_seed(monkeypatch):
+    monkeypatch.setattr(ExampleStream, "positions", lambda self, start, stop: torch.arange(start, stop))
+
+
+def no_bias_correction(monkeypatch):
+    def update(self: AveragedModel) -> None:
+        with torch.no_grad():
+            for average, weights in zip(self._average, self._weights, strict=True):
+                average.lerp_(weights, 1 - self.decay)
+
+    monkeypatch.setattr(AveragedModel, "update", update)
+
+
+def raw_weights_for_averaged(monkeypatch):
+    right = Learner.evaluate
+    monkeypatch.setattr(Learner, "evaluate", lambda self, examples, averaged: right(self, examples, averaged=False))
+
+
+def velocity_lost_at_evaluations(monkeypatch):
+    right = Learner.evaluate
+
+    def evaluate(self: Learner, *arguments: Any, **named: Any) -> dict[str, float]:
+        self.optimizer.state.clear()
+        return right(self, *arguments, **named)
+
+    monkeypatch.setattr(Learner, "evaluate", evaluate)
+
+
+FAULTS = [
+    next_lr,
+    mean_over_one_example_fewer,
+    every_micro_batch_the_same,
+    an_epoch_of_noise_again_and_again,
+    the_same_noise_for_every_seed,
+    no_bias_correction,
+    raw_weights_for_averaged,
+    velocity_lost_at_evaluations,
+]
+FAULTY = ["lr_scaling.rules=[linear]", "question.total_batch_sizes=[64]", "cluster.per_device_batch_size=32"]
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_a_fault_in_the_trainer_is_seen(tmp_path, monkeypatch, fault):
+    if fault:
+        fault(monkeypatch)
+    arms = arms_of(*run_study(tmp_path, "cluster=inline", *FAULTY, EIGHT_SEEDS))
+    assert bool(discrepancies(arms)) == bool(fault)
+
+
+# -- the whole of it, through Ray -----------------------------------------------------------------------------------
+
+RAY = ["cluster.workers_per_trial=2", "cluster.cpus=2", "cluster.per_device_batch_size=64"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"question.total_batch_sizes={list(TBS)}", RUN_ON],
+        [*PLAIN, "question.total_batch_sizes=[64,128,256,512]"],
+        ACCUMULATED_FLOOR,
+    ],
+    ids=["scaling", "plain", "floor"],
+)
+def test_two_workers_a_trial_through_ray_are_the_closed_forms_too(tmp_path, overrides):
+    arms = arms_of(*run_study(tmp_path, *overrides, *RAY))
+    assert {trial.record["topology"][:6] for arm in arms for trial in arm.trials} == {"cpu-w2"}
+    assert discrepancies(arms) == []

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from harness.analyse.estimates import CONFIDENCE, NO_DATA, Interval, Observation, with_outcome
+from harness.analyse.estimates import (
+    CONFIDENCE,
+    NO_DATA,
+    Interval,
+    Observation,
+    clopper_pearson,
+    with_outcome,
+)
 from harness.plan.outcome import Outcome
 
 
@@ -73,27 +80,26 @@ def reach_curve(observations: Iterable[Observation]) -> ReachCurve:
 
 
 def restricted_mean(observations: Iterable[Observation], cap: float) -> RestrictedMean:
-    """Mean of min(place, cap) with a Student t interval (approximate; see docs/statistics.md).
+    """Mean of min(place, cap) with a conservative 95 % interval.
 
-    A budget that ended before `cap` lowers the cap for the whole arm: nothing is known beyond. Without any spread
-    the t interval would have no width; instead, at most the share 1 - 0.025^(1/n) of trials can lie elsewhere in
-    [0, cap].
+    A budget that ended before `cap` lowers the cap for the whole arm: nothing is known beyond. The interval joins
+    a Clopper-Pearson interval of the share that misses with a t interval of the mean of those that do not, each at
+    97.5 %: a plain t interval covers 66 % at 5 trials when one in five misses, since most samples show no miss.
     """
     data = with_outcome(observations)
-    n = len(data)
     stops = [observation.at_least for observation in data if observation.outcome is Outcome.CENSORED]
     cap = min([cap, *stops])
-    if not n:
+    if not data:
         return RestrictedMean(math.nan, cap, NO_DATA, 0, 0)
-    costs = np.array([min(observation.place, cap) for observation in data])
-    missed = sum(observation.place > cap for observation in data)
-    mean, tail = float(costs.mean()), (1 - CONFIDENCE) / 2
-    if np.ptp(costs) > 0:
-        half = float(special.stdtrit(n - 1, 1 - tail) * costs.std(ddof=1)) / math.sqrt(n)
-        interval = Interval(max(0.0, mean - half), min(cap, mean + half), CONFIDENCE, "t")
-    else:
-        elsewhere = 1 - tail ** (1 / n)
-        interval = Interval(
-            mean * (1 - elsewhere), mean + elsewhere * (cap - mean), CONFIDENCE, "no spread, binomial bound"
-        )
-    return RestrictedMean(mean, cap, interval, n, missed)
+    within = np.array([observation.place for observation in data if observation.place <= cap])
+    n, reached = len(data), len(within)
+    mean = (float(within.sum()) + (n - reached) * cap) / n
+    each = (1 + CONFIDENCE) / 2
+    low, high = 0.0, cap  # of the mean of those that reach: nothing is known from fewer than two
+    if reached > 1:
+        centre = float(within.mean())
+        half = float(special.stdtrit(reached - 1, (1 + each) / 2) * within.std(ddof=1)) / math.sqrt(reached)
+        low, high = max(0.0, centre - half), min(cap, centre + half)
+    fewest, most = clopper_pearson(n - reached, n, each)
+    ends = (low + fewest * (cap - low), high + most * (cap - high))
+    return RestrictedMean(mean, cap, Interval(*ends, CONFIDENCE, "t and Clopper-Pearson"), n, n - reached)

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness.config.compose import available, compose_config, register_schema
+from harness.config.build import check_values
+from harness.config.compose import available, compose_config, effective_overrides, register_schema
 from harness.config.places import conf_folder
 from harness.plan.errors import UserError
 
@@ -18,12 +19,12 @@ groups:       {groups}
 look first:   dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
 resume:       the same command on the same study=NAME runs only what is missing
 your own:     --config-dir DIR adds your config groups; any importable class goes into _target_
-exit codes:   0 done, 1 some trials failed, 2 bad input, 130 interrupted
+exit codes:   0 done, 1 some trials failed, 2 bad input, 130 Ctrl-C, 75 SIGTERM or SIGUSR1 (the same command goes on)
 """
 
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The composed configuration, or None where only help or a look at it was asked for."""
+    """The composed configuration, its values checked, or None where only help or a look at it was asked for."""
     parser = argparse.ArgumentParser(prog="harness", add_help=False, allow_abbrev=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
@@ -49,8 +50,10 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
         return None
     config = compose_config(flags.overrides, flags.config_dir)
     if flags.cfg:
-        _hydra(arguments)
+        resolve = ["--resolve"] if "--resolve" in arguments else []
+        _hydra(["--cfg", flags.cfg, *resolve, *effective_overrides(flags.overrides, flags.config_dir)])
         return None
+    check_values(config)
     return config
 
 

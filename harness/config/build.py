@@ -1,6 +1,7 @@
 """From the composed configuration to the nouns of the other rooms, checked before anything starts (rule 19)."""
 
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +9,36 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from harness.config.fitting import check_question
 from harness.config.places import experiments_folder
 from harness.plan.batch import Placement
 from harness.plan.coscaling import CoScaling
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
+from harness.plan.scaling import lr_factor
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
 from harness.plan.trial import Trial
 from harness.plan.workload import Workload
+from harness.record.wandb_settings import Tracking
+
+
+# Smallest value of the numbers of a cluster; null means "as it comes" where it is allowed.
+LEAST = {
+    "cpus": 1,
+    "workers_per_trial": 1,
+    "cpus_per_worker": 1,
+    "gpus_per_worker": 0,
+    "per_device_batch_size": 1,
+    "evaluation_batch_size": 1,
+    "max_failures": 0,
+    "checkpoint_every_s": 0,
+    "report_every_s": 0,
+    "grace_s": 0,
+    "timing_min_steps": 1,
+    "timing_min_s": 0,
+}
 
 
 class Experiment(Protocol):
@@ -39,17 +60,41 @@ class Options:
     folder: Path
     dry_run: bool
     allow_mixed_code: bool
-    tracking_mode: str
+    tracking: Tracking
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse whatever needs neither the data nor torch nor Ray to be seen as wrong, so that it is told at once."""
+    options(config)
+    check_cluster(config["cluster"])
+    build_design(config, build_workload(config, train_examples=1))  # the data's own size is not known yet
 
 
 def options(config: Mapping[str, Any]) -> Options:
     name, study = config["choices"]["experiment"], str(config["study"])
     if not study or study in (".", "..") or "/" in study:
         raise UserError(f"study must be a plain folder name, not {study!r}")
-    if config["tracking"]["mode"] != "disabled":
-        raise UserError(f"tracking.mode must be disabled, not {config['tracking']['mode']!r}")
+    tracking = Tracking(**config["tracking"])
     folder = Path(config["output_dir"]).expanduser().resolve() / name / study
-    return Options(config, name, folder, config["dry_run"], config["allow_mixed_code"], config["tracking"]["mode"])
+    return Options(config, name, folder, config["dry_run"], config["allow_mixed_code"], tracking)
+
+
+def check_cluster(part: Mapping[str, Any]) -> None:
+    """Raises UserError for values that no cluster could take."""
+    if part["launcher"] not in ("ray", "inline"):
+        raise UserError(f"cluster.launcher must be ray or inline, not {part['launcher']!r}")
+    host, _, port = part["address"].rpartition(":")
+    if part["address"] != "local" and not (host and port.isdigit()):
+        raise UserError(f"cluster.address must be 'local' or host:port, not {part['address']!r}")
+    for key, least in LEAST.items():
+        if part[key] is not None and not (math.isfinite(part[key]) and part[key] >= least):
+            raise UserError(f"cluster.{key} must be >= {least}, not {part[key]}")
+    gpus = part["gpus_per_worker"] or 0.0
+    if gpus % 1 and (gpus > 1 or part["workers_per_trial"] > 1):
+        raise UserError(
+            f"cluster.gpus_per_worker={gpus:g}: whole GPUs, or a fraction below 1 with workers_per_trial=1 "
+            "(two ranks of one trial cannot share a GPU)"
+        )
 
 
 def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
@@ -86,8 +131,12 @@ def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def build_design(config: Mapping[str, Any], workload: Workload) -> Design:
-    scaling = config["lr_scaling"]
-    return Design(workload, tuple(scaling["rules"]), scaling["power"], tuple(config["seeds"]))
+    rules, power = tuple(config["lr_scaling"]["rules"]), config["lr_scaling"]["power"]
+    if len(set(rules)) < len(rules):
+        raise UserError(f"lr_scaling.rules must differ, not {list(rules)}")
+    for rule in rules:
+        lr_factor(rule, 1.0, power)  # an unknown rule, or one without its exponent
+    return Design(workload, rules, power, tuple(config["seeds"]))
 
 
 def build_experiment(config: Mapping[str, Any], design: Design) -> Experiment:
@@ -95,15 +144,15 @@ def build_experiment(config: Mapping[str, Any], design: Design) -> Experiment:
     question = dict(config["question"])
     target = str(question.pop("_target_", ""))
     make = experiment_class(target)
-    try:
-        return make(design, **question)
-    except TypeError as error:
-        raise UserError(f"question {target}: {error}") from error
+    check_question(make, question)
+    return make(design, **question)
 
 
 def experiment_class(target: str) -> Any:
     """`experiments.NAME.CLASS` means the project's own folder wherever one runs; anything else is imported as usual."""
     module_name, _, name = target.rpartition(".")
+    if not module_name:
+        raise UserError(f"question._target_ must be a dotted path like package.module.Class, not {target!r}")
     if module_name.startswith("experiments."):
         module = _load(module_name.removeprefix("experiments."))
     else:

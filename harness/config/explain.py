@@ -33,6 +33,8 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(\S+?)=(.*?)'", text):
         key, value = found.groups()
         return f"cannot read {key}={value}: a list is written {key}=[1,2], and one command plans the whole sweep"
+    if "Config group override must be a string" in text:
+        return "a config group is chosen by a name, not by null: leave it out to keep its default"
     if found := re.search(r"Multiple values for (\w+)", text):
         return f"{found.group(1)} is given twice: give it once"
     if re.search(r"Key '[^']+' (is not in struct|not in ')", text):
@@ -65,23 +67,23 @@ def unreadable_file(error: YAMLError) -> str:
     return str(error).splitlines()[0]
 
 
-def nearest(word: str, options: Iterable[str]) -> str:
-    """The hint that ends an error about `word`; empty where nothing resembles it."""
+def nearest(word: str, options: Iterable[str], parent: str = "") -> str:
+    """The hint that ends an error about `word`, a key below `parent`; empty where nothing resembles it."""
     near = get_close_matches(word, list(options), 1)
-    return f": did you mean {near[0]!r}?" if near else ""
+    return f": did you mean {f'{parent}.{near[0]}'.lstrip('.')!r}?" if near else ""
 
 
 def _unknown_key(key: str, all_keys: Callable[[], Iterable[str]]) -> str:
     parent, _, name = key.rpartition(".")
     if key == "optimizer.lr":
         return "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
-    keys = set(all_keys())
-    siblings = [other for other in keys if other.rpartition(".")[0] == parent]
-    if siblings and all(sibling.rpartition(".")[2] in UNITS for sibling in siblings):
-        return f"unknown unit {name!r} of {parent}: write it as {parent}={{UNIT: number}} with one of {', '.join(UNITS)}"
-    hint = nearest(key, keys)
-    if not hint and parent in keys:
-        hint = f": {parent} has {', '.join(sorted(sibling.rpartition('.')[2] for sibling in siblings))}"
+    keys = list(dict.fromkeys(all_keys()))
+    names = [other.rpartition(".")[2] for other in keys if other.rpartition(".")[0] == parent]
+    if not names:  # the parent itself is unknown, or holds nothing
+        return f"unknown key {key!r}{nearest(key, keys)}"
+    if set(names) <= set(UNITS):
+        return f"unknown unit {name!r} of {parent}: write {parent}={{UNIT: number}} with one of {', '.join(UNITS)}"
+    hint = nearest(name, names, parent) or f": {parent or 'the configuration'} has {', '.join(names)}"
     return f"unknown key {key!r}{hint}"
 
 

@@ -86,6 +86,7 @@ class ClusterConfig:
     max_failures: int = 2
     checkpoint_every_s: float = 60.0
     report_every_s: float = 1.0
+    grace_s: float = 60.0
     timing_min_steps: int = 30
     timing_min_s: float = 3.0
 
@@ -93,6 +94,10 @@ class ClusterConfig:
 @dataclass
 class TrackingConfig:
     mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = None
+    tensorboard: bool = False
+    finish_s: float = 10.0
 
 
 @dataclass

@@ -5,42 +5,40 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from harness.launch.capacity import fit
+from harness.launch.drain import Drain
 from harness.launch.feed import Feed, Next
 from harness.launch.gang import Gang
 from harness.launch.inline import InlineGangs, run_inline
-from harness.launch.listener import Listener
+from harness.launch.listener import Watcher
 from harness.launch.tasks import Cluster
 from harness.launch.timing_pass import run_timing_pass, untimed
 from harness.plan.trial import PlannedTrial
 from harness.record.study import Study
 
 
-class Watcher(Listener, Protocol):
-    """A listener that can also show the state of the whole sweep."""
-
-    def sweep_started(self, feed: Feed, slots: int) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-
-def run_study(study: Study, plan: Next, cluster: Cluster, watcher: Watcher, timing: tuple[int, float]) -> Feed:
+def run_study(
+    study: Study, plan: Next, cluster: Cluster, watcher: Watcher, timing: tuple[int, float], drain: Drain
+) -> Feed:
     """Run everything `plan` asks for that has no result yet; returns the feed, over unless the run was interrupted."""
     feed = Feed(plan, lambda planned: study.record(planned).is_finished)
     world_sizes = {planned.topology.batch.world_size for planned in plan()}
     with ExitStack() as stack:
+        stack.enter_context(drain.of_study(study.path, study.lease.number, cluster.grace_s))
         if cluster.launcher == "inline":
             gangs = InlineGangs(cluster)
             stack.callback(gangs.close)
             watcher.sweep_started(feed, 1)
-            run_inline(feed, study.path, cluster, watcher, gangs)
-            _time(study, plan(), cluster, watcher, gangs.of, timing)
+            run_inline(feed, study.path, cluster, watcher, gangs, drain)
+            _time(study, plan(), cluster, watcher, gangs.of, timing, drain)
             return feed
         if feed.is_over and not untimed(plan(), {row["key"] for row in study.timings()}):
             watcher.sweep_started(feed, 1)
             return feed  # nothing to run: Ray need not start
-        from harness.launch.ray_cluster import node_resources, ray_cluster
+        from harness.launch.ray_cluster import ray_cluster
+        from harness.launch.ray_probe import node_resources
 
         scratch = stack.enter_context(ray_cluster(cluster))
+        drain.listen()
         # Only now: Ray reads its environment when it is first imported.
         from harness.launch.ray_gang import ExclusiveGangs
 
@@ -49,11 +47,11 @@ def run_study(study: Study, plan: Next, cluster: Cluster, watcher: Watcher, timi
         if not feed.is_over:
             from harness.launch.ray_tune import run_ray
 
-            run_ray(feed, study.path, cluster, watcher, scratch, slots)
-        if feed.is_over:
+            run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
+        if feed.is_over and not drain.requested:
             exclusive = ExclusiveGangs(cluster)
             stack.callback(exclusive.close)
-            _time(study, plan(), cluster, watcher, exclusive.of, timing)
+            _time(study, plan(), cluster, watcher, exclusive.of, timing, drain)
     return feed
 
 
@@ -64,10 +62,11 @@ def _time(
     watcher: Watcher,
     gang_of: "GangOf",
     timing: tuple[int, float],
+    drain: Drain,
 ) -> None:
     finished = [planned for planned in plan if study.record(planned).is_finished]
     todo = untimed(finished, {row["key"] for row in study.timings()})
-    run_timing_pass(todo, study.path, cluster, gang_of, timing, study.add_timing, watcher.say)
+    run_timing_pass(todo, study.path, cluster, gang_of, timing, study.add_timing, watcher.say, lambda: drain.requested)
 
 
 class GangOf(Protocol):

@@ -39,6 +39,10 @@ class Feed:
         if not self.waiting and not self.running:
             self._replan()
 
+    def put_back(self, key: str) -> None:
+        """A trial was stopped on demand: it waits to go on."""
+        self.waiting.insert(0, self.running.pop(key))
+
     @property
     def is_over(self) -> bool:
         return not self.waiting and not self.running

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.launch.drain import sheltered
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
 
@@ -68,7 +69,8 @@ class ProcessGang:
             ours, theirs = context.Pipe()
             where = f"{device}:{rank}" if device == "cuda" else device
             process = context.Process(target=_serve, args=(theirs, rank, world_size, where, threads), daemon=True)
-            process.start()
+            with sheltered():  # a drain reaches them through the study's flag
+                process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)

@@ -3,6 +3,7 @@
 import traceback
 from pathlib import Path
 
+from harness.launch.drain import Drain
 from harness.launch.feed import Feed
 from harness.launch.gang import Gang, InProcessGang, ProcessGang
 from harness.launch.listener import Listener
@@ -35,13 +36,15 @@ class InlineGangs:
             self.drop(world_size)
 
 
-def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> None:
-    """Run the feed to its end."""
-    while (planned := feed.take()) is not None:
+def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, drain: Drain) -> None:
+    """Run the feed to its end, or until a drain has stopped the running trial."""
+    while not drain.requested and (planned := feed.take()) is not None:
         for failures in range(cluster.max_failures + 1):
             listener.trial_started(planned)
             try:
-                _run_one(planned, study, cluster, listener, gangs)
+                if not _run_one(planned, study, cluster, listener, gangs):
+                    feed.put_back(planned.key)
+                    return
                 break
             except Exception:
                 reason, final = last_line(traceback.format_exc()), failures == cluster.max_failures
@@ -54,10 +57,12 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
         feed.end(planned.key)
 
 
-def _run_one(planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> None:
+def _run_one(planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> bool:
+    """Whether the trial has ended; else it was stopped on demand."""
     gang = gangs.of(planned.topology.batch.world_size)
     gang.start(task_of(planned, study, cluster.execution))
     while rows := gang.advance(cluster.report_every_s):
         listener.trial_rows(planned, rows)
-        if rows[-1]["kind"] == "end":
-            return
+        if rows[-1]["kind"] in ("end", "drain"):
+            return rows[-1]["kind"] == "end"
+    raise AssertionError("a trial ends with a row that says so")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from harness.launch.feed import Feed
 from harness.plan.trial import PlannedTrial
 
 
@@ -16,3 +17,11 @@ class Listener(Protocol):
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         """`reason` is the last line of the traceback; `final` says that no retry follows."""
         ...
+
+
+class Watcher(Listener, Protocol):
+    """A listener that can also show the state of the whole sweep."""
+
+    def sweep_started(self, feed: Feed, slots: int) -> None: ...
+
+    def say(self, line: str) -> None: ...

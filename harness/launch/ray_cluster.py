@@ -1,6 +1,7 @@
 """Ray, embedded or joined: explicit address, token authentication, no dashboard, a quiet screen (rule 26)."""
 
 import logging
+import multiprocessing
 import os
 import secrets
 import shutil
@@ -8,13 +9,16 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+from harness.launch.ray_probe import report_nodes
 from harness.launch.tasks import Cluster
-from harness.plan.errors import UserError
+from harness.plan.errors import UserError, one_line
 from harness.record.provenance import usable_cpus
 
-CONNECT_S = 10.0
+CONNECT_S = 4.0  # for a port to open
+ANSWER_S = 12.0  # for a Ray cluster behind it to let us in; an idle one on a slow machine takes about 2 s
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
 # Read by Ray and Tune at import, hence set before it.
@@ -26,6 +30,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C drains (launch.drain)
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_THRESHOLD_S": "60",
     "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
@@ -45,8 +50,6 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
     embedded = cluster.address == "local"
     if embedded:
         _private_token(scratch)
-    else:
-        _must_answer(cluster.address)
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -80,34 +83,49 @@ def _private_token(scratch: Path) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def _must_answer(address: str) -> None:
+def running_nodes(address: str) -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
+
+    UserError within CONNECT_S + ANSWER_S where nobody answers, where something else than Ray does, and where the
+    cluster does not let us in: Ray's own client would wait for minutes, print, or end the process.
+    """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"cluster.address must be 'local' or host:port, not {address!r}")
+    todo = "start one with `ray start --head`, or use cluster.address=local"
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise UserError(
-            f"no Ray cluster answers at cluster.address={address} ({error}): start one with `ray start --head`, or use "
-            "cluster.address=local"
-        ) from error
+        raise UserError(f"no Ray cluster answers at cluster.address={address} ({error}): {todo}") from error
+    os.environ.update(QUIET)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=report_nodes, args=(address, theirs), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        nodes, refusal = _received(ours)
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+    if nodes is None:
+        raise UserError(f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {refusal}")
+    return nodes
+
+
+def _received(pipe: Connection) -> tuple[list[tuple[float, float]] | None, str]:
+    try:
+        if pipe.poll(ANSWER_S):
+            return pipe.recv()
+    except EOFError:
+        return None, "Ray ended the connecting process"
+    return None, f"no answer in {ANSWER_S:g} s (is it Ray, and is this machine one of the cluster's nodes?)"
 
 
 def _join(address: str) -> None:
     import ray
+    from ray.exceptions import RayError
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {reason}"
-        ) from error
-
-
-def node_resources() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every live node of the connected cluster."""
-    import ray
-
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise UserError(f"cluster.address={address} does not let us in: {one_line(error)}") from error

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from harness.launch.drain import Drain
 from harness.launch.feed import Feed
-from harness.launch.listener import Listener
+from harness.launch.listener import Watcher
 from harness.launch.tasks import Cluster, last_line, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
@@ -27,14 +30,17 @@ class _NotInSnapshots:
 class FeedSearcher(_NotInSnapshots, Searcher):
     """Hands Tune the feed's next trial, as one JSON text."""
 
-    def __init__(self, feed: Feed, study: Path, cluster: Cluster) -> None:
+    def __init__(self, feed: Feed, study: Path, cluster: Cluster, drain: Drain) -> None:
         super().__init__()
         self.feed = feed
+        self.drain = drain
         self.study = study
         self.cluster = cluster
         self.of_tune_id: dict[str, PlannedTrial] = {}
 
     def suggest(self, trial_id: str) -> Any:  # dict, None or Searcher.FINISHED, which is a str
+        if self.drain.requested:
+            return Searcher.FINISHED
         planned = self.feed.take()
         if planned is None:
             return Searcher.FINISHED if self.feed.is_over else None
@@ -52,7 +58,11 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         return {"task": json.dumps(order)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.feed.end(self.of_tune_id[trial_id].key)
+        key = self.of_tune_id[trial_id].key
+        if _is_drained(result) or (error and self.drain.requested):
+            self.feed.put_back(key)
+        else:
+            self.feed.end(key)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a study resumes from its records, never from Tune's snapshot."""
@@ -61,24 +71,47 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         raise NotImplementedError("a study resumes by running the same command again")
 
 
-class _Ears(_NotInSnapshots, tune.Callback):
-    """Passes what Tune reports to the listener."""
+def _is_drained(result: Mapping[str, Any] | None) -> bool:
+    rows = json.loads((result or {}).get("rows", "[]"))
+    return bool(rows) and rows[-1]["kind"] == "drain"
 
-    def __init__(self, searcher: FeedSearcher, listener: Listener, study: Path, max_failures: int) -> None:
+
+class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
+    """Passes what Tune reports to the listener, and stops Tune once a drain has nothing left to wait for."""
+
+    def __init__(self, searcher: FeedSearcher, watcher: Watcher, study: Path, drain: Drain) -> None:
         self.searcher = searcher
-        self.listener = listener
+        self.watcher = watcher
         self.study = study
-        self.max_failures = max_failures
-        self.failures: dict[str, int] = {}
+        self.drain = drain
+        self.live: set[str] = set()  # Tune's ids of the trials that train
+        self.announced = False
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        if iteration == 0:
+            self.drain.listen()  # Tune has just put its own handler on SIGUSR1
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        if self.drain.requested and not self.announced:
+            self.announced = True
+            self.watcher.say(self.drain.notice)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.drain.requested and (not self.live or self.drain.expired)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self.listener.trial_started(self.searcher.of_tune_id[trial.trial_id])
+        self.live.add(trial.trial_id)
+        self.watcher.trial_started(self.searcher.of_tune_id[trial.trial_id])
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         rows = json.loads(result.get("rows", "[]"))
-        self.listener.trial_rows(self.searcher.of_tune_id[trial.trial_id], rows)
+        if rows and rows[-1]["kind"] in ("end", "drain"):
+            self.live.discard(trial.trial_id)
+        self.watcher.trial_rows(self.searcher.of_tune_id[trial.trial_id], rows)
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._failed(trial, final=False)
@@ -87,18 +120,22 @@ class _Ears(_NotInSnapshots, tune.Callback):
         self._failed(trial, final=True)
 
     def _failed(self, trial: TuneTrial, final: bool) -> None:
+        self.live.discard(trial.trial_id)
         planned = self.searcher.of_tune_id[trial.trial_id]
         reason = last_line(str(trial.get_error() or trial.get_pickled_error() or ""))
-        if final:
+        if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
             write_failure(self.study / "trials" / planned.key, reason)
-        self.listener.trial_failed(planned, reason, final)
+        self.watcher.trial_failed(planned, reason, final)
 
 
-def run_ray(feed: Feed, study: Path, cluster: Cluster, listener: Listener, scratch: Path, slots: int) -> None:
-    """Run the feed to its end on the connected cluster; `slots` trials fit at once."""
+def run_ray(
+    feed: Feed, study: Path, cluster: Cluster, watcher: Watcher, scratch: Path, slots: int, drain: Drain
+) -> None:
+    """Run the feed to its end, or until a drain has stopped it; `slots` trials fit at once."""
     # Enough waiting trials to keep every slot busy, few enough that the longest-first order means something.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
-    searcher = FeedSearcher(feed, study, cluster)
+    searcher = FeedSearcher(feed, study, cluster, drain)
+    ears = _Ears(searcher, watcher, study, drain)
     tuner = tune.Tuner(
         TrialTrainable,
         tune_config=tune.TuneConfig(
@@ -112,10 +149,17 @@ def run_ray(feed: Feed, study: Path, cluster: Cluster, listener: Listener, scrat
             name="tune",
             storage_path=str(scratch / "tune"),
             verbose=0,
-            callbacks=[_Ears(searcher, listener, study, cluster.max_failures)],
+            callbacks=[ears],
+            stop=ears,
             failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             log_to_file=False,
         ),
     )
-    tuner.fit()
+    # Tune takes SIGUSR1 for itself before its first step, where `ears` take it back: until then it waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        tuner.fit()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+    drain.listen()

@@ -21,6 +21,7 @@ class Cluster:
     gpus_per_worker: float
     max_failures: int  # retries of a trial, each from its checkpoint
     report_every_s: float
+    grace_s: float  # from a signal until trials that have not stopped are given up
     execution: Execution
 
     @property

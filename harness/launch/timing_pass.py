@@ -32,9 +32,12 @@ def run_timing_pass(
     limits: tuple[int, float],
     write: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
+    is_stopped: Callable[[], bool],
 ) -> None:
     """Time every entry, one at a time, on a gang of its world size; a failure is told and costs its entry only."""
     for number, planned in enumerate(todo, 1):
+        if is_stopped():
+            return
         batch = planned.topology.batch
         say(f"timing pass {number}/{len(todo)}: TBS {batch.total_batch_size}, alone on the machine")
         try:

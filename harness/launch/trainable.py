@@ -31,7 +31,7 @@ class TrialTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         order = json.loads(config["task"])
         self.workers: int = order["topology"]["batch"]["world_size"]
-        self.gang: Gang = self._make_gang(order)
+        self.gang: Gang | None = None
         self.trials_run = 0
         self.settled_bytes = 0
         self._begin(order)
@@ -42,17 +42,21 @@ class TrialTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self.skipped:
+            return {"rows": json.dumps([{"kind": "drain"}]), "done": True}
+        assert self.gang is not None
         try:
             rows = self.gang.advance(self.report_every_s)
         except BaseException:
             if self.workers == 1:
                 traceback.print_exc()  # into the trial's log; a RayGang's workers have written theirs
             raise
-        over = not rows or rows[-1]["kind"] == "end"
+        over = not rows or rows[-1]["kind"] in ("end", "drain")
         return {"rows": json.dumps(rows), "done": over}
 
     def cleanup(self) -> None:
-        self.gang.close()
+        if self.gang is not None:
+            self.gang.close()
 
     # Checkpoints are the trainer's own, in the trial's folder: a retried trial finds them there.
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -70,20 +74,25 @@ class TrialTrainable(tune.Trainable):
         return RayGang(group, self.workers, order["device"], order["cpus"], order["gpus"])
 
     def _begin(self, order: dict[str, Any]) -> None:
-        self._retire_if_grown(order)
         self.report_every_s: float = order["report_every_s"]
         task = Task.from_json(order, order["folder"], Execution(**order["execution"]))
+        self.skipped = task.execution.is_draining()  # Tune had lined it up before: not worth a start
+        if self.skipped:
+            return
+        self._retire_if_grown()
+        if self.gang is None:
+            self.gang, self.trials_run = self._make_gang(order), 0
         if self.workers == 1:
             send_output_to(Path(task.folder) / "log.txt")
         self.gang.start(task)
         self.trials_run += 1
 
-    def _retire_if_grown(self, order: dict[str, Any]) -> None:
-        if self.trials_run < SETTLING_TRIALS:
+    def _retire_if_grown(self) -> None:
+        if self.gang is None or self.trials_run < SETTLING_TRIALS:
             return
         now = self.gang.resident_bytes()
         if self.trials_run == SETTLING_TRIALS:
             self.settled_bytes = now
         elif now > self.settled_bytes * MEMORY_GROWTH and self.workers > 1:
             self.gang.close()
-            self.gang, self.trials_run = self._make_gang(order), 0
+            self.gang = None

@@ -90,7 +90,8 @@ def train(
 
     if attempt is not None:
         attempt.start(progress.step)
-    write({"kind": "ready", "step": progress.step, "startup_s": time.perf_counter() - began})
+    number = attempt.number if attempt is not None else 0
+    write({"kind": "ready", "step": progress.step, "attempt": number, "startup_s": time.perf_counter() - began})
     last_checkpoint = time.monotonic()
     updates = 1  # until the next decision; the same number on every rank
 

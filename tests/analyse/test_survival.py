@@ -88,8 +88,13 @@ def test_a_budget_that_ended_early_lowers_the_cap():
 def test_five_misses_of_five_do_not_make_a_mean_certain():
     result = restricted_mean([censored(40)] * 5, cap=40)
     assert result.mean == 40
-    assert result.interval.low == pytest.approx(40 * 0.025 ** (1 / 5))
+    assert result.interval.low == pytest.approx(40 * 0.0125 ** (1 / 5))  # at least that share misses
     assert result.interval.high == 40
+
+
+def test_five_successes_of_five_do_not_exclude_a_miss():
+    result = restricted_mean([reached(v) for v in (8, 9, 10, 9, 9)], cap=40)
+    assert result.interval.low < 9 < 20 < result.interval.high
 
 
 @given(

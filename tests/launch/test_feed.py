@@ -76,7 +76,7 @@ def test_a_trial_that_failed_for_good_is_not_started_twice_in_one_run():
     assert feed.is_over
 
 
-CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, Execution())
+CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, 60.0, Execution())
 
 
 @pytest.mark.parametrize(

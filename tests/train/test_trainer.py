@@ -310,6 +310,7 @@ def host_reads(worker: Worker, folder: Any, updates: int) -> int:
 
 
 def test_divergence_is_watched_without_reading_the_device_at_every_update(worker, tmp_path):
+    run(worker, task(tmp_path / "loads the data"))
     few, many = host_reads(worker, tmp_path / "few", 2), host_reads(worker, tmp_path / "many", 20)
     assert few == many
     assert few >= 2  # the losses of the interval, the sums of the evaluations

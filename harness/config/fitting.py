@@ -1,0 +1,72 @@
+"""Whether a question's values fit the class that asks it, by its own signature and annotations."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from harness.config.explain import nearest
+from harness.plan.errors import UserError
+
+WORDS: dict[Any, tuple[str, str]] = {
+    bool: ("true or false", "true and false"),
+    int: ("an integer", "integers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+}
+
+
+def check_question(make: Any, question: Mapping[str, Any]) -> None:
+    """Raises UserError unless `make(design, **question)` is a call that its signature and annotations allow."""
+    first, *parameters = [*inspect.signature(make).parameters.values()] or [None]
+    if first is None:
+        raise UserError(f"{make.__module__}.{make.__qualname__} takes nothing: a question's first argument is its design")
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    hints = _hints(make)
+    for key, value in question.items():
+        if key not in named and not open_ended:
+            known = f"; there are: {', '.join(named) or 'none'}"
+            raise UserError(f"unknown key 'question.{key}'{nearest(key, named, 'question') or known}")
+        if key in hints and not fits(value, hints[key]):
+            raise UserError(f"question.{key} must be {described(hints[key])}, not {value!r}")
+    missing = [name for name, p in named.items() if p.default is p.empty and name not in question]
+    if missing:
+        raise UserError(f"question.{missing[0]} must be given, e.g. question.{missing[0]}=...")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a configuration value is what an annotation says; annotations beyond plain data let everything pass."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, arg) for arg in args)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if origin in (list, Sequence):
+        return isinstance(value, list) and all(fits(item, args[0]) for item in value)
+    return True
+
+
+def described(hint: Any) -> str:
+    """An annotation in a user's words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(described(arg) for arg in args)
+    if hint is type(None):
+        return "null"
+    if origin in (list, Sequence):
+        return f"a list of {WORDS[args[0]][1]}" if args[0] in WORDS else "a list"
+    return WORDS[hint][0]
+
+
+def _hints(make: Any) -> Mapping[str, Any]:
+    try:
+        return get_type_hints(make.__init__ if isinstance(make, type) else make)
+    except (NameError, TypeError):
+        return {}  # annotations that only a type checker can resolve

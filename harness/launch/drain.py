@@ -1,0 +1,100 @@
+"""Signals in the driver: the first one asks every trial to stop and be saved, a second Ctrl-C stops at once.
+
+SIGINT comes from a person, SIGTERM and SIGUSR1 from a scheduler that is about to take the machine away. Only the
+driver is to be signalled: it tells trials on every node through the study's drain flag (record.drain_flag).
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from harness.record.drain_flag import NAME, DrainFlag
+
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the machine was taken away, the same command goes on
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came while no trial was running: there is nothing to wait for."""
+
+
+class Drain:
+    """What the driver has been told by signals. Listens inside its `with` block; main thread only."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None  # the first one
+        self._flag: DrainFlag | None = None
+        self._grace_s = 0.0
+        self._deadline = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Drain":
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Take the signals (back): Ray and Tune install handlers of their own when they start."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    @contextmanager
+    def of_study(self, study: Path, attempt: int, grace_s: float) -> Iterator[None]:
+        """Inside this block trials run: a first signal waits for them, for `grace_s` at most."""
+        self._grace_s = grace_s
+        self._flag = DrainFlag(study / NAME, attempt)
+        try:
+            yield
+        finally:
+            flag, self._flag = self._flag, None
+            flag.close()
+
+    @property
+    def requested(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def expired(self) -> bool:
+        """Whether trials that still run have had their time to stop."""
+        return self.requested and time.monotonic() >= self._deadline
+
+    @property
+    def exit_code(self) -> int:
+        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+
+    @property
+    def notice(self) -> str:
+        """What to tell a person who sees the driver go on for a moment."""
+        assert self.signal is not None
+        return f"{self.signal.name}: every trial stops at its next update and is saved (Ctrl-C again stops at once)"
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # Runs between any two steps of the driver: sets fields and makes one write, never prints.
+        if self.requested:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # schedulers repeat themselves
+        self.signal = signal.Signals(number)
+        if self._flag is None:
+            raise Interrupted
+        self._deadline = time.monotonic() + self._grace_s
+        self._flag.raise_()
+
+
+@contextmanager
+def sheltered() -> Iterator[None]:
+    """Processes started in this block never get the driver's signals, which a terminal sends to all of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

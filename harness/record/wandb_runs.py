@@ -1,0 +1,246 @@
+"""A trial as a W&B run: its id, name, tags, allow-listed configuration, rows and summary. Pure values, no wandb.
+
+Only what is named here leaves for W&B (rule 25): numbers, our own words (rules, outcomes, metrics) and the last part of
+a class's name. Free text of a configuration, paths, hosts and command lines have no way in.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.plan.outcome import Outcome
+from harness.plan.settings import Settings, fingerprint
+from harness.plan.trial import PlannedTrial
+from harness.record.files import read_json, read_lines, write_json
+from harness.record.journal import TrialRecord, attempt_numbers
+from harness.record.study import StudyFolder
+
+AXES = ("examples", "epochs", "seconds")  # what a chart may put on its x axis, besides W&B's own step = updates
+UNFINISHED = "unfinished"  # the outcome of a trial that has none yet
+PLACES_OF_ROWS = {"train_loss": "train/loss", "lr": "train/lr", "examples_per_s": "train/examples_per_s"}
+NOT_METRICS = ("kind", "step", "examples", "epochs", "validation", "clock")
+
+
+@dataclass(frozen=True)
+class StudyLabel:
+    """How a study is told from every other one in the same W&B project."""
+
+    experiment: str
+    name: str
+    uid: str  # of the study's own birth, the same wherever the folder is moved
+    generation: int = 0  # counts up when a whole study is to be sent again under new ids
+
+    @property
+    def group(self) -> str:
+        return f"{self.experiment}.{self.name}.{self.uid}"
+
+    def run_id(self, trial: str, attempt: int) -> str:
+        """W&B id of one attempt at the trial whose folder is trials/`trial`; a function of its arguments alone."""
+        return "t" + self._hash(trial=trial, attempt=attempt)
+
+    def report_run_id(self, data: str) -> str:
+        """W&B id of the run that carries the tables of a report made from the records with fingerprint `data`."""
+        return "r" + self._hash(data=data)
+
+    def _hash(self, **parts: Any) -> str:
+        return fingerprint({"study": self.uid, "generation": self.generation, **parts}, 20)
+
+
+def study_label(folder: StudyFolder) -> StudyLabel:
+    """The label of a study on disk."""
+    described = folder.description()
+    experiment, name = str(described["experiment"]), str(described["name"])
+    birth = {"experiment": experiment, "name": name, "created_at": described["created_at"]}
+    kept = read_json(folder.path / "wandb" / "ids.json") or {}
+    return StudyLabel(experiment, name, fingerprint(birth, 8), int(kept.get("generation", 0)))
+
+
+def next_generation(folder: StudyFolder) -> StudyLabel:
+    """Give every run of the study a new id from now on (W&B never takes the id of a deleted run again)."""
+    (folder.path / "wandb").mkdir(exist_ok=True)
+    write_json(folder.path / "wandb" / "ids.json", {"generation": study_label(folder).generation + 1})
+    return study_label(folder)
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial and every arm that shares it: at k = 1 all rules are the same run."""
+
+    planned: PlannedTrial
+    rules: tuple[str, ...]
+
+    @property
+    def settings(self) -> Settings:
+        return self.planned.trial.arm.settings
+
+    @property
+    def rule(self) -> str:
+        return "/".join(self.rules)
+
+    @property
+    def name(self) -> str:
+        """For people: `linear TBS 512 seed 2`."""
+        arm = self.planned.trial.arm
+        return arm.label.replace(arm.scaling_rule, self.rule, 1) + f" seed {self.planned.trial.seed}"
+
+    @property
+    def tags(self) -> list[str]:
+        """What the runs table can be filtered by; W&B takes up to 64 characters each."""
+        arm = self.planned.trial.arm
+        return [tag[:64] for tag in (arm.workload, *self.rules, f"TBS {arm.total_batch_size}")]
+
+
+def trial_plans(folder: StudyFolder) -> dict[str, TrialPlan]:
+    """The study's distinct trials by folder name, in plan order."""
+    sharing: dict[str, list[PlannedTrial]] = {}
+    for planned in folder.plan():
+        sharing.setdefault(planned.key, []).append(planned)
+    return {
+        key: TrialPlan(plans[0], tuple(dict.fromkeys(p.trial.arm.scaling_rule for p in plans)))
+        for key, plans in sharing.items()
+    }
+
+
+def attempt_of(folder: Path) -> int:
+    """The newest attempt that trained, whose rows a reader keeps; 0 before the first. A failure recorded after the
+    last retry has a number of its own and no rows."""
+    for number in reversed(attempt_numbers(folder)):
+        if next(iter(read_lines(folder / f"events.{number}.jsonl")), None):
+            return number
+    return 0
+
+
+# -- configuration -----------------------------------------------------------------------------------------------
+
+
+def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, Any]:
+    """The run's configuration, by allow-list."""
+    trial, topology, settings = plan.planned.trial, plan.planned.topology, plan.settings
+    arm, target, norm, average = trial.arm, settings.target, settings.batch_norm, settings.averaging
+    return {
+        "study": label.group,
+        "experiment": label.experiment,
+        "trial_id": trial.trial_id,
+        "attempt": attempt,
+        "workload": arm.workload,
+        "scaling_rule": plan.rule,
+        "total_batch_size": arm.total_batch_size,
+        "base_batch_size": arm.base_batch_size,
+        "batch_ratio": arm.batch_ratio,
+        "base_lr": arm.base_lr,
+        "peak_lr": settings.peak_lr,
+        "seed": trial.seed,
+        "world_size": topology.batch.world_size,
+        "per_device_batch_size": topology.batch.per_device_batch_size,
+        "gradient_accumulation_steps": topology.batch.gradient_accumulation_steps,
+        "device": topology.device,
+        "precision": topology.precision,
+        "loss": settings.loss,
+        "train_examples": settings.train_examples,
+        "budget_examples": settings.budget_examples,
+        "evaluate_every_examples": settings.evaluate_every_examples,
+        "target": {"metric": target.metric, "value": target.value, "mode": target.mode, "confirm": target.confirm},
+        "batch_norm": {"span": norm.span, "span_examples": norm.span_examples, "statistics": norm.statistics},
+        "averaging": {"half_life_examples": average.half_life_examples, "decide_on": average.decide_on},
+        "optimizer": _numbers_of(settings.optimizer),
+        "schedule": _numbers_of(settings.schedule),
+        "model": _numbers_of(settings.model),
+        "dataset": _numbers_of(settings.dataset),
+        "variant": {key: value for key, value in arm.variant.items() if _is_number(value)},
+    }
+
+
+def _numbers_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A `_target_` spec without its free text: the class's own name, numbers, and lists of numbers."""
+    kept: dict[str, Any] = {"name": str(spec.get("_target_", "")).rpartition(".")[2]}
+    for key, value in spec.items():
+        if _is_number(value) or (isinstance(value, list | tuple) and value and all(map(_is_number, value))):
+            kept[key] = value
+    return kept
+
+
+# -- rows --------------------------------------------------------------------------------------------------------
+
+
+def validation_key(metric: str, weights: str | None = None) -> str:
+    """Metric name of a validation score: on the weights that decide the target, or on the other ones by name."""
+    return f"validation/{metric}" if weights is None else f"validation_{weights}/{metric}"
+
+
+def metrics_of(row: Mapping[str, Any], decide_on: str) -> dict[str, float]:
+    """One evaluation row of the journal as flat numbers; whatever else the trainer measures appears as train/NAME.
+
+    What is missing or not finite is left out: W&B would store it as text.
+    """
+    clock = row.get("clock", {})
+    found: dict[str, Any] = {"examples": row["examples"], "epochs": row["epochs"], "seconds": clock.get("train_s")}
+    for weights, scores in row.get("validation", {}).items():
+        for metric, value in scores.items():
+            found[validation_key(metric, None if weights == decide_on else weights)] = value
+    found |= {f"clock/{name}": value for name, value in clock.items()}
+    found |= dict(_flat({PLACES_OF_ROWS.get(k, f"train/{k}"): v for k, v in row.items() if k not in NOT_METRICS}))
+    return {name: value for name, value in found.items() if _is_number(value)}
+
+
+def _flat(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat({f"{name}/{key}": item for key, item in value.items()})
+        else:
+            yield name, value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, int | float) and math.isfinite(value))
+
+
+# -- summary -----------------------------------------------------------------------------------------------------
+
+
+def summary_of(settings: Settings, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Scalars of a whole trial: its outcome, the numbers of record.json, and where it crossed its target.
+
+    `record` is record.json, {} while there is none. A miss has no steps_to_target: absent, not zero or infinite.
+    """
+    target, decide_on = settings.target, settings.averaging.decide_on
+    scores = [row.get("validation", {}).get(decide_on, {}).get(target.metric) for row in rows]
+    place = target.crossing(scores).crossed
+    found: dict[str, Any] = {"journal_rows": len(rows), "reached": place is not None}
+    if place is not None:
+        examples = rows[place]["examples"]
+        found |= {
+            "steps_to_target": rows[place]["step"],
+            "examples_to_target": examples,
+            "epochs_to_target": examples / settings.train_examples,
+            "seconds_to_target_packed": rows[place]["clock"]["train_s"],
+        }
+    present = [score for score in scores if score is not None and math.isfinite(score)]
+    if present:
+        best = max(present) if target.mode == "max" else min(present)
+        found |= {f"best/{target.metric}": best, f"final/{target.metric}": present[-1]}
+    for key in ("steps", "examples", "epochs", "evaluations", "diverged_at_step", "attempt"):
+        found[key] = record.get(key)
+    for part in ("test", "clock"):
+        found |= {f"{part}/{name}": value for name, value in record.get(part, {}).items()}
+    numbers = {name: value for name, value in found.items() if _is_number(value)}
+    return {"outcome": str(record.get("outcome", UNFINISHED)), **numbers}
+
+
+def record_of(settings: Settings, rows: Sequence[Mapping[str, Any]], end: Mapping[str, Any], attempt: int) -> Any:
+    """What record.json says of a trial whose rows and `end` row have been heard."""
+    examples = end["step"] * settings.total_batch_size
+    counted = {"steps": end["step"], "examples": examples, "epochs": examples / settings.train_examples}
+    kept = {key: end[key] for key in ("outcome", "diverged_at_step", "test", "clock")}
+    return {**kept, **counted, "evaluations": len(rows), "attempt": attempt}
+
+
+def is_success(record: Mapping[str, Any]) -> bool:
+    """Whether W&B shows the run as finished: its outcome is data. Anything else it shows as failed."""
+    return bool(record) and Outcome(record["outcome"]).is_data
+
+
+def kept_rows(record: TrialRecord, up_to_step: int | None = None) -> list[dict[str, Any]]:
+    """The trial's rows with attempts resolved, optionally those a new attempt continues behind."""
+    return [row for row in record.evaluations if up_to_step is None or row["step"] <= up_to_step]

@@ -1,0 +1,55 @@
+"""A trial's parts built once on the driver, so that what cannot work is told before anything starts (rule 19)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from harness.datasets.examples import Splits
+from harness.plan.errors import UserError, one_line
+from harness.plan.settings import Settings, fingerprint
+from harness.plan.trial import PlannedTrial
+from harness.train.learner import DTYPES, Learner
+from harness.train.world import World
+
+LEAST_EXAMPLES = 2  # batch norm over a single example has no variance
+
+
+def rehearse(planned: Sequence[PlannedTrial], splits: Splits) -> None:
+    """Build model, parameter groups and optimizer of each kind of trial as a worker would; where trials run on CPUs,
+    pass a few training examples through model and loss too (a model for GPUs may have no kernels here).
+
+    Raises UserError with the reason in one line.
+    """
+    kinds = {_kind(p.trial.arm.settings): p for p in planned}
+    for p in kinds.values():
+        settings = p.trial.arm.settings
+        try:
+            _rehearse_one(p, splits)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
+                f"{settings.dataset['_target_']}: {one_line(error)}"
+            ) from error
+
+
+def _rehearse_one(planned: PlannedTrial, splits: Splits) -> None:
+    settings, topology = planned.trial.arm.settings, planned.topology
+    world = World(0, 1, torch.device("cpu"))
+    splits = replace(splits, train=splits.train.to(world.device, DTYPES[topology.precision]))
+    learner = Learner(settings, planned.trial.seed, topology, world, splits, evaluation_batch=1)
+    if topology.device == "cpu":
+        count = max(LEAST_EXAMPLES, learner.group)
+        batch = splits.train.batch(torch.arange(count) % len(splits.train))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            learner.loss.total(learner.model(batch.inputs), batch.targets)
+
+
+def _kind(settings: Settings) -> str:
+    """Equal for settings whose parts are the same but for their LR."""
+    optimizer = {key: value for key, value in settings.optimizer.items() if key != "lr"}
+    values = settings.to_json()
+    same = {key: values[key] for key in ("dataset", "model", "loss", "batch_norm", "averaging", "parameter_groups")}
+    return fingerprint({**same, "optimizer": optimizer})

@@ -1,0 +1,57 @@
+"""total = per device x workers x accumulation steps, exactly, or a refusal that names the nearest legal values."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.plan.batch import BatchPlan, Placement, divisors, plan_batch
+from harness.plan.errors import UserError
+
+sizes = st.integers(1, 4096)
+
+
+@given(groups=st.integers(1, 64), span=st.integers(1, 32), workers=st.integers(1, 8), cap=st.integers(1, 2048))
+def test_every_plan_satisfies_the_equation_and_keeps_groups_whole(groups, span, workers, cap):
+    total = groups * span * workers
+    if cap < span:
+        with pytest.raises(UserError, match="below the batch-norm span"):
+            plan_batch(total, workers, max_per_device=cap, span_examples=span)
+        return
+    plan = plan_batch(total, workers, max_per_device=cap, span_examples=span)
+    assert plan.per_device_batch_size * plan.world_size * plan.gradient_accumulation_steps == total
+    assert plan.per_device_batch_size % span == 0
+    assert plan.per_device_batch_size <= cap
+
+
+@given(total=sizes, workers=st.integers(1, 8), span=st.integers(1, 32))
+def test_an_unreachable_total_is_refused_and_the_values_it_names_are_legal(total, workers, span):
+    if total % (workers * span) == 0:
+        assert plan_batch(total, workers, span_examples=span).gradient_accumulation_steps == 1
+        return
+    with pytest.raises(UserError, match="nearest legal values are") as refusal:
+        plan_batch(total, workers, span_examples=span)
+    below, above = map(int, re.findall(r"values are (\d+) and (\d+)", str(refusal.value))[0])
+    assert below != above
+    for legal in (below, above):
+        plan_batch(legal, workers, span_examples=span)
+
+
+def test_the_largest_micro_batch_under_the_cap_is_taken():
+    assert plan_batch(512, 2, max_per_device=100, span_examples=16) == BatchPlan(512, 64, 2, 4)
+    assert Placement(2, 100).plan(512, 16) == BatchPlan(512, 64, 2, 4)
+
+
+def test_a_plan_that_does_not_multiply_out_cannot_be_made():
+    with pytest.raises(UserError, match="512 is not 64 per device x 2 workers x 2 accumulation steps = 256"):
+        BatchPlan(512, 64, 2, 2)
+
+
+def test_the_plan_prints_as_an_equation():
+    assert str(BatchPlan(512, 64, 2, 4)) == "512 = 64 per device x 2 workers x 4 accumulation steps"
+
+
+@given(n=sizes)
+def test_divisors_are_all_of_them_in_order(n):
+    assert divisors(n) == [d for d in range(1, n + 1) if n % d == 0]
