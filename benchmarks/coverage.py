@@ -2,7 +2,8 @@
 
     python benchmarks/coverage.py --simulations 4000
 
-Every case draws trials from a known law, asks the public estimator, and looks whether its interval holds the truth.
+Every case draws trials from a known law, asks the public estimator, and looks whether its interval holds the truth,
+and what coverage it stated (an estimator may choose its interval by what it sees; then the stated one is an average).
 Laws: places are log-normal with the given coefficient of variation (cv), on an exact scale, or rounded up to an
 evaluation grid, or cut by a budget. Seeded: the same command prints the same table.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from harness.analyse.comparisons import compare, p_mean_below
 from harness.analyse.critical_batch import critical_by_isotonic
 from harness.analyse.estimates import (
+    Interval,
     Observation,
     budget_estimate,
     clopper_pearson,
@@ -31,11 +33,11 @@ from harness.analyse.survival import reach_curve, restricted_mean
 from harness.analyse.tuned_lr import BestLr, lr_exponent
 from harness.plan.outcome import Outcome
 
-Draw = Callable[[np.random.Generator], bool]  # one simulation: did the interval hold the truth?
+Draw = Callable[[np.random.Generator], tuple[bool, float]]  # one simulation: held the truth?, stated coverage
 
-AT_LEAST = "at least"  # the coverage is promised whatever the law
-ABOUT = "about"  # 92 to 98 % is promised for this law
-NOT = "not"  # no promise: measured to say how bad it is
+AT_LEAST = "at least"  # the stated coverage is promised whatever the law
+ABOUT = "within 3 points"  # of the stated coverage is promised for this law
+NOT = "none"  # measured to say how bad it is
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,17 @@ class Case:
     law: str
     promise: str
     draw: Draw
-    nominal: float = 0.95
     cost: int = 1  # simulations are divided by this
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Measured share of simulations whose interval held the truth, and its standard error."""
+    """Measured share of simulations whose interval held the truth, with its standard error."""
 
     case: Case
     share: float
     error: float
+    stated: float  # mean coverage that the intervals stated
     simulations: int
 
 
@@ -64,8 +66,13 @@ def measure(case: Case, simulations: int, seed: int = 0) -> Coverage:
     """Run one case; its random numbers depend on its name and `seed` alone."""
     rng = np.random.default_rng([seed, *f"{case.method}|{case.law}".encode()])
     count = max(simulations // case.cost, 1)
-    share = sum(case.draw(rng) for _ in range(count)) / count
-    return Coverage(case, share, math.sqrt(max(share * (1 - share), 1 / count) / count), count)
+    held, stated = np.array([case.draw(rng) for _ in range(count)], float).mean(axis=0)
+    error = math.sqrt(max(held * (1 - held), 1 / count) / count)
+    return Coverage(case, float(held), error, float(stated), count)
+
+
+def judged(truth: float, interval: Interval) -> tuple[bool, float]:
+    return truth in interval, interval.coverage
 
 
 def observed(places: Iterable[float], grid: float = 0.0, budget: float = math.inf) -> list[Observation]:
@@ -91,9 +98,9 @@ def rate_case(n: int, rate: float, method: str, promise: str) -> Case:
     interval = {"Clopper-Pearson": clopper_pearson, "Wilson": wilson}[method]
     table = [interval(k, n) for k in range(n + 1)]
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         low, high = table[rng.binomial(n, rate)]
-        return low <= rate <= high
+        return low <= rate <= high, 0.95
 
     return Case(f"reach rate, {method}", f"n = {n}, rate {rate:g}", promise, draw)
 
@@ -103,16 +110,16 @@ def median_case(
 ) -> Case:
     truth = math.ceil(8.2 / grid) * grid if grid else 8.2
 
-    def draw(rng: np.random.Generator) -> bool:
-        return truth in median_estimate(observed(lognormal(rng, n, 8.2, cv), grid, budget)).interval
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        return judged(truth, median_estimate(observed(lognormal(rng, n, 8.2, cv), grid, budget)).interval)
 
-    nominal = 0.95 if n >= 6 else 1 - 2.0 ** (1 - n)
-    return Case("median, order statistics" if n >= 6 else "median, range", f"n = {n}, {law}", promise, draw, nominal)
+    return Case("median, order statistics" if n >= 6 else "median, range", f"n = {n}, {law}", promise, draw)
 
 
 def heavy_tailed_median(n: int) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
-        return 8.2 in median_estimate(observed(8.2 * np.exp(0.2 * rng.standard_cauchy(n)).clip(1e-9, 1e9))).interval
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        logs = (0.2 * rng.standard_cauchy(n)).clip(-20, 20)
+        return judged(8.2, median_estimate(observed(8.2 * np.exp(logs))).interval)
 
     return Case("median, order statistics", f"n = {n}, log-Cauchy", AT_LEAST, draw)
 
@@ -120,33 +127,30 @@ def heavy_tailed_median(n: int) -> Case:
 def pooled_case(
     n: int, law: str, promise: str, *, cvs: Sequence[float], grid: float = 0.0, quantile: float = 0.5
 ) -> Case:
-    """The first of eight arms of n trials, medians 4 to 32, where the pooled interval is the one that is used."""
+    """The first of eight arms of n trials, medians 4 to 32; the range is used where the spread does not suit it."""
     medians = np.geomspace(4.1, 32.0, len(cvs))
     z = {0.5: 0.0, 0.9: 1.2815515655446004}[quantile]
     exact = medians[0] * math.exp(z * cvs[0])
     truth = math.ceil(exact / grid) * grid if grid else exact
     estimate = median_estimate if quantile == 0.5 else budget_estimate
 
-    def draw(rng: np.random.Generator) -> bool:
-        while True:
-            arms = [observed(lognormal(rng, n, m, cv), grid) for m, cv in zip(medians, cvs, strict=True)]
-            interval = estimate(arms[0], pooled_log_spread(arms)).interval
-            if interval.method == "pooled t on log":
-                return truth in interval
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        arms = [observed(lognormal(rng, n, m, cv), grid) for m, cv in zip(medians, cvs, strict=True)]
+        return judged(truth, estimate(arms[0], pooled_log_spread(arms)).interval)
 
     name = "median" if quantile == 0.5 else "90th percentile"
-    return Case(f"{name}, pooled t on log", f"n = {n}, {law}", promise, draw, cost=2)
+    return Case(f"{name}, pooled t on log or range", f"n = {n}, {law}", promise, draw, cost=2)
 
 
 def curve_case(n: int, promise: str) -> Case:
     """Half of the trials reach by the median; budgets differ, so that some are censored before."""
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         places, budgets = lognormal(rng, n, 8.2, 0.5), rng.uniform(4, 40, n)
         trials = [observed([p], budget=b)[0] for p, b in zip(places, budgets, strict=True)]
         curve = reach_curve(trials)
         before = [i for i, place in enumerate(curve.places) if place <= 8.2]
-        return bool(before) and curve.low[before[-1]] <= 0.5 <= curve.high[before[-1]]
+        return bool(before) and curve.low[before[-1]] <= 0.5 <= curve.high[before[-1]], 0.95
 
     return Case("reach curve, log-log band at the median", f"n = {n}, budgets 4 to 40", promise, draw, cost=4)
 
@@ -155,9 +159,9 @@ def mean_case(n: int, misses: float, promise: str) -> Case:
     cap, share = 40.0, misses
     truth = (1 - share) * 8.2 * math.exp(0.2**2 / 2) + share * cap
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         places = np.where(rng.random(n) < share, math.inf, lognormal(rng, n, 8.2, 0.2))
-        return truth in restricted_mean(observed(places, budget=cap), cap).interval
+        return judged(truth, restricted_mean(observed(places, budget=cap), cap).interval)
 
     return Case("restricted mean, t and Clopper-Pearson", f"n = {n}, {misses:.0%} of trials miss", promise, draw)
 
@@ -176,21 +180,21 @@ def ratio_case(
 ) -> Case:
     """b needs 1.3 times what a needs."""
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a = observed(lognormal(rng, n, 8.2, cvs[0]), grid, budget)
         b = observed(lognormal(rng, n, 8.2 * 1.3, cvs[1]), grid, budget)
-        return 1.3 in compare(a, b).interval
+        return judged(1.3, compare(a, b).interval)
 
     method = "ratio, Welch t on log" if math.isinf(budget) else "ratio, rank shift"
     return Case(method, f"n = {n}, {law}", promise, draw, cost=2)
 
 
 def paired_case(n: int, correlation: float, promise: str) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         seed, own = rng.standard_normal(n), rng.standard_normal((2, n))
         logs = 0.1 * (math.sqrt(correlation) * seed + math.sqrt(1 - correlation) * own)
         a, b = (observed(8.2 * np.exp(x)) for x in logs)
-        return 1.0 in compare(a, b, same_seeds=True).interval
+        return judged(1.0, compare(a, b, same_seeds=True).interval)
 
     return Case("ratio, paired where it pays", f"n = {n}, correlation {correlation:g}", promise, draw, cost=2)
 
@@ -198,24 +202,24 @@ def paired_case(n: int, correlation: float, promise: str) -> Case:
 def equivalence_case(n: int) -> Case:
     """At the margin exactly, equivalence must not be claimed more often than 5 %."""
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a, b = observed(lognormal(rng, n, 8.0, 0.05)), observed(lognormal(rng, n, 8.8, 0.05))
-        return compare(a, b).p_equivalence >= 0.05
+        return compare(a, b).p_equivalence >= 0.05, 0.95
 
     return Case("equivalence not claimed at the margin", f"n = {n}, cv 5 %", AT_LEAST, draw, cost=2)
 
 
 def permutation_case(n: int) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a, b = (observed(lognormal(rng, n, 8.0, 0.3), grid=1.0) for _ in range(2))
-        return compare(a, b).p_permutation >= 0.05
+        return compare(a, b).p_permutation >= 0.05, 0.95
 
     return Case("permutation test keeps a true null", f"n = {n}, grid 1, cv 30 %", AT_LEAST, draw, cost=2)
 
 
 def one_sample_case(n: int) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
-        return p_mean_below(rng.normal(3.28, 0.002, n).tolist(), 3.28) >= 0.05
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        return p_mean_below(rng.normal(3.28, 0.002, n).tolist(), 3.28) >= 0.05, 0.95
 
     return Case("mean-below test keeps a true null", f"n = {n}", ABOUT, draw)
 
@@ -224,10 +228,10 @@ def exponent_case(points: int, promise: str) -> Case:
     """Best LRs of exponent 0.5 known to a grid of factor 2 with one grid step of noise."""
     sizes = [16 * 4**i for i in range(points)]
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         exact = [0.5 * math.log2(size) + 0.5 * rng.standard_normal() + 0.7 for size in sizes]
         best = [BestLr(size, 2.0 ** round(lr), False) for size, lr in zip(sizes, exact, strict=True)]
-        return 0.5 in lr_exponent(best, grid_factor=2.0).interval
+        return judged(0.5, lr_exponent(best, grid_factor=2.0).interval)
 
     return Case("LR exponent, t", f"{points} TBS, LR grid of factor 2", promise, draw)
 
@@ -258,10 +262,10 @@ def sweep(
 
 
 def profile_case(sizes: Sequence[int], seeds: int, law: str, promise: str, **how: float) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         found = profile(arm_means(sweep(rng, sizes, seeds, **how)), Model.HYPERBOLA)
         low, high = found.interval(found.shapes.critical())
-        return low <= B_CRIT <= high
+        return low <= B_CRIT <= high, 0.95
 
     method = "B_crit, profile likelihood"
     return Case(
@@ -273,23 +277,24 @@ def uneven_profile_case(sizes: Sequence[int], seeds: int) -> Case:
     """The spread falls with TBS, as in published sweeps, while the likelihood pools it."""
     cvs = np.geomspace(0.09, 0.03, len(sizes))
 
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         arms = {
             size: observed(lognormal(rng, seeds, 4 * (1 + size / B_CRIT), cv))
             for size, cv in zip(sizes, cvs, strict=True)
         }
         found = profile(arm_means(arms), Model.HYPERBOLA)
         low, high = found.interval(found.shapes.critical())
-        return low <= B_CRIT <= high
+        return low <= B_CRIT <= high, 0.95
 
     law = f"{len(sizes)} arms x {seeds} seeds, cv falling from 9 % to 3 %"
     return Case("B_crit, profile likelihood", law, NOT, draw, cost=8)
 
 
 def bootstrap_case(sizes: Sequence[int], seeds: int, law: str, **how: float) -> Case:
-    def draw(rng: np.random.Generator) -> bool:
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
         interval = fit(sweep(rng, sizes, seeds, **how), Model.HYPERBOLA, at=(16,))["B_crit"].bootstrap
-        return interval is not None and B_CRIT in interval
+        assert interval is not None
+        return judged(B_CRIT, interval)
 
     return Case(
         "B_crit, bootstrap over arms and seeds", f"{len(sizes)} arms x {seeds} seeds, {law}", NOT, draw, cost=32
@@ -300,8 +305,8 @@ def isotonic_case(sizes: Sequence[int], seeds: int, law: str, **how: float) -> C
     """Overhead 100 % over TBS 16, against the same reading of the true medians."""
     truth = critical_by_isotonic({b: observed([4 * (1 + b / B_CRIT)] * 2) for b in sizes}, 1.0).value
 
-    def draw(rng: np.random.Generator) -> bool:
-        return truth in critical_by_isotonic(sweep(rng, sizes, seeds, **how), 1.0).interval
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        return judged(truth, critical_by_isotonic(sweep(rng, sizes, seeds, **how), 1.0).interval)
 
     return Case(
         "overhead TBS, isotonic, bootstrap over seeds", f"{len(sizes)} arms x {seeds} seeds, {law}", NOT, draw, cost=32
@@ -326,18 +331,22 @@ CASES: tuple[Case, ...] = (
     permutation_case(3),
     permutation_case(5),
     ratio_case(5, "cv 30 %, budget cuts a third of b", AT_LEAST, cvs=(0.3, 0.3), budget=12.0),
-    pooled_case(3, "cv 10 %", ABOUT, cvs=[0.1] * 8),
-    pooled_case(5, "cv 10 %", ABOUT, cvs=[0.1] * 8),
-    pooled_case(3, "cv 10 %", ABOUT, cvs=[0.1] * 8, quantile=0.9),
-    pooled_case(5, "cv 10 %", ABOUT, cvs=[0.1] * 8, quantile=0.9),
+    pooled_case(3, "cv 10 %", AT_LEAST, cvs=[0.1] * 8),
+    pooled_case(5, "cv 10 %", AT_LEAST, cvs=[0.1] * 8),
+    pooled_case(3, "cv 10 %", AT_LEAST, cvs=[0.1] * 8, quantile=0.9),
+    pooled_case(5, "cv 10 %", AT_LEAST, cvs=[0.1] * 8, quantile=0.9),
+    pooled_case(3, "cv 10 %, grid 1 (a quarter of the place)", AT_LEAST, cvs=[0.1] * 8, grid=1.0),
     ratio_case(3, "cv 10 %", ABOUT),
     ratio_case(5, "cv 10 %", ABOUT),
     ratio_case(5, "cv 5 % and 20 %", ABOUT, cvs=(0.05, 0.2)),
     ratio_case(5, "cv 10 %, grid 0.5", ABOUT, grid=0.5),
+    ratio_case(5, "cv 2 %, grid 1", AT_LEAST, cvs=(0.02, 0.02), grid=1.0),
     paired_case(5, 0.0, ABOUT),
     paired_case(5, 0.9, ABOUT),
     paired_case(10, 0.5, ABOUT),
     one_sample_case(20),
+    curve_case(5, ABOUT),
+    curve_case(20, ABOUT),
     exponent_case(6, ABOUT),
     *(rate_case(n, rate, "Wilson", ABOUT) for n in (5, 10, 40) for rate in (0.5,)),
     profile_case(FIVE, 3, "cv 10 %", ABOUT, cv=0.1),
@@ -349,13 +358,10 @@ CASES: tuple[Case, ...] = (
     profile_case(SEVEN, 3, "cv 10 %, grid 0.5, budget 12", ABOUT, cv=0.1, grid=0.5, budget=12.0),
     # Where approximate intervals do not cover, or were never promised to.
     *(rate_case(n, rate, "Wilson", NOT) for n in (5, 10, 40) for rate in (0.9, 0.97)),
-    pooled_case(3, "cv 10 %, grid 1 (a quarter of the place)", NOT, cvs=[0.1] * 8, grid=1.0),
     pooled_case(3, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
     pooled_case(5, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
+    pooled_case(3, "cv falling from 9 % to 3 %", NOT, cvs=list(np.geomspace(0.09, 0.03, 8))),
     pooled_case(5, "cv falling from 9 % to 3 %", NOT, cvs=list(np.geomspace(0.09, 0.03, 8))),
-    ratio_case(5, "cv 2 %, grid 1", NOT, cvs=(0.02, 0.02), grid=1.0),
-    curve_case(5, NOT),
-    curve_case(20, NOT),
     profile_case((16, 128, 512), 5, "cv 10 %, lack of fit 5 %", NOT, cv=0.1, lack=0.05),
     profile_case(FIVE, 3, "cv 3 %, lack of fit 5 %", NOT, cv=0.03, lack=0.05),
     profile_case(FIVE, 5, "cv 10 %, lack of fit 5 %", NOT, cv=0.1, lack=0.05),
@@ -372,13 +378,12 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=4000, help="of the cheapest cases; fits take a part of it")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print("| interval | law | promise | measured | simulations |\n|---|---|---|---|---|")
+    print("| interval | law | promise | stated | measured | simulations |\n|---|---|---|---|---|---|")
     for case in CASES:
         result = measure(case, arguments.simulations, arguments.seed)
-        promise = {AT_LEAST: f">= {case.nominal:.1%}", ABOUT: "92-98 %", NOT: "none"}[case.promise]
         print(
-            f"| {case.method} | {case.law} | {promise} | {result.share:.1%} +- {1.96 * result.error:.1%} "
-            f"| {result.simulations} |",
+            f"| {case.method} | {case.law} | {case.promise} | {result.stated:.1%} "
+            f"| {result.share:.1%} +- {1.96 * result.error:.1%} | {result.simulations} |",
             flush=True,
         )
 

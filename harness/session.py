@@ -8,24 +8,28 @@ from typing import Any
 from rich.console import Console
 
 from harness.analyse.results import Records
-from harness.config.build import Experiment, Options, build_design, build_experiment, build_workload, options
+from harness.config.build import Options, build_design, build_experiment, build_workload, options
 from harness.datasets.examples import Splits
+from harness.doctor import Doctor
 from harness.launch.capacity import fit
 from harness.launch.drain import INTERRUPTED, Drain
 from harness.launch.driver import run_study
+from harness.launch.listener import Audience
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
-from harness.plan.errors import UserError
+from harness.plan.errors import UserError, one_line
 from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.drain_flag import NAME as DRAIN_FLAG
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
 from harness.record.terminal import Screen
+from harness.record.wandb_sink import WandbSink
 from harness.report.plan_table import print_plan
+from harness.report.wandb_report import report_document
 from harness.train.instantiate import check_arguments, instantiate
 from harness.train.losses import loss_named
-from harness.train.rehearsal import one_line, rehearse
+from harness.train.rehearsal import rehearse
 from harness.train.trainer import Execution
 
 FAILED_TRIALS = 1
@@ -45,6 +49,10 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     splits = _load_data(config)
     design = build_design(config, build_workload(config, len(splits.train)))
     experiment = build_experiment(config, design)
+    if isinstance(experiment, Doctor):
+        return experiment.run(
+            console, opts.folder, cluster.device, config["cluster"]["precision"], cluster.cpus_per_worker
+        )
     folder = StudyFolder(opts.folder)
     planned = _place(experiment.trials(Records(folder)), design, cluster, config["cluster"]["precision"])
     _check_schedules(planned)
@@ -56,8 +64,9 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
         print_plan(console, planned, design, folder)
         return 0
 
-    study = Study.open(opts.folder, _description(opts, design, cluster, splits), opts.allow_mixed_code)
     screen = Screen(console)
+    sink = WandbSink.prepare(opts.tracking, screen.say)  # online without a key or a server is refused here
+    study = Study.open(opts.folder, _description(opts, design, cluster, splits), opts.allow_mixed_code)
     try:
 
         def plan() -> Sequence[PlannedTrial]:
@@ -67,21 +76,26 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
             return placed
 
         screen.say(f"study {opts.folder}")
+        if unfinished:
+            sink.open(study.path)
         timing = (config["cluster"]["timing_min_steps"], config["cluster"]["timing_min_s"])
         began = time.monotonic()
-        feed = run_study(study, plan, _drainable(cluster, study), screen, timing, drain)
+        feed = run_study(study, plan, _drainable(cluster, study), Audience(screen, sink), timing, drain)
         screen.close()
         if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
             return drain.exit_code if drain.requested else INTERRUPTED
         from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
 
-        write_reports(console, folder, experiment.conclude(Records(folder)), time.monotonic() - began)
+        findings = experiment.conclude(Records(folder))
+        write_reports(console, folder, findings, time.monotonic() - began)
+        sink.close(report_document(findings, design.workload.target.metric))
         for label, reason in screen.failed:
             screen.say(f"failed: {label}: {reason}")
         return FAILED_TRIALS if screen.failed else 0
     finally:
         screen.close()
+        sink.close()
         study.close()
 
 
@@ -101,7 +115,12 @@ def build_cluster(part: Mapping[str, Any]) -> Cluster:
         max_failures=part["max_failures"],
         report_every_s=part["report_every_s"],
         grace_s=part["grace_s"],
-        execution=Execution(part["evaluation_batch_size"], part["checkpoint_every_s"]),
+        execution=Execution(
+            part["evaluation_batch_size"],
+            part["checkpoint_every_s"],
+            compile=part["compile"],
+            channels_last=part["channels_last"],
+        ),
     )
 
 
@@ -184,10 +203,3 @@ def _description(opts: Options, design: Design, cluster: Cluster, splits: Splits
         "hardware": {"cpu": cpu_model(), "cpus": usable_cpus(), "device": cluster.device},
         "overrides": raw.get("overrides", []),
     }
-
-
-def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:
-    """The experiment of a study on disk, rebuilt from its study.json: what reports and exports start from."""
-    description = folder.description()
-    design = build_design(description["config"], build_workload(description["config"], description["train_examples"]))
-    return build_experiment(description["config"], design), design

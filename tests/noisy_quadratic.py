@@ -5,6 +5,7 @@ the composed configuration, so that an error in any of them separates the two.
 """
 
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,6 @@ from scipy import stats
 from harness.__main__ import main
 from harness.analyse.crossing import locate
 from harness.analyse.quadratic import LossCurve, crossing_examples, loss_curves, noise_floor
-from harness.config.compose import compose_config
 from harness.plan.target import Target
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import TrialRecord
@@ -118,7 +118,7 @@ class Truth:
 
 
 def truth_of(config: Mapping[str, Any], rule: str, total_batch_size: int, evaluations: int | None = None) -> Truth:
-    """Worked out from what the command line composed to; `evaluations` cuts it short of the budget."""
+    """Worked out from a composed configuration; `evaluations` cuts it short of the budget."""
     workload, data, model, schedule = (config[key] for key in ("workload", "dataset", "model", "schedule"))
     ((unit, amount),) = [(unit, amount) for unit, amount in workload["budget"].items() if amount is not None]
     budget = {"epochs": data["epoch_examples"], "examples": 1}[unit] * amount
@@ -163,12 +163,21 @@ class Arm:
 
 
 def run_study(output: Path, *overrides: str) -> tuple[dict[str, Any], StudyFolder]:
-    """`python -m harness` in this process; what its arguments compose to, and the study it leaves."""
+    """`python -m harness`; the configuration it ran, and the study it left.
+
+    With cluster=inline in this process, where a test can plant faults; with Ray, which joins a process to one cluster
+    for good, in one of its own.
+    """
     arguments = ["+experiment=tbs_sweep", "workload=quadratic_quadratic", f"output_dir={output}", *overrides]
-    arguments.append("cluster.timing_min_steps=1")  # nothing here is about seconds
-    with patch.object(sys, "argv", ["harness", *arguments]):
-        assert main() == 0
-    return compose_config(arguments), StudyFolder(output / "tbs_sweep" / "default")
+    arguments += ["tracking=disabled", "cluster.timing_min_steps=1"]  # nothing here is about seconds
+    if "cluster=inline" in overrides:
+        with patch.object(sys, "argv", ["harness", *arguments]):
+            assert main() == 0
+    else:
+        done = subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    study = StudyFolder(output / "tbs_sweep" / "default")
+    return study.description()["config"], study
 
 
 def arms_of(config: Mapping[str, Any], study: StudyFolder) -> list[Arm]:

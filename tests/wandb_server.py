@@ -62,7 +62,7 @@ class WandbServer:
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.uploads: dict[str, bytes] = {}
         self.operations: list[str] = []
-        self.bodies: list[bytes] = []
+        self.sent: list[tuple[str, bytes]] = []  # path, headers but the key's own, and body of every request
         self.unexpected: list[str] = []
         self.fault: str | None = None
         self.delay_s = 0.0
@@ -165,7 +165,11 @@ class WandbServer:
 
     def op_RunResumeStatus(self, v: dict[str, Any]) -> Any:
         run = self.runs.get(v["name"])
-        return {"model": None if run is None else {"name": run.project, "entity": {"name": ENTITY}, "bucket": self._bucket(run)}}
+        return {
+            "model": None
+            if run is None
+            else {"name": run.project, "entity": {"name": ENTITY}, "bucket": self._bucket(run)}
+        }
 
     def _bucket(self, run: Run) -> dict[str, Any]:
         lines = [run.lines[offset] for offset in sorted(run.lines)]
@@ -291,6 +295,9 @@ class WandbServer:
         return {"createCustomChart": {"chart": {"id": f"{v['entity']}/{v['chartName']}"}}}
 
     # An analysis table travels as an artifact.
+    def op_ArtifactType(self, v: dict[str, Any]) -> Any:
+        return {"project": {"artifact": None}}  # no earlier version of the table
+
     def op_CreateArtifact(self, v: dict[str, Any]) -> Any:
         given = v["input"]
         identity = base64.b64encode(f"Artifact:{len(self.artifacts) + 1}".encode()).decode()
@@ -348,19 +355,24 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Http
+
+    @property
+    def owner(self) -> WandbServer:
+        assert isinstance(self.server, _Http)
+        return self.server.owner
 
     def _body(self) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        self.server.owner.bodies.append(f"{self.path}\n{self.headers}".encode() + body)
+        headers = "".join(f"{k}: {v}\n" for k, v in self.headers.items() if k not in ("Authorization", "Host"))
+        self.owner.sent.append((self.path, headers.encode() + body))
         return body
 
     def _ill(self) -> bool:
         """Whether the server's present illness has answered (or not answered) this request."""
-        owner = self.server.owner
+        owner = self.owner
         if owner.fault == "stall":
             owner._stop.wait(STALL_S)
             self.close_connection = True
@@ -383,7 +395,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if self._ill():
             return
-        owner = self.server.owner
+        owner = self.owner
         answer = owner.post(self.path, body)
         if answer is None:
             owner.unexpected.append(f"POST {self.path}: {body[:300]!r}")
@@ -395,16 +407,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if self._ill():
             return
-        self._answer(200 if self.server.owner.put(self.path, body) else 404, b"")
+        self._answer(200 if self.owner.put(self.path, body) else 404, b"")
 
     def do_GET(self) -> None:
         self._body()
         if self._ill():
             return
-        found = b"ok" if self.path == "/healthz" else self.server.owner.get(self.path)
+        found = b"ok" if self.path == "/healthz" else self.owner.get(self.path)
         if found is None:
-            self.server.owner.unexpected.append(f"GET {self.path}")
+            self.owner.unexpected.append(f"GET {self.path}")
         self._answer(404 if found is None else 200, found or b"")
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Silence: tests read `operations`."""

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from harness.analyse.findings import ArmFinding, RuleComparison
+from harness.analyse.arms import ArmFinding
+from harness.analyse.findings import RuleComparison
 from harness.analyse.results import Records
 from harness.plan.design import Design
 
@@ -16,7 +17,7 @@ def caveats(
 ) -> list[str]:
     """One sentence each, most important first."""
     workload = design.workload
-    lines: list[str] = []
+    lines: list[str] = _from_rereading(design, records)
     if len(rows) > 1 and comparisons:
         lines.append(
             "ranking of the rules untested against base LR: repeat at base LR x 1/2 and x 2 before relying on it"
@@ -24,7 +25,9 @@ def caveats(
         lines.append("this protocol alone: an annealed schedule can order the rules differently")
     if design.seeds and len(design.seeds) < 6:
         lines.append(
-            f"{len(design.seeds)} seeds: intervals assume log-normal spread pooled over arms, or are plain ranges"
+            "one seed: nothing is known of the spread between seeds"
+            if len(design.seeds) == 1
+            else f"{len(design.seeds)} seeds: intervals assume log-normal spread pooled over arms, or are plain ranges"
         )
     large = [row.total_batch_size for row in rows if row.total_batch_size > LARGE_SHARE * workload.train_examples]
     if large:
@@ -43,6 +46,22 @@ def caveats(
         lines.append("this study mixes records of different code or data (allow_mixed_code)")
     if replicas := records.replicas():
         lines.append(f"{replicas} replica(s) on another topology are kept in the study and not mixed in")
+    return lines
+
+
+def _from_rereading(design: Design, records: Records) -> list[str]:
+    """What holds when a finished study is asked for another target or budget than it was run for."""
+    lines, own, asked = [], design.workload.target, records.target
+    if asked is not None and asked != own:
+        lines.append(f"read for {asked}, without new trials: they were run for {own}, and stopped there")
+        easier = asked.value <= own.value if own.mode == "max" else asked.value >= own.value
+        if asked.metric != own.metric or not easier:
+            lines.append(
+                "trials that stopped before this target was confirmed count as misses at the place they stopped"
+            )
+    if records.budget_examples is not None:
+        epochs = records.budget_examples / design.workload.train_examples
+        lines.append(f"read as if the budget had been {epochs:g} epochs")
     return lines
 
 

@@ -5,13 +5,20 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from harness.analyse.arms import ArmFinding, arm_findings, distinct_trials
 from harness.analyse.caveats import caveats
 from harness.analyse.comparisons import Comparison, Verdict, compare, correct
+from harness.analyse.critical_batch import Status
+from harness.analyse.curves import learning_curve
 from harness.analyse.estimates import Observation, pooled_log_spread
-from harness.analyse.findings import ArmFinding, Findings, RuleComparison, arm_findings
+from harness.analyse.findings import Findings, RuleComparison
+from harness.analyse.fixed_budget import fixed_budgets
 from harness.analyse.results import Records, TrialResult, records_fingerprint
+from harness.analyse.rule_fits import RuleFit, fit_rules
+from harness.analyse.targets import answers_by_target
 from harness.plan.design import Declared, Design
-from harness.plan.trial import Arm
+from harness.plan.outcome import Outcome
+from harness.plan.trial import Arm, Trial
 
 
 def rule_findings(
@@ -20,38 +27,56 @@ def rule_findings(
     """Compare LR-scaling rules at every total batch size; conclude on the declared pair first."""
     rows, results = arm_findings(design, arms, records)
     comparisons = compare_rules(design, arms, records, declared)
-    verdict = _verdict(rows, comparisons)
-    return Findings(
-        question=question,
-        protocol=protocol(design),
-        target=target_line(design),
-        read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
-        verdict=verdict,
-        not_established=_open_questions(comparisons),
-        arms=rows,
-        comparisons=comparisons,
-        caveats=caveats(design, rows, comparisons, records),
-        data=records_fingerprint(results),
-        trials=len(results),
-        provenance=provenance(records),
-    )
+    fits = fit_rules(rows, results)
+    verdict = [*_verdict(rows, comparisons), *_critical_lines(fits)]
+    open_questions = [*_open_questions(comparisons), *_critical_open(fits, rows)]
+    return _findings(question, design, arms, records, rows, results, verdict, open_questions, comparisons, fits)
 
 
 def lr_findings(question: str, design: Design, arms: Sequence[Arm], records: Records) -> Findings:
     """Which LR of a grid at one total batch size has the smallest median; ties go to the second target's median."""
     rows, results = arm_findings(design, arms, records)
+    verdict = _best_lr(rows, design.workload.evaluate_every_examples)
+    return _findings(question, design, arms, records, rows, results, verdict, [], [], [])
+
+
+def _findings(
+    question: str,
+    design: Design,
+    arms: Sequence[Arm],
+    records: Records,
+    rows: list[ArmFinding],
+    results: list[list[TrialResult]],
+    verdict: list[str],
+    not_established: list[str],
+    comparisons: list[RuleComparison],
+    fits: list[RuleFit],
+) -> Findings:
+    """What every question reports alike."""
+    trials = distinct_trials(results)
+    curves = [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)]
+    target = records.target or design.workload.target
     return Findings(
         question=question,
         protocol=protocol(design),
-        target=target_line(design),
+        target=f"validation {target}",
         read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
-        verdict=_best_lr(rows, design.workload.evaluate_every_examples),
-        not_established=[],
+        verdict=verdict,
+        not_established=not_established,
         arms=rows,
-        comparisons=[],
-        caveats=caveats(design, rows, [], records),
-        data=records_fingerprint(results),
-        trials=len(results),
+        comparisons=comparisons,
+        fits=fits,
+        curves=[curve for curve in curves if curve is not None],
+        fixed_budgets=fixed_budgets(rows, results),
+        by_target=answers_by_target(rows, results),
+        caveats=caveats(design, rows, comparisons, records),
+        metric=target.metric,
+        target_value=target.value,
+        outcomes={str(kind): sum(trial.outcome is kind for trial in trials) for kind in Outcome},
+        planned=len({Trial(arm, seed).trial_id for arm in arms for seed in design.seeds}),
+        settings=[arm.settings.to_json() for arm in arms],
+        data=records_fingerprint(trials),
+        trials=len(trials),
         provenance=provenance(records),
     )
 
@@ -154,13 +179,18 @@ def _primary_line(found: RuleComparison) -> str:
     if math.isnan(ratio):
         pair = f"{found.first} against {found.second} at TBS {found.total_batch_size}"
         return f"Declared: {pair}: neither reached, nothing to compare."
-    interval = f"95 % interval {low:.2f}–{_bound(high)}"
+    interval = f"{_coverage(result)} interval {low:.2f}–{_bound(high)}"
     p = f"p {'< 0.001' if result.p < 0.001 else f'= {result.p:.2g}'}"
     times = f"at least {low:.2f}" if math.isinf(ratio) else f"{ratio:.2f}"
     return (
         f"Declared: at TBS {found.total_batch_size} {slower} needs {times} times the epochs of {faster} "
         f"({interval}, {p}): {words}."
     )
+
+
+def _coverage(result: Comparison) -> str:
+    """What the ratio's interval promises; one seed promises nothing."""
+    return f"{result.interval.coverage:.0%}".replace("%", " %")
 
 
 def _bound(value: float) -> str:
@@ -200,12 +230,33 @@ def _open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
     for c in undecided:
         if c.total_batch_size == largest:
             ratio = "unknown" if math.isnan(c.result.ratio) else _bound(c.result.ratio)
-            alone = f"95 % {c.result.interval.low:.2f}–{_bound(c.result.interval.high)} alone"
+            alone = f"{_coverage(c.result)} {c.result.interval.low:.2f}–{_bound(c.result.interval.high)} alone"
             holm = f"p = {c.result.p_adjusted:.2g} after Holm's correction for {c.result.corrected_for}"
             pair = f"{c.second} against {c.first} at TBS {largest}"
             lines.append(f"{pair}: epochs ratio {ratio} ({alone}, {holm}){_seeds(c.result)}")
     others = len(undecided) - len(lines)
     return [*lines, *([f"{others} of the comparisons at smaller TBS"] if others else [])]
+
+
+def _has_critical(fitted: RuleFit) -> bool:
+    return fitted.is_hyperbola and fitted.critical[0].status is Status.IDENTIFIED
+
+
+def _critical_lines(fits: Sequence[RuleFit]) -> list[str]:
+    """The critical batch size of every rule for which the sweep shows one, with its definition."""
+    said = [f"{fitted.label} {fitted.critical[0]}" for fitted in fits if _has_critical(fitted)]
+    return [f"Critical batch size, E_min / S_min of the fitted hyperbola: {'; '.join(said)}."] if said else []
+
+
+def _critical_open(fits: Sequence[RuleFit], rows: Sequence[ArmFinding]) -> list[str]:
+    lines = [
+        f"the critical batch size under {f.label}: {f.critical[0] if f.is_hyperbola else f.diagnosis.rstrip('.')}"
+        for f in fits
+        if not _has_critical(f)
+    ]
+    if not fits and any(row.n for row in rows):
+        lines.append("the critical batch size: a fit takes three total batch sizes that reach the target")
+    return lines
 
 
 def _best_lr(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
@@ -247,10 +298,6 @@ def protocol(design: Design) -> str:
 
 def _duration(value: Mapping[str, Any]) -> str:
     return ", ".join(f"{amount:g} {unit}" for unit, amount in value.items() if amount is not None)
-
-
-def target_line(design: Design) -> str:
-    return f"validation {design.workload.target}"
 
 
 def provenance(records: Records) -> dict[str, Any]:

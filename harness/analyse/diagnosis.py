@@ -82,9 +82,7 @@ def diagnose(fits: Sequence[Fit]) -> str:
             return f"Log-linear: the LR is probably not tuned per TBS ({numbers})."
         return f"Power law: every doubling costs the same factor, and no region of free scaling is seen ({numbers})."
     if own >= NOTICEABLE and hyperbola.quality.lack_of_fit_p < 0.05:
-        return (
-            f"The hyperbola misses arms by more than their seeds explain ({own:.1%} left out): probably tuning."
-        )
+        return f"The hyperbola misses arms by more than their seeds explain ({own:.1%} left out): probably tuning."
     return f"A hyperbola describes the sweep (left-out error {own:.1%})."
 
 

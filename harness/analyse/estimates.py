@@ -16,7 +16,8 @@ from scipy import special, stats
 from harness.plan.outcome import Outcome
 
 CONFIDENCE = 0.95
-HOMOGENEITY_LEVEL = 0.05  # below this p, arms are not believed to share one variance
+HOMOGENEITY_LEVEL = 0.05  # below this p, the arms are not believed to share one variance
+NOISIER_LEVEL = 0.2  # below this p, an arm is taken to be noisier than the others; simulated: docs/statistics.md
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def quantile_estimate(
 
     1. order statistics, where n is enough for 95 % (n >= 6 for the median): free of assumptions;
     2. Student t on log with the variance pooled over arms (`spread`), where all reached, the arms share one variance
-       and this arm does not contradict it;
+       and this arm does not look noisier than they do;
     3. the range of the trials with the coverage it really has (n = 3, median: 75 %).
     """
     data = with_outcome(observations)
@@ -261,9 +262,12 @@ def _pooled_t(data: Sequence[Observation], quantile: float, spread: PooledSpread
     The places are known to one evaluation interval only: both ends move outwards by half a bracket, so that the
     interval holds for the recorded place however coarse the grid is.
     """
-    if not (spread.homogeneous and spread.degrees_of_freedom > 0):
-        return None
     n, tail, degrees = len(data), (1 - CONFIDENCE) / 2, spread.degrees_of_freedom
+    if not (spread.homogeneous and degrees > 0):
+        return None
+    own = float(np.var(np.log([observation.middle for observation in data]), ddof=1)) if n > 1 else 0.0
+    if own > spread.sd**2 and special.fdtrc(n - 1, degrees, own / max(spread.sd**2, 1e-300)) < NOISIER_LEVEL:
+        return None
     shift = math.sqrt(n) * float(special.ndtri(quantile))
     if quantile == 0.5:
         upper = float(special.stdtrit(degrees, 1 - tail))

@@ -25,6 +25,7 @@ class TrialResult:
     outcome: Outcome
     evaluations: Sequence[Mapping[str, Any]]
     record: Mapping[str, Any]
+    target: Target  # the one it is read for; the one it was run for unless a report asks for another
     crossing: Crossing
 
     @property
@@ -37,7 +38,7 @@ class TrialResult:
         return int(self.evaluations[-1]["examples"]) if self.evaluations else 0
 
     def observation(self, target: Target | None = None, weights: str | None = None) -> Observation:
-        """The crossing of a target (default: the trial's own) in examples, as the estimators take it."""
+        """The crossing of a target (default: the one it is read for) in examples, as the estimators take it."""
         crossing = self.crossing
         if target is not None:
             crossing = locate(self.evaluations, target, weights or self.settings.averaging.decide_on)
@@ -51,11 +52,11 @@ class TrialResult:
         """The target's metric at the last evaluation, on the deciding weights."""
         if not self.evaluations:
             return None
-        return metric_at(self.evaluations[-1], self.settings.target, self.settings.averaging.decide_on)
+        return metric_at(self.evaluations[-1], self.target, self.settings.averaging.decide_on)
 
     def test_metric(self) -> float | None:
         """The target's metric on the test split, read once at the end of the trial."""
-        return self.record.get("test", {}).get(self.settings.target.metric)
+        return self.record.get("test", {}).get(self.target.metric)
 
     def packed_seconds(self) -> float | None:
         """Training seconds on the trial's own clock at the crossing; the machine may have been shared."""
@@ -64,10 +65,16 @@ class TrialResult:
 
 
 class Records:
-    """The finished trials of a study, by trial; what an experiment plans and concludes from."""
+    """The finished trials of a study, by trial; what an experiment plans and concludes from.
 
-    def __init__(self, folder: StudyFolder) -> None:
+    `target` and `budget_examples` ask a finished study something else than it was run for, without new trials: every
+    journal is read as if its trial had been run for that target, and had ended at that budget.
+    """
+
+    def __init__(self, folder: StudyFolder, target: Target | None = None, budget_examples: int | None = None) -> None:
         self.folder = folder
+        self.target = target
+        self.budget_examples = budget_examples
         self._planned: dict[str, list[PlannedTrial]] = {}
         self._cache: dict[str, TrialRecord] = {}
         for planned in folder.plan():
@@ -80,7 +87,7 @@ class Records:
         for planned in self._planned.get(trial.trial_id, []):
             record = self._read(planned)
             if record.outcome is not None:
-                return _result(trial, planned, record)
+                return self._result(trial, planned, record)
         return None
 
     def of_arm(self, arm: Arm, seeds: Iterable[int]) -> list[TrialResult]:
@@ -98,17 +105,25 @@ class Records:
         key = f"{workload}/{optimizer}/{topology.key}"
         return next((row for row in reversed(self.folder.timings()) if row["key"] == key), None)
 
+    def _result(self, trial: Trial, planned: PlannedTrial, record: TrialRecord) -> TrialResult:
+        assert record.outcome is not None
+        settings, outcome, evaluations = trial.arm.settings, record.outcome, record.evaluations
+        target = self.target or settings.target
+        if self.budget_examples is not None:
+            kept = [row for row in evaluations if row["examples"] <= self.budget_examples]
+            if len(kept) < len(evaluations):
+                evaluations, outcome = kept, Outcome.CENSORED if outcome.is_data else outcome
+        crossing = locate(evaluations, target, settings.averaging.decide_on)
+        if crossing.high is not None and outcome.is_data:
+            outcome = Outcome.REACHED
+        elif outcome is Outcome.REACHED:
+            outcome = Outcome.CENSORED
+        return TrialResult(trial, planned.topology, outcome, evaluations, record.record, target, crossing)
+
     def _read(self, planned: PlannedTrial) -> TrialRecord:
         if planned.key not in self._cache or not self._cache[planned.key].is_finished:
             self._cache[planned.key] = read_trial(self.folder.trial_path(planned))
         return self._cache[planned.key]
-
-
-def _result(trial: Trial, planned: PlannedTrial, record: TrialRecord) -> TrialResult:
-    assert record.outcome is not None
-    settings = trial.arm.settings
-    crossing = locate(record.evaluations, settings.target, settings.averaging.decide_on)
-    return TrialResult(trial, planned.topology, record.outcome, record.evaluations, record.record, crossing)
 
 
 def median(values: Iterable[float | None]) -> float | None:

@@ -84,7 +84,7 @@ def restricted_mean(observations: Iterable[Observation], cap: float) -> Restrict
 
     A budget that ended before `cap` lowers the cap for the whole arm: nothing is known beyond. The interval joins
     a Clopper-Pearson interval of the share that misses with a t interval of the mean of those that do not, each at
-    97.5 %: a plain t interval covers 66 % at 5 trials when one in five misses, since most samples show no miss.
+    97.5 %: a plain t interval ignores the misses that a small sample happened not to show.
     """
     data = with_outcome(observations)
     stops = [observation.at_least for observation in data if observation.outcome is Outcome.CENSORED]

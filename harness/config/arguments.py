@@ -33,7 +33,7 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
     parser.add_argument("--shell-completion", "-sc", action="store_true")
     parser.add_argument("overrides", nargs="*")
     parser.error = _refuse  # type: ignore[method-assign]
-    flags = parser.parse_args([a for a in arguments if a != "--resolve"])
+    flags = parser.parse_intermixed_args([a for a in arguments if a != "--resolve"])
     if flags.multirun:
         raise UserError(
             "--multirun is not offered: one command plans a whole sweep; give lists, e.g. "

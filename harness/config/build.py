@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from harness.config.fitting import check_question
 from harness.config.places import experiments_folder
+from harness.config.privacy import refuse_secrets
 from harness.plan.batch import Placement
 from harness.plan.coscaling import CoScaling
 from harness.plan.design import Design
@@ -19,10 +21,9 @@ from harness.plan.errors import UserError
 from harness.plan.scaling import lr_factor
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
+from harness.plan.tracking import Tracking
 from harness.plan.trial import Trial
 from harness.plan.workload import Workload
-from harness.record.wandb_settings import Tracking
-
 
 # Smallest value of the numbers of a cluster; null means "as it comes" where it is allowed.
 LEAST = {
@@ -51,6 +52,17 @@ class Experiment(Protocol):
     def conclude(self, records: Any) -> Any: ...
 
 
+class OnDisk(Protocol):
+    """A study's folder, as far as its configuration is concerned."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def description(self) -> dict[str, Any]:
+        """study.json; UserError where there is none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Options:
     """The configuration as the driver uses it; `raw` is what study.json keeps."""
@@ -74,6 +86,7 @@ def options(config: Mapping[str, Any]) -> Options:
     name, study = config["choices"]["experiment"], str(config["study"])
     if not study or study in (".", "..") or "/" in study:
         raise UserError(f"study must be a plain folder name, not {study!r}")
+    refuse_secrets(config, os.environ)
     tracking = Tracking(**config["tracking"])
     folder = Path(config["output_dir"]).expanduser().resolve() / name / study
     return Options(config, name, folder, config["dry_run"], config["allow_mixed_code"], tracking)
@@ -119,6 +132,7 @@ def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
         averaging=Averaging(**part["averaging"]),
         parameter_groups=config["parameter_groups"],
         co_scaling=CoScaling(**config["lr_scaling"]["co_scaling"]),
+        clip_norm=part["clip_norm"],
         placement=Placement(config["cluster"]["workers_per_trial"], config["cluster"]["per_device_batch_size"]),
         read_beside=Target(**part["read_beside"]) if part["read_beside"] else None,
     )
@@ -146,6 +160,23 @@ def build_experiment(config: Mapping[str, Any], design: Design) -> Experiment:
     make = experiment_class(target)
     check_question(make, question)
     return make(design, **question)
+
+
+def reopen(folder: OnDisk) -> tuple[Experiment, Design]:
+    """The experiment of a study on disk, rebuilt from its study.json: what reports and exports start from.
+
+    Raises UserError where the folder is no study, or one whose configuration this version does not know.
+    """
+    description = folder.description()
+    try:
+        config = description["config"]
+        design = build_design(config, build_workload(config, description["train_examples"]))
+        return build_experiment(config, design), design
+    except KeyError as error:
+        raise UserError(
+            f"study {folder.path.name} cannot be read by this version: its configuration has no {error} "
+            "(use the version that made it)"
+        ) from error
 
 
 def experiment_class(target: str) -> Any:

@@ -34,8 +34,8 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> d
 
     Raises UserError, one line, for anything a person typed wrongly.
     """
-    overrides = effective_overrides(overrides, config_dir)
-    config, choices = _compose(overrides)
+    given = list(overrides)
+    overrides, config, choices = _resolve_choices(overrides, config_dir)
     if "experiment" not in choices:
         names = ", ".join(available("experiment", config_dir))
         raise UserError(f"which experiment? Add +experiment=NAME with one of: {names}")
@@ -50,25 +50,32 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> d
         raise UserError(missing_value(error)) from error
     assert isinstance(plain, dict)
     names = {group: choices[group] for group in ("experiment", *GROUPS)}
-    return {**{str(key): value for key, value in plain.items()}, "choices": names}
+    return {**{str(key): value for key, value in plain.items()}, "choices": names, "overrides": given}
 
 
 def effective_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """What Hydra is given: whole durations, the user's folder on the search path, the workload of the chosen pair."""
+    return _resolve_choices(overrides, config_dir)[0]
+
+
+def _resolve_choices(
+    overrides: Sequence[str], config_dir: str | None
+) -> tuple[list[str], DictConfig, Mapping[str, str]]:
+    """Effective overrides, the configuration they give without Hydra's own part, and the file of every group."""
     register_schema()
     for override in overrides:
         if _key(override).startswith("hydra.") and _key(override) != SEARCHPATH:
-            raise UserError(f"{_key(override)} has no effect here: the harness runs its trials without Hydra's launcher")
+            raise UserError(f"{_key(override)} has no effect here: the harness runs trials without Hydra's launcher")
     given = [_whole_duration(override) for override in overrides]
     search: list[str] = []
     if config_dir is not None:
         _check_config_dir(Path(config_dir))
         place = str(Path(config_dir).resolve()).replace("'", "\\'")
         search = [f"{SEARCHPATH}=['file://{place}']"]
-    _, choices = _compose([*search, *given])
+    config, choices = _compose([*search, *given])
     pair = (choices["dataset"], choices["model"])
-    if "workload" in map(_key, given) or pair == _pair_of(choices["workload"], search):
-        return [*search, *given]
+    if "workload" in map(_key, given) or _is_for(choices["workload"], pair, search):
+        return [*search, *given], config, choices
     # A dataset or a model was chosen: the pair has its own target, budget and base LR, or none.
     name, known = "_".join(pair), available("workload", config_dir)
     if name not in known:
@@ -76,7 +83,8 @@ def effective_overrides(overrides: Sequence[str], config_dir: str | None = None)
             f"no workload for dataset {pair[0]} with model {pair[1]}: known pairs are {', '.join(known)}; write "
             f"workload/{name}.yaml in a --config-dir (target, budget, base LR), or take one as it is by workload=NAME"
         )
-    return [*search, f"workload={name}", *given]
+    overrides = [*search, f"workload={name}", *given]
+    return overrides, *_compose(overrides)
 
 
 def available(group: str, config_dir: str | None = None) -> list[str]:
@@ -125,13 +133,15 @@ def _hydra_compose(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, s
     with initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="harness"):
         config = compose(PRIMARY, list(overrides), return_hydra_config=True)
         choices = dict(config.hydra.runtime.choices)
-        return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), choices
+        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), choices
 
 
-def _pair_of(workload: str, search: Sequence[str]) -> tuple[str, str]:
-    """The dataset and the model that a workload file chooses."""
+def _is_for(workload: str, pair: tuple[str, str], search: Sequence[str]) -> bool:
+    """Whether a workload file is for this dataset and model: by its name, or because it chooses them itself."""
+    if workload == "_".join(pair):
+        return True
     _, choices = _compose([*search, f"workload={workload}"])
-    return choices["dataset"], choices["model"]
+    return pair == (choices["dataset"], choices["model"])
 
 
 def _all_keys(overrides: Sequence[str]) -> list[str]:

@@ -28,6 +28,10 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     """For anything else that composition refuses. `all_keys` gives the dotted names of a valid configuration."""
     cause = _deepest(error)
     text = f"{error}\n{cause}"
+    file = re.match(r"In '([^']+)': .*\n", text)  # the mistake is in a file, not on the command line
+    where = f"{file.group(1)}.yaml: " if file else ""
+    found = re.search(r"full_key: (\S+)", text)
+    place = getattr(cause, "full_key", None) or (found.group(1) if found else "")
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {HOW_TO_WRITE}"
     if found := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(\S+?)=(.*?)'", text):
@@ -38,16 +42,16 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     if found := re.search(r"Multiple values for (\w+)", text):
         return f"{found.group(1)} is given twice: give it once"
     if re.search(r"Key '[^']+' (is not in struct|not in ')", text):
-        return _unknown_key(getattr(cause, "full_key", "") or "", all_keys)
+        return where + _unknown_key(place, all_keys)
     if found := re.search(r"Could not override '([^']*)'\. No match in the defaults list", text):
         if found.group(1) == "experiment":
             return "write +experiment=NAME, with the plus sign"
         return _unknown_key(found.group(1), lambda: [*GROUPS, *all_keys()])
-    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    place = getattr(cause, "full_key", None)
-    bare = (place or "").partition("[")[0]
-    given = next((o for o in overrides if bare and o.lstrip("+~").partition("=")[0] == bare), None)
-    return f"{given or place}: {reason}" if given or place else reason
+    said = str(cause).strip().splitlines()[1 if file else 0 :]
+    reason = said[0] if said else type(cause).__name__
+    bare = place.partition("[")[0]
+    given = next((o for o in overrides if bare and not file and o.lstrip("+~").partition("=")[0] == bare), place)
+    return f"{where}{given}: {reason}" if given else where + reason
 
 
 def missing_value(error: OmegaConfBaseException) -> str:

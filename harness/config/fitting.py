@@ -18,9 +18,7 @@ WORDS: dict[Any, tuple[str, str]] = {
 
 def check_question(make: Any, question: Mapping[str, Any]) -> None:
     """Raises UserError unless `make(design, **question)` is a call that its signature and annotations allow."""
-    first, *parameters = [*inspect.signature(make).parameters.values()] or [None]
-    if first is None:
-        raise UserError(f"{make.__module__}.{make.__qualname__} takes nothing: a question's first argument is its design")
+    parameters = list(inspect.signature(make).parameters.values())[1:]  # the first one is the design
     named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     hints = _hints(make)

@@ -45,6 +45,7 @@ class WorkloadConfig:
     exact_grid: bool = True
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -73,6 +74,19 @@ class ParameterGroupsConfig:
 
 
 @dataclass
+class SlurmConfig:
+    nodes: int = MISSING
+    cpus_per_node: int = MISSING
+    gpus_per_node: int = MISSING
+    memory_per_node: str | None = None
+    time: str = MISSING
+    partition: str | None = None
+    account: str | None = None
+    no_kill: bool = False
+    options: list[str] = field(default_factory=list)
+
+
+@dataclass
 class ClusterConfig:
     launcher: str = MISSING
     address: str = "local"
@@ -83,12 +97,15 @@ class ClusterConfig:
     per_device_batch_size: int | None = None
     evaluation_batch_size: int = 1024
     precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
     max_failures: int = 2
     checkpoint_every_s: float = 60.0
     report_every_s: float = 1.0
     grace_s: float = 60.0
     timing_min_steps: int = 30
     timing_min_s: float = 3.0
+    slurm: SlurmConfig | None = None  # what harness.submit asks Slurm for
 
 
 @dataclass

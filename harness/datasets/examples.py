@@ -82,8 +82,8 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> lis
 
     `labels`: int [n]; sum(sizes) <= n. The same seed gives the same split on every machine.
     """
-    if sum(sizes) > len(labels):
-        raise ValueError(f"a split of {sum(sizes)} examples was asked of {len(labels)}")
+    if min(sizes) < 0 or sum(sizes) > len(labels):
+        raise ValueError(f"a split into {', '.join(map(str, sizes))} was asked of {len(labels)} examples")
     rng = np.random.Generator(np.random.PCG64(seed))
     # Interleave the classes evenly: example j of a class with n_c members sits at (j + u) / n_c of the line, so every
     # contiguous piece of the line holds each class in proportion.

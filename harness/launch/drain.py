@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -93,6 +94,7 @@ class Drain:
 @contextmanager
 def sheltered() -> Iterator[None]:
     """Processes started in this block never get the driver's signals, which a terminal sends to all of them."""
+    resource_tracker.ensure_running()  # starting with the first process it would unblock what is blocked here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

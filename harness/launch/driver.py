@@ -34,11 +34,13 @@ def run_study(
         if feed.is_over and not untimed(plan(), {row["key"] for row in study.timings()}):
             watcher.sweep_started(feed, 1)
             return feed  # nothing to run: Ray need not start
-        from harness.launch.ray_cluster import ray_cluster
+        from harness.launch.ray_cluster import open_door, ray_cluster
         from harness.launch.ray_probe import node_resources
 
         scratch = stack.enter_context(ray_cluster(cluster))
         drain.listen()
+        if warning := open_door(cluster.address):
+            watcher.say(warning)
         # Only now: Ray reads its environment when it is first imported.
         from harness.launch.ray_gang import ExclusiveGangs
 

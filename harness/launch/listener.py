@@ -25,3 +25,29 @@ class Watcher(Listener, Protocol):
     def sweep_started(self, feed: Feed, slots: int) -> None: ...
 
     def say(self, line: str) -> None: ...
+
+
+class Audience:
+    """A watcher with listeners beside it: the screen and the trackers."""
+
+    def __init__(self, watcher: Watcher, *listeners: Listener) -> None:
+        self.watcher = watcher
+        self.all: tuple[Listener, ...] = (watcher, *listeners)
+
+    def sweep_started(self, feed: Feed, slots: int) -> None:
+        self.watcher.sweep_started(feed, slots)
+
+    def say(self, line: str) -> None:
+        self.watcher.say(line)
+
+    def trial_started(self, planned: PlannedTrial) -> None:
+        for listener in self.all:
+            listener.trial_started(planned)
+
+    def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None:
+        for listener in self.all:
+            listener.trial_rows(planned, rows)
+
+    def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
+        for listener in self.all:
+            listener.trial_failed(planned, reason, final)

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from harness.launch.ray_probe import report_nodes
+from harness.launch.drain import sheltered
+from harness.launch.ray_probe import refusal, report_nodes
 from harness.launch.tasks import Cluster
-from harness.plan.errors import UserError, one_line
+from harness.plan.errors import UserError
 from harness.record.provenance import usable_cpus
 
 CONNECT_S = 4.0  # for a port to open
-ANSWER_S = 12.0  # for a Ray cluster behind it to let us in; an idle one on a slow machine takes about 2 s
+ANSWER_S = 10.0  # for a Ray cluster behind it to let us in; an idle one on a slow machine takes about 2 s
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
 # Read by Ray and Tune at import, hence set before it.
@@ -62,7 +63,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch),
+                _temp_dir=str(scratch / "ray"),  # Ray opens its folder to everyone; the one around it stays ours
                 _node_ip_address="127.0.0.1",
             )
         else:
@@ -83,6 +84,16 @@ def _private_token(scratch: Path) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
+def open_door(address: str) -> str | None:
+    """A warning where a cluster is joined without its token: Ray then runs code for anyone who reaches its ports."""
+    if address == "local" or os.environ.get("RAY_AUTH_MODE") == "token":
+        return None
+    return (
+        f"warning: {address} is joined without token authentication: anyone who reaches its ports can run code as you; "
+        "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on every node and here (docs/clusters.md)"
+    )
+
+
 def running_nodes(address: str) -> list[tuple[float, float]]:
     """(CPUs, GPUs) of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
 
@@ -99,16 +110,17 @@ def running_nodes(address: str) -> list[tuple[float, float]]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=report_nodes, args=(address, theirs), daemon=True)
-    child.start()
+    with sheltered():
+        child.start()
     theirs.close()
     try:
-        nodes, refusal = _received(ours)
+        nodes, reason = _received(ours)
     finally:
         child.kill()
         child.join()
         ours.close()
     if nodes is None:
-        raise UserError(f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {refusal}")
+        raise UserError(f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {reason}")
     return nodes
 
 
@@ -118,7 +130,7 @@ def _received(pipe: Connection) -> tuple[list[tuple[float, float]] | None, str]:
             return pipe.recv()
     except EOFError:
         return None, "Ray ended the connecting process"
-    return None, f"no answer in {ANSWER_S:g} s (is it Ray, and is this machine one of the cluster's nodes?)"
+    return None, f"no answer in {ANSWER_S:g} s"
 
 
 def _join(address: str) -> None:
@@ -128,4 +140,4 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise UserError(f"cluster.address={address} does not let us in: {one_line(error)}") from error
+        raise UserError(f"cluster.address={address} does not let us in: {refusal(error)}") from error

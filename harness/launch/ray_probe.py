@@ -3,7 +3,9 @@
 import os
 from multiprocessing.connection import Connection
 
-from harness.plan.errors import one_line
+# Read by Ray at import. Its defaults try for 20 s to be let in, and wait 60 s for a node of theirs on this machine.
+IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_server_request_timeout_seconds": "5"}
+LONGEST = 300  # characters of another program's words
 
 
 def node_resources() -> list[tuple[float, float]]:
@@ -19,11 +21,25 @@ def report_nodes(address: str, pipe: Connection) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)  # Ray's C++ side warns there on its own
+    os.environ.update(IMPATIENT)
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False)
         pipe.send((node_resources(), ""))
     except BaseException as error:
-        pipe.send((None, one_line(error)))
+        pipe.send((None, refusal(error)))
     ray.shutdown()
+
+
+def refusal(error: BaseException) -> str:
+    """Why Ray did not let us in, in one line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    said = str(error).strip()
+    if "InvalidAuthToken" in said:
+        return "it asks for its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the cluster's token file"
+    if "No node info found" in said:
+        return "this machine is none of its nodes: run the command where `ray start` has run"
+    lines = said.splitlines() or [type(error).__name__]
+    return " ".join((lines[-1] if "Traceback" in said else said).split())[:LONGEST] or lines[0]

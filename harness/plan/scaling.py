@@ -1,7 +1,9 @@
 """LR-scaling rules: what the peak LR becomes when the total batch size grows by k = TBS / base batch size (rule 12)."""
 
+import importlib
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 from harness.plan.errors import UserError
 
@@ -15,15 +17,32 @@ RULES: dict[str, Rule] = {
 
 
 def lr_factor(rule: str, batch_ratio: float, power: float | None = None) -> float:
-    """Factor on the base LR; `rule="power"` uses k**power. Raises UserError for an unknown rule or a ratio <= 0."""
+    """Factor on the base LR; `rule="power"` uses k**power, a dotted path names an importable function of k.
+
+    Raises UserError for an unknown rule or a ratio <= 0.
+    """
     check_ratio(batch_ratio)
     if rule == "power":
         if power is None or not math.isfinite(power):
             raise UserError(f"lr_scaling rule 'power' needs lr_scaling.power, the exponent p of k**p, not {power}")
         return batch_ratio**power
+    if "." in rule:
+        return _imported(rule)(batch_ratio)
     if rule not in RULES:
         raise UserError(f"unknown lr_scaling rule {rule!r}: use one of {', '.join([*RULES, 'power'])}")
     return RULES[rule](batch_ratio)
+
+
+def _imported(path: str) -> Rule:
+    """The user's own rule, e.g. `mine.logarithmic`."""
+    module, _, name = path.rpartition(".")
+    try:
+        rule: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"lr_scaling rule {path!r} cannot be imported: {error}") from error
+    if not callable(rule):
+        raise UserError(f"lr_scaling rule {path!r} is no function of k")
+    return cast(Rule, rule)
 
 
 def check_ratio(batch_ratio: float) -> None:

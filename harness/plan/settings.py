@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from math import isfinite
 from typing import Any
 
 from harness.plan.errors import UserError
@@ -80,11 +81,14 @@ class Settings:
     batch_norm: BatchNorm = field(default_factory=BatchNorm)
     averaging: Averaging = field(default_factory=Averaging)
     parameter_groups: Spec = field(default_factory=dict)  # arguments of optimizers.groups.parameter_groups
+    clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")
         if not (isinstance(peak_lr, int | float) and peak_lr > 0):
             raise UserError(f"the peak LR must be a number > 0, not {peak_lr!r}")
+        if self.clip_norm is not None and not (isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise UserError(f"clip_norm must be a number > 0, or null for no clipping, not {self.clip_norm}")
 
     @property
     def peak_lr(self) -> float:
@@ -101,9 +105,12 @@ class Settings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to compute the same numbers: all of it but where the data lie."""
+        """What two runs must share to compute the same numbers: all of it but where the data lie.
+
+        A field at its default is left out, so that a setting added later does not rename the trials made before it.
+        """
         dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
-        return {**self.to_json(), "dataset": dataset}
+        return {**_changed(self), "dataset": dataset}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,6 +123,17 @@ class Settings:
             "averaging": Averaging(**value["averaging"]),
         }
         return Settings(**{**value, **nested})
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """A dataclass as plain data without the fields that hold their default, nested ones alike."""
+    plain: dict[str, Any] = {}
+    for field_ in fields(value):
+        item = getattr(value, field_.name)
+        default = field_.default_factory() if field_.default_factory is not MISSING else field_.default
+        if item != default:
+            plain[field_.name] = _changed(item) if is_dataclass(item) else item
+    return plain
 
 
 def fingerprint(value: Any, length: int = 12) -> str:

@@ -9,7 +9,9 @@ from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
 from harness.plan.settings import Settings, fingerprint
 
-PRECISIONS = ("float32", "float64")
+# tf32: float32 with matrix products in TF32, on GPUs. bf16, fp16: float32 weights, half precision in the forward and
+# backward pass by autocast; fp16 scales its loss.
+PRECISIONS = ("float32", "tf32", "float64", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Topology:
             raise UserError(f"device must be cpu or cuda, not {self.device!r}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.precision == "tf32" and self.device != "cuda":
+            raise UserError("precision tf32 exists on GPUs only: use float32 or bf16 on a CPU")
 
     @property
     def key(self) -> str:

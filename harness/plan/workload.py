@@ -37,6 +37,7 @@ class Workload:
     averaging: Averaging = field(default_factory=Averaging)
     parameter_groups: Spec = field(default_factory=dict)
     co_scaling: CoScaling = field(default_factory=CoScaling)
+    clip_norm: float | None = None  # largest global norm of a gradient, the same at every TBS; None: not clipped
     placement: Placement = field(default_factory=Placement)
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
@@ -122,6 +123,7 @@ class Workload:
             batch_norm=batch_norm,
             averaging=co_scale_averaging(self.averaging, batch_ratio=ratio, choices=self.co_scaling),
             parameter_groups=self.parameter_groups,
+            clip_norm=self.clip_norm,
         )
         rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
         return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))

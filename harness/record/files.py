@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.plan.errors import UserError
+
 
 def plain(value: Any) -> Any:
     """JSON-able copy in which a non-finite number is null: a missing value never becomes a number."""
@@ -41,8 +43,10 @@ def read_json(path: Path) -> Any:
     """The parsed file, or None where it is absent or not whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def json_line(value: Mapping[str, Any]) -> str:
@@ -53,8 +57,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a JSON-lines file; a torn last line (or any line that does not parse) is passed over."""
     try:
         file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     with file:
         for line in file:
             if not line.endswith("\n"):

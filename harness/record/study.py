@@ -41,6 +41,12 @@ class StudyFolder:
             raise UserError(f"{self.path} is no study: it has no readable study.json")
         return value
 
+    @property
+    def is_being_run(self) -> bool:
+        """Whether a driver holds the study's lease at this moment."""
+        held = read_json(self.path / "lease.json")
+        return bool(held) and _is_alive(held)
+
     def plan(self) -> list[PlannedTrial]:
         """Every planned trial, in the order it was planned."""
         return [PlannedTrial.from_json(row) for row in read_lines(self.path / "plan.jsonl")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,33 @@ FINISHING_AT_ONCE = 8  # finishing waits for the server; trials that end togethe
 LEDGER = "finished.jsonl"  # in the study's wandb folder: offline runs that are whole
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where runs go."""
+
+    mode: str  # offline | online
+    project: str
+    entity: str | None  # a server has told it; offline nobody needs it
+    folder: Path  # W&B writes below <folder>/wandb; online that is scratch, offline it is the result
+    finish_s: float = 0.0  # bounds the last rows of one run (TimeoutError); 0: the process as a whole is bounded
+
+
 class WandbProject:
     """Projects a study's trials to W&B, any number of them at a time; an error of wandb is the caller's to catch."""
 
     name = "W&B"
 
-    def __init__(self, study: Path, label: StudyLabel, project: str, entity: str | None, mode: str) -> None:
+    def __init__(self, study: Path, label: StudyLabel, place: Place) -> None:
         import wandb
 
         self.wandb = wandb
-        self.study, self.label, self.mode = study, label, mode
-        self.place: dict[str, Any] = {"project": project, "entity": entity}
-        self.url: str | None = None
+        self.study, self.label, self.place = study, label, place
         self.count = 0  # runs finished
         self._open: dict[str, tuple[wandb.Run, TrialPlan]] = {}
         self._finishing: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(FINISHING_AT_ONCE, "wandb-finish")
         # One object for every run: wandb copies it, and making it takes a third of opening a run.
-        self._settings = run_settings()
+        self._settings = run_settings(finish_timeout=place.finish_s, finish_timeout_raises=True)
 
     def open(self, plan: TrialPlan, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Open the run of this attempt and give it the rows it continues behind."""
@@ -75,27 +85,33 @@ class WandbProject:
         run.finish()
 
     def _init(self, job_type: str, run_id: str, name: str, tags: Sequence[str]) -> Any:
-        run = self.wandb.init(
-            **self.place,
+        return self.wandb.init(
+            entity=self.place.entity,
+            project=self.place.project,
             group=self.label.group,
             job_type=job_type,
             id=run_id,
             name=name[:128],
             tags=list(tags),
-            dir=str(self.study),
+            dir=str(self.place.folder),
             reinit="create_new",  # many runs at a time in this process, none of them global
-            resume="allow" if self.mode == "online" else None,
+            resume="allow" if self.place.mode == "online" else None,
             settings=self._settings,
         )
-        self.url = run.project_url if self.mode == "online" else None
-        return run
+
+    def address(self) -> str | None:
+        """Where the study's runs are to be seen; None offline."""
+        if self.place.mode != "online":
+            return None
+        base = str(self.wandb.setup().settings.app_url)
+        return f"{base}/{self.place.entity}/{self.place.project}/groups/{self.label.group}"
 
     def _finish(self, run: Any, summary: dict[str, Any], success: bool) -> None:
         run.summary.update(summary)
         folder = Path(run.dir).parent.name
         run.finish(exit_code=0 if success else 1)
         self.count += 1
-        if self.mode == "offline":
+        if self.place.mode == "offline":
             whole = {"id": run.id, "folder": folder, "rows": summary.get("journal_rows", 0), "at": time.time()}
             append_lines(self.study / "wandb" / LEDGER, [{**whole, "outcome": summary["outcome"]}])
 

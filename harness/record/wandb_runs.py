@@ -5,7 +5,7 @@ a class's name. Free text of a configuration, paths, hosts and command lines hav
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ from harness.record.study import StudyFolder
 
 AXES = ("examples", "epochs", "seconds")  # what a chart may put on its x axis, besides W&B's own step = updates
 UNFINISHED = "unfinished"  # the outcome of a trial that has none yet
-PLACES_OF_ROWS = {"train_loss": "train/loss", "lr": "train/lr", "examples_per_s": "train/examples_per_s"}
-NOT_METRICS = ("kind", "step", "examples", "epochs", "validation", "clock")
+NOT_METRICS = ("kind", "step", "examples", "epochs", "train_loss", "validation")
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class StudyLabel:
         """W&B id of one attempt at the trial whose folder is trials/`trial`; a function of its arguments alone."""
         return "t" + self._hash(trial=trial, attempt=attempt)
 
-    def report_run_id(self, data: str) -> str:
-        """W&B id of the run that carries the tables of a report made from the records with fingerprint `data`."""
-        return "r" + self._hash(data=data)
+    def report_run_id(self, content: str) -> str:
+        """W&B id of the run that carries the table of the report with fingerprint `content`."""
+        return "r" + self._hash(content=content)
 
     def _hash(self, **parts: Any) -> str:
         return fingerprint({"study": self.uid, "generation": self.generation, **parts}, 20)
@@ -154,11 +153,12 @@ def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, An
 
 def _numbers_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A `_target_` spec without its free text: the class's own name, numbers, and lists of numbers."""
-    kept: dict[str, Any] = {"name": str(spec.get("_target_", "")).rpartition(".")[2]}
-    for key, value in spec.items():
-        if _is_number(value) or (isinstance(value, list | tuple) and value and all(map(_is_number, value))):
-            kept[key] = value
-    return kept
+    numbers = {key: value for key, value in spec.items() if _is_number(value) or _is_list_of_numbers(value)}
+    return {"name": str(spec.get("_target_", "")).rpartition(".")[2], **numbers}
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_number, value))
 
 
 # -- rows --------------------------------------------------------------------------------------------------------
@@ -170,26 +170,29 @@ def validation_key(metric: str, weights: str | None = None) -> str:
 
 
 def metrics_of(row: Mapping[str, Any], decide_on: str) -> dict[str, float]:
-    """One evaluation row of the journal as flat numbers; whatever else the trainer measures appears as train/NAME.
+    """One evaluation row of the journal as flat numbers. Whatever else the trainer measures has a place too: a number
+    as train/NAME, a group of numbers as GROUP/NAME.
 
     What is missing or not finite is left out: W&B would store it as text.
     """
-    clock = row.get("clock", {})
-    found: dict[str, Any] = {"examples": row["examples"], "epochs": row["epochs"], "seconds": clock.get("train_s")}
+    seconds = row.get("clock", {}).get("train_s")
+    found: dict[str, Any] = {"examples": row["examples"], "epochs": row["epochs"], "seconds": seconds}
+    found["train/loss"] = row.get("train_loss")
     for weights, scores in row.get("validation", {}).items():
         for metric, value in scores.items():
             found[validation_key(metric, None if weights == decide_on else weights)] = value
-    found |= {f"clock/{name}": value for name, value in clock.items()}
-    found |= dict(_flat({PLACES_OF_ROWS.get(k, f"train/{k}"): v for k, v in row.items() if k not in NOT_METRICS}))
+    for name, value in row.items():
+        if name not in NOT_METRICS:
+            found |= dict(_flat(name, value)) if isinstance(value, Mapping) else {f"train/{name}": value}
     return {name: value for name, value in found.items() if _is_number(value)}
 
 
-def _flat(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
+def _flat(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat({f"{name}/{key}": item for key, item in value.items()})
+            yield from _flat(f"{group}/{key}", value)
         else:
-            yield name, value
+            yield f"{group}/{key}", value
 
 
 def _is_number(value: Any) -> bool:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.plan.errors import UserError
+from harness.plan.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import wandb
 
 PACKAGE = Path(__file__).resolve().parent.parent
-MODES = ("offline", "online", "auto", "disabled")
 REACH_S = 10.0  # how long a server may take to say that it is there and takes our key
 INIT_S = 90.0  # how long opening one run may take; only the tracking process waits
 
@@ -54,33 +53,13 @@ PRIVATE: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Tracking:
-    """The tracking part of a configuration, checked."""
-
-    mode: str = "disabled"  # offline | online | auto | disabled
-    project: str = "harness"
-    entity: str | None = None  # None: the key's own
-    tensorboard: bool = False
-    finish_s: float = 10.0  # how long the command waits for W&B after its last trial
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"tracking.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
-        for key, name in (("project", self.project), ("entity", self.entity or "x")):
-            if not name or len(name) > 128 or any(sign in name for sign in "/\\#?%: "):
-                raise UserError(f"tracking.{key} must be 1-128 characters without spaces and / \\ # ? % :, not {name!r}")
-        if not self.finish_s > 0:
-            raise UserError(f"tracking.finish_s must be > 0, not {self.finish_s}")
-
-
 class UnreachableError(RuntimeError):
     """No W&B server that takes our key; the text says why in one line."""
 
 
-def environment(mode: str, study: Path, given: Mapping[str, str]) -> dict[str, str]:
+def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that uses W&B: to be set before wandb is imported (an offline mode given later
-    still sends telemetry). Offline it does not even hold a key."""
+    still sends telemetry). Offline it does not even hold a key. What W&B stages and caches goes below `scratch`."""
     kept = {key: value for key, value in given.items() if not key.startswith("WANDB_") or key in KEPT}
     if mode != "online":
         kept.pop("WANDB_API_KEY", None)
@@ -90,10 +69,9 @@ def environment(mode: str, study: Path, given: Mapping[str, str]) -> dict[str, s
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",
         "WANDB_DISABLE_CODE": "true",
-        # What W&B stages and caches stays in the study, where it is looked for and cleaned up.
-        "WANDB_DATA_DIR": str(study / "wandb" / "data"),
-        "WANDB_CACHE_DIR": str(study / "wandb" / "cache"),
-        "WANDB_ARTIFACT_DIR": str(study / "wandb" / "artifacts"),
+        "WANDB_DATA_DIR": str(scratch / "data"),
+        "WANDB_CACHE_DIR": str(scratch / "cache"),
+        "WANDB_ARTIFACT_DIR": str(scratch / "artifacts"),
     }
     return {**kept, **ours}
 
@@ -158,14 +136,15 @@ def reach(timeout_s: float) -> str:
     A dead or ill server is told apart first: wandb itself would try again for longer than anyone wants to wait.
     """
     import wandb
+    from wandb.errors import Error, UsageError
 
     url = str(wandb.setup().settings.base_url)
     _must_answer(url, timeout_s)
     try:
         entity = wandb.Api(timeout=max(1, int(timeout_s))).default_entity
-    except wandb.errors.UsageError as error:
+    except UsageError as error:
         raise UnreachableError("there is no W&B key: set WANDB_API_KEY or run `wandb login`") from error
-    except (wandb.errors.Error, ValueError) as error:
+    except (Error, ValueError) as error:
         raise UnreachableError(f"{url} does not let us in: {one_line(error)}") from error
     if not entity:
         raise UnreachableError(f"{url} names no entity for this key: set tracking.entity")
@@ -188,12 +167,6 @@ def _must_answer(url: str, timeout_s: float) -> None:
         late = isinstance(reason, TimeoutError)
         what = f"did not answer within {timeout_s:g} s" if late else f"cannot be reached ({reason})"
         raise UnreachableError(f"{url} {what}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, short enough to print."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from typing import Any
 
 import psutil
 
+from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
-from harness.record.wandb_settings import PACKAGE, Tracking, decide
+from harness.record.wandb_settings import PACKAGE, decide
 
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
 GRACE_S = 1.0  # beyond its own bound, before the tracking process is killed

@@ -7,8 +7,10 @@ projection is given up, {"done": {...}} at the end.
 
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Protocol
 
 import psutil
 
+from harness.plan.errors import one_line
 from harness.record.study import StudyFolder
 from harness.record.wandb_runs import (
     TrialPlan,
@@ -26,7 +29,7 @@ from harness.record.wandb_runs import (
     summary_of,
     trial_plans,
 )
-from harness.record.wandb_settings import decide, environment, one_line
+from harness.record.wandb_settings import decide, environment
 
 NICENESS = 10  # trials come first
 GAVE_UP = 3  # exit code of a process that ran out of time
@@ -105,11 +108,11 @@ class Trials:
                 answer({"lost": f"{projection.name}: {one_line(error)}"})
 
 
-def serve(lines: Iterator[str]) -> None:
+def serve(lines: Iterator[str], scratch: Path) -> None:
     """Hear one sweep to its end. The first line says what is wanted and where."""
     order = json.loads(next(lines))
     folder = StudyFolder(Path(order["study"]))
-    projections = _projections(order, folder)
+    projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
     document: dict[str, Any] | None = None
     for line in lines:
@@ -120,15 +123,14 @@ def serve(lines: Iterator[str]) -> None:
             trials.failed(event["trial"], event["final"])
         elif event["event"] == "report":
             document = event["document"]
-    patience = threading.Timer(order["finish_s"], leave, [GAVE_UP])
+    patience = threading.Timer(order["finish_s"], leave, [GAVE_UP, scratch])
     patience.daemon = True
     patience.start()
     trials.close()
     answer({"done": _farewell(projections, document)})
-    leave(0)
 
 
-def _projections(order: Mapping[str, Any], folder: StudyFolder) -> list[Projection]:
+def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -> list[Projection]:
     projections: list[Projection] = []
     mode, entity = order["mode"], order["entity"]
     if mode == "auto":
@@ -137,12 +139,13 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder) -> list[Projecti
         if found.why:
             answer({"say": f"W&B offline: {found.why}"})
     if mode != "disabled":
-        wanted = environment(mode, folder.path, os.environ)
+        wanted = environment(mode, scratch, os.environ)
         os.environ.clear()
         os.environ.update(wanted)
-        from harness.record.wandb_project import WandbProject
+        from harness.record.wandb_project import Place, WandbProject
 
-        projections.append(WandbProject(folder.path, study_label(folder), order["project"], entity, mode))
+        place = Place(mode, order["project"], entity, scratch if mode == "online" else folder.path)
+        projections.append(WandbProject(folder.path, study_label(folder), place))
     if order["tensorboard"]:
         from harness.record.tensorboard_sink import TensorBoardFiles
 
@@ -157,8 +160,8 @@ def _farewell(projections: list[Projection], document: dict[str, Any] | None) ->
     project = next((p for p in projections if isinstance(p, WandbProject)), None)
     if project is None:
         return {}
-    said: dict[str, Any] = {"mode": project.mode, "runs": project.count, "url": project.url}
-    if document is not None and project.mode == "online":
+    said: dict[str, Any] = {"mode": project.place.mode, "runs": project.count, "url": project.address()}
+    if document is not None and project.place.mode == "online":
         from harness.record.wandb_publish import publish
 
         try:
@@ -177,10 +180,11 @@ def answer(message: Mapping[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def leave(code: int) -> None:
+def leave(code: int, scratch: Path) -> None:
     """End this process and wandb-core at once, whatever either still waits for."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(code)
 
 
@@ -189,8 +193,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(NICENESS)
+    own = Path(tempfile.mkdtemp(prefix="harness-wandb-"))
     try:
-        serve(iter(sys.stdin.readline, ""))
+        serve(iter(sys.stdin.readline, ""), own)
     except Exception as error:
-        answer({"lost": f"tracking: {type(error).__name__}: {one_line(error)}"})
-        leave(1)
+        answer({"lost": f"tracking: {one_line(error)}"})
+    leave(0, own)

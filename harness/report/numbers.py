@@ -2,7 +2,7 @@
 
 import math
 
-from harness.analyse.findings import ArmFinding, Place
+from harness.analyse.arms import ArmFinding, Place
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -4,7 +4,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from harness.analyse.findings import ArmFinding, Findings
+from harness.analyse.arms import ArmFinding
+from harness.analyse.findings import Findings
 from harness.report.numbers import number, place, seconds, span
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")

@@ -3,27 +3,40 @@
 import csv
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from harness.analyse.findings import ArmFinding, Findings
+from harness.analyse.arms import ArmFinding
+from harness.analyse.findings import Findings
 from harness.record.files import write_json, write_whole
 from harness.record.study import StudyFolder
-from harness.report.figure import draw_epochs
+from harness.report.page import Figures, draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 
 
 def write_reports(console: Console, folder: StudyFolder, findings: Findings, elapsed_s: float | None = None) -> None:
-    """results.csv, results.json, report.md and the figure; then the table on the terminal and where to look."""
-    write_whole(folder.path / "results.csv", results_csv(findings))
-    write_json(folder.path / "results.json", findings.to_json())
-    draw_epochs(findings, folder.path / "figures")
-    report = folder.path / "report.md"
-    write_whole(report, report_markdown(findings))
+    """Everything into the study's folder; then the table on the terminal and where to look."""
+    page = write_files(folder.path, findings)
     print_findings(console, findings)
     took = f" ({elapsed_s:.0f} s)" if elapsed_s is not None else ""
-    console.print(f"report: {report}{took}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {page}{took}", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_files(path: Path, findings: Findings) -> Path:
+    """results.csv, results.json, report.md, report.html and figures/ into a folder; returns the page's path."""
+    figures = draw_all(findings)
+    drawn = path / "figures"
+    drawn.mkdir(parents=True, exist_ok=True)
+    for figure in figures.all():
+        write_whole(drawn / f"{figure.name}.svg", figure.svg)
+        (drawn / f"{figure.name}.png").write_bytes(figure.png())
+    write_whole(path / "results.csv", results_csv(findings))
+    write_json(path / "results.json", findings.to_json())
+    write_whole(path / "report.md", report_markdown(findings, figures))
+    write_whole(path / "report.html", page_html(findings, figures))
+    return path / "report.html"
 
 
 def csv_row(arm: ArmFinding) -> dict[str, Any]:
@@ -78,8 +91,8 @@ def _cell(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
 
 
-def report_markdown(findings: Findings) -> str:
-    """The page as Markdown: verdict, table, figure, notes."""
+def report_markdown(findings: Findings, figures: Figures) -> str:
+    """The page as Markdown: verdict, table, main figures, notes."""
     lines = [f"# {findings.question}", "", *[f"**{line}**  " for line in findings.verdict], ""]
     lines += [f"- not established: {line}" for line in findings.not_established]
     lines += [
@@ -90,8 +103,15 @@ def report_markdown(findings: Findings) -> str:
         _markdown_row(["---"] * len(COLUMNS)),
     ]
     lines += [_markdown_row(arm_cells(arm)) for arm in findings.arms]
-    lines += ["", "![Epochs to target over total batch size](figures/epochs_to_target.svg)", ""]
-    lines += [f"- {line}" for line in findings.caveats]
+    lines.append("")
+    for fitted in findings.fits:
+        lines.append(f"- {fitted.label}: {fitted.diagnosis}")
+        lines += [f"  - critical batch size {size}: {size.definition}" for size in fitted.critical]
+    singles = [figures.front, figures.lr_map, figures.by_target]
+    for figure in [*figures.costs, *(figure for figure in singles if figure is not None)]:
+        alt = figure.alt.replace("[", "(").replace("]", ")")
+        lines += ["", f"![{alt}](figures/{figure.name}.svg)"]
+    lines += ["", *[f"- {line}" for line in findings.caveats]]
     lines += ["", f"{findings.trials} trials, data {findings.data}.", ""]
     return "\n".join(lines)
 

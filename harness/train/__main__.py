@@ -98,14 +98,14 @@ def run(task: Task) -> None:
         if device != "cpu":
             torch.cuda.set_device(device)
         dist.init_process_group("gloo" if device == "cpu" else "nccl", timeout=COLLECTIVE_TIMEOUT)
-    worker.start(task)
-    while rows := worker.advance(0.0):
-        if rank == 0:
-            for row in rows:
-                if line := describe(row, task.settings.averaging.decide_on):
+    try:
+        worker.start(task)
+        while rows := worker.advance(0.0):
+            for line in (describe(row, task.settings.averaging.decide_on) for row in rows):
+                if rank == 0 and line:
                     print(line, flush=True)
-        if rows[-1]["kind"] == "end":
-            return
+    finally:
+        worker.stop()
 
 
 def describe(row: Mapping[str, Any], decide_on: str) -> str:

@@ -63,7 +63,8 @@ class SpanBatchNorm(nn.Module):
         self._collect(mean.view(groups, channels), var.view(groups, channels))
         return out
 
-    def _over_all_ranks(self, x: Tensor) -> Tensor:
+    def _over_all_ranks(self, inputs: Tensor) -> Tensor:
+        x = inputs.to(self.mean.dtype)  # sums are not taken in half precision
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()
@@ -75,7 +76,7 @@ class SpanBatchNorm(nn.Module):
             self._collect(mean.detach()[None], var.detach()[None] * (count / (count - 1)))
         if self.weight is not None:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out
+        return out.to(inputs.dtype)
 
     def _collect(self, means: Tensor, variances: Tensor) -> None:
         """Add the statistics of some groups, [groups, C] each."""

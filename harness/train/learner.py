@@ -11,18 +11,21 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Examples, Splits
 from harness.optimizers.groups import parameter_groups
+from harness.plan.errors import UserError
 from harness.plan.schedules import Schedule
-from harness.plan.settings import Settings
+from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
+from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate
 from harness.train.losses import as_float64, loss_named
+from harness.train.precision import DTYPES as DTYPES
+from harness.train.precision import Precision, compiled
 from harness.train.seeds import derive_seed
 from harness.train.stream import ExampleStream, cut, group_layout
 from harness.train.world import World
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (rule 8)
 CHUNK_EXAMPLES = 1 << 20  # indices cut at a time
 
@@ -31,7 +34,16 @@ class Learner:
     """Everything of a trial that lives on the device. All ranks build it alike and call it in step."""
 
     def __init__(
-        self, settings: Settings, seed: int, topology: Topology, world: World, splits: Splits, evaluation_batch: int
+        self,
+        settings: Settings,
+        seed: int,
+        topology: Topology,
+        world: World,
+        splits: Splits,
+        evaluation_batch: int,
+        *,
+        compile: bool = False,
+        channels_last: bool = False,
     ) -> None:
         self.settings = settings
         self.topology = topology
@@ -39,6 +51,9 @@ class Learner:
         self.world = world
         self.splits = splits
         self.evaluation_batch = evaluation_batch
+        self.compile = compile
+        self.channels_last = channels_last
+        self.precision = Precision(topology.precision, world.device)
         self.loss = loss_named(settings.loss)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
@@ -51,21 +66,42 @@ class Learner:
             torch.manual_seed(derive_seed(self.seed, "init"))
             model: nn.Module = instantiate(self.settings.model)
         model = convert_batch_norm(model, self.settings.batch_norm)
-        self.model = model.to(self.world.device, DTYPES[self.topology.precision])
+        self.model = model.to(self.world.device, self.precision.dtype)
+        if self.channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._groups()  # frozen parameters must not ask for gradients when DDP looks
         self.wrapped: nn.Module = self.model
+        self._ddp: DistributedDataParallel | None = None
         if self.world.size > 1:
             # Buffers are statistics the evaluation recomputes: broadcasting them each step would cost and say nothing.
-            self.wrapped = DistributedDataParallel(self.model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.wrapped = self._ddp = DistributedDataParallel(
+                self.model,
+                gradient_as_bucket_view=True,
+                static_graph=self.batch.gradient_accumulation_steps == 1,
+            )
+            self._ddp.broadcast_buffers = False  # the argument of this name warns from torch 2.13 on
         self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
         for layer in self.running:
             layer.collecting = True
+        self.train_model: Callable[..., Any] = self.wrapped
+        if self.compile:
+            if self.running:
+                raise UserError("cluster.compile=true cannot collect batch_norm.statistics=running: use reestimated")
+            self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
         self._fresh_state()
 
+    def _graph(self) -> dict[str, Any]:
+        """What a compiled graph depends on besides the shapes of a micro-batch."""
+        values = self.settings.to_json()
+        return {key: values[key] for key in ("dataset", "model", "batch_norm", "parameter_groups")}
+
     def _fresh_state(self) -> None:
-        """A new optimizer and a new average over the weights as they are."""
+        """A new optimizer, a new average over the weights as they are, nothing counted."""
         model, averaging = self.model, self.settings.averaging
         self.optimizer: torch.optim.Optimizer = instantiate(self.settings.optimizer, self._groups())
+        self.scaler = self.precision.new_scaler()
+        self.diagnostics = Diagnostics(model, self.settings.clip_norm)
+        self.skipped = 0  # updates that were not made, because their gradients overflowed in fp16
         self._weight_decays = [group.get("weight_decay") for group in self.optimizer.param_groups]
         decay = (
             decay_per_step(averaging.half_life_examples, self.batch.total_batch_size)
@@ -102,11 +138,12 @@ class Learner:
                 yield step, mine[step - first]
 
     def lr(self, step: int) -> float:
-        """LR of update `step`."""
-        return self.settings.peak_lr * self.schedule.lr_factor(step)
+        """LR of update `step`; updates that were skipped have not moved the schedule (rule 11)."""
+        return self.settings.peak_lr * self.schedule.lr_factor(step - self.skipped)
 
-    def update(self, step: int, examples: Tensor) -> Tensor:
+    def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
         """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
+        The `last` one before an evaluation is looked at more closely (see diagnostics).
 
         The gradient is that of the mean over the global batch: losses are summed, divided by the global count once
         (rule 1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
@@ -125,30 +162,51 @@ class Learner:
                 seed = derive_seed(self.seed, "augment")
                 batch = self.splits.augment(batch, seed, epochs[number], indices[number], self.group)
             count = self.loss.count(batch.targets)
-            last = number == micros - 1
-            with nullcontext() if last or self.world.size == 1 else self.wrapped.no_sync():  # type: ignore[operator]
-                loss = self.loss.total(self.wrapped(batch.inputs), batch.targets) * share
+            with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
+                outputs = self.precision.forward(self.train_model, self._laid_out(batch.inputs))
+                loss = self.loss.total(outputs, batch.targets) * share
                 # DDP takes the mean over ranks of what each hands in: times W makes it the sum.
-                (loss * self.world.size if self.world.size > 1 else loss).backward()
+                handed_in = loss * self.world.size if self.world.size > 1 else loss
+                (handed_in if self.scaler is None else self.scaler.scale(handed_in)).backward()
             total = loss.detach() if total is None else total + loss.detach()
             if isinstance(count, Tensor):
                 counted = count if counted is None else counted + count
         assert total is not None
         if counted is not None:
             total = total * self._recount(counted)
-        self.optimizer.step()
+        made = self._step(last)
         self.optimizer.zero_grad(set_to_none=True)
         if self.running:
             half_life = self.settings.batch_norm.half_life_examples
             advance_running(self.running, decay_per_step(half_life, self.batch.total_batch_size))
-        if self.average is not None:
+        if self.average is not None and made:
             self.average.update()
         return total
 
+    def _step(self, last: bool) -> bool:
+        """Clip and make the update from the gradients as they are; False where fp16 overflowed and it was skipped."""
+        if self.scaler is not None:
+            self.scaler.unscale(self.optimizer)
+        self.diagnostics.before_step(last)
+        if self.scaler is None:
+            self.optimizer.step()
+        elif not self.scaler.step(self.optimizer):
+            self.skipped += 1
+            self.diagnostics.skip_step()
+            return False
+        self.diagnostics.after_step()
+        return True
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        """Images in the memory format of the model; anything else as it is."""
+        return (
+            inputs.contiguous(memory_format=torch.channels_last) if self.channels_last and inputs.dim() == 4 else inputs
+        )
+
     def _set_hyperparameters(self, step: int) -> None:
         """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (rule 4)."""
-        lr, momentum = self.lr(step), self.schedule.momentum(step)
-        decay_factor = self.schedule.weight_decay_factor(step)
+        lr, momentum = self.lr(step), self.schedule.momentum(step - self.skipped)
+        decay_factor = self.schedule.weight_decay_factor(step - self.skipped)
         for group, weight_decay in zip(self.optimizer.param_groups, self._weight_decays, strict=True):
             group["lr"] = lr * group.get("lr_factor", 1.0)
             if momentum is not None and "momentum" in group:
@@ -199,7 +257,8 @@ class Learner:
             for first in range(start, stop, self.evaluation_batch):
                 index = torch.arange(first, min(first + self.evaluation_batch, stop), device=self.world.device)
                 batch = examples.batch(index)
-                scores = self.loss.scores(model(batch.inputs), batch.targets)
+                outputs = self.precision.forward(model, self._laid_out(batch.inputs))
+                scores = self.loss.scores(outputs, batch.targets)
                 parts = [self.loss.count(batch.targets), *(scores[name] for name in self.loss.metrics)]
                 sums = [total + as_float64(part, self.world.device) for total, part in zip(sums, parts, strict=True)]
         model.train()
@@ -213,7 +272,8 @@ class Learner:
         if plan.statistics == "running":
             self._share_running(model)
             return
-        reestimate(model, self.statistics_batch(), plan, self.world)
+        with self.precision.autocast():
+            reestimate(model, self.statistics_batch(), plan, self.world)
 
     def _share_running(self, model: nn.Module) -> None:
         """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
@@ -234,7 +294,8 @@ class Learner:
             start, stop = self.world.share(plan.statistics_examples // plan.span_examples)
             mine = chosen[start * plan.span_examples : stop * plan.span_examples]
             index = group_layout(mine, plan.span_examples) if len(mine) else mine
-            self._statistics = self.splits.train.batch(index.to(self.world.device))
+            batch = self.splits.train.batch(index.to(self.world.device))
+            self._statistics = Batch(self._laid_out(batch.inputs), batch.targets)
         return self._statistics
 
     _statistics: Batch | None = None
@@ -245,6 +306,9 @@ class Learner:
         """Tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
         state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state["schedule"] = self.schedule.state()
+        state["diagnostics"], state["skipped"] = self.diagnostics.state(), self.skipped
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state()
         if self.average is not None:
             state["average"] = {"model": self.average.module.state_dict(), "steps": self.average.steps}
         return state
@@ -253,6 +317,10 @@ class Learner:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
+        self.diagnostics.restore(state["diagnostics"])
+        self.skipped = state["skipped"]
+        if self.scaler is not None:
+            self.scaler.restore(state["scaler"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"]["model"])
             self.average.steps = state["average"]["steps"]

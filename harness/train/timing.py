@@ -24,10 +24,20 @@ class StepTime:
 
 
 def time_steps(
-    settings: Settings, topology: Topology, world: World, splits: Splits, min_steps: int = 30, min_s: float = 3.0
+    settings: Settings,
+    topology: Topology,
+    world: World,
+    splits: Splits,
+    min_steps: int = 30,
+    min_s: float = 3.0,
+    *,
+    compile: bool = False,
+    channels_last: bool = False,
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
-    learner = Learner(settings, 0, topology, world, splits, evaluation_batch=1024)
+    learner = Learner(
+        settings, 0, topology, world, splits, evaluation_batch=1024, compile=compile, channels_last=channels_last
+    )
     learner.warm_up()
     wait = device_wait(world.device)
     block_steps = max(1, min_steps // BLOCKS)

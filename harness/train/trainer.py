@@ -20,6 +20,7 @@ from harness.record.drain_flag import is_draining
 from harness.record.journal import Attempt
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from harness.train.clock import Clock
+from harness.train.diagnostics import memory_peak_bytes
 from harness.train.learner import Learner, device_wait, exploded
 from harness.train.world import World
 
@@ -31,10 +32,12 @@ POLL_S = 1.0  # seconds of updates between two looks at the drain flag and at th
 
 @dataclass(frozen=True)
 class Execution:
-    """How a trial is run, none of which changes its numbers."""
+    """How a trial is run, none of which changes its numbers beyond rounding."""
 
     evaluation_batch_size: int = 1024  # examples per forward pass
     checkpoint_every_s: float = 60.0
+    compile: bool = False  # the training pass through torch.compile; rounds differently
+    channels_last: bool = False  # memory format of images and convolutions; rounds differently
     drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
     study_attempt: int = 0
 
@@ -77,7 +80,16 @@ def train(
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
     began = time.perf_counter()
-    learner = Learner(settings, seed, topology, world, splits, execution.evaluation_batch_size)
+    learner = Learner(
+        settings,
+        seed,
+        topology,
+        world,
+        splits,
+        execution.evaluation_batch_size,
+        compile=execution.compile,
+        channels_last=execution.channels_last,
+    )
     learner.warm_up()
     clock = Clock(wait=device_wait(world.device))
     progress, interval_losses = _resume(learner, clock, folder / "checkpoint", world)
@@ -123,7 +135,7 @@ def train(
         while True:
             began_updates, stop = time.perf_counter(), min(progress.step + updates, target_step)
             for step, drawn in learner.micro_batches(progress.step, stop):
-                shares[step - start] = learner.update(step, drawn)
+                shares[step - start] = learner.update(step, drawn, last=step + 1 == target_step)
             updates = _updates_to_poll(updates, stop - progress.step, time.perf_counter() - began_updates)
             progress.step = stop
             if stop == target_step:
@@ -164,6 +176,9 @@ def train(
             "train_loss": sum(losses) / len(losses),
             "validation": scores,
             "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),
+            "diagnostics": learner.diagnostics.read(),
+            "skipped_updates": learner.skipped,
+            "memory_peak_bytes": memory_peak_bytes(world.device),
             "clock": clock.state(),
         }
         if metric is not None:

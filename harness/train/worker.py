@@ -1,7 +1,9 @@
 """A warm process that runs trials one after another, keeping data, process group and device context between them."""
 
 import gc
+import ipaddress
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -70,14 +72,28 @@ class Worker:
         self._pause_at = 0.0
 
     def bind_store(self, host: str) -> int:
-        """Rank 0: open the rendezvous store on a free port and return it; nobody can take the port in between."""
-        self._store = TCPStore(host, 0, self.world.size, is_master=True, wait_for_workers=False)
+        """Rank 0: open the rendezvous store on a free port of `host` and return it; nobody can take it in between.
+
+        It listens on that address alone, hence on loopback for a gang of one machine; torch's own listens on all.
+        """
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        port = listener.getsockname()[1]
+        self._store = TCPStore(
+            host,
+            port,
+            self.world.size,
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=listener.detach(),  # the store closes it
+        )
         return self._store.port
 
     def join(self, host: str, port: int) -> None:
         """Form the process group over the store that rank 0 has bound."""
         if self.world.device.type == "cuda":
             torch.cuda.set_device(self.world.device)
+        if ipaddress.ip_address(host).is_loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo listens where the host's name points
         if not self.world.is_main:
             self._store = TCPStore(host, port, self.world.size, is_master=False)
         backend = "nccl" if self.world.device.type == "cuda" else "gloo"
@@ -111,7 +127,7 @@ class Worker:
     def start(self, task: Task) -> None:
         """Begin a trial; rank 0 claims its folder, which fences off any earlier attempt."""
         self.stop()
-        folder = Path(task.folder)
+        folder, splits = Path(task.folder), self.splits(task.settings, task.topology)
         if self.world.is_main:
             self._attempt = Attempt.claim(folder)
             write_json(folder / "trial.json", task.to_json())
@@ -120,7 +136,7 @@ class Worker:
             task.seed,
             task.topology,
             self.world,
-            self.splits(task.settings, task.topology),
+            splits,
             folder,
             self._attempt,
             task.execution,
@@ -142,7 +158,8 @@ class Worker:
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         """Seconds per update of a task's (TBS, topology, precision), this gang being alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
-        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s)
+        flags = {"compile": task.execution.compile, "channels_last": task.execution.channels_last}
+        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, **flags)
 
     def stop(self) -> None:
         """Drop the running trial, if any; its files stay as they are."""

@@ -25,18 +25,18 @@ def mean_over_all_noise(
     run in one go on every sequence of signs +-sqrt(c) that `batch` examples an update can draw."""
     signs = torch.tensor(list(product((-1.0, 1.0), repeat=batch * len(lrs))), dtype=torch.float64)
     xi = math.sqrt(c) * signs.view(-1, len(lrs), batch).mean(-1)
-    model = torch.nn.Module()
-    model.theta = torch.nn.Parameter(torch.full((len(xi),), start, dtype=torch.float64))
+    theta = torch.nn.Parameter(torch.full((len(xi),), start, dtype=torch.float64))
+    model = torch.nn.ParameterList([theta])
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     average = AveragedModel(model, decay)
     losses: dict[str, list[float]] = {"raw": [], "averaged": []}
     for t, (lr, momentum) in enumerate(zip(lrs, momenta, strict=True)):
         optimizer.param_groups[0].update(lr=lr, momentum=momentum)
-        model.theta.grad = h * model.theta.detach() + xi[:, t]
+        theta.grad = h * theta.detach() + xi[:, t]
         optimizer.step()
         average.update()
         for name, module in (("raw", model), ("averaged", average.module)):
-            losses[name].append(float(h * module.theta.detach().square().mean() / 2))
+            losses[name].append(float(h * next(module.parameters()).detach().square().mean() / 2))
     return losses
 
 
@@ -45,7 +45,7 @@ def mean_over_all_noise(
     c=st.floats(0, 3),
     batch=st.integers(1, 2),
     lrs=LRS,
-    momenta=st.lists(st.floats(0.01, 0.99), min_size=UPDATES, max_size=UPDATES),
+    momenta=st.lists(st.floats(0.01, 0.99), min_size=UPDATES, max_size=UPDATES) | st.just([0.0] * UPDATES),
     decay=st.sampled_from([0.0, 0.3, 0.9]),
     start=st.floats(-2, 2),
 )

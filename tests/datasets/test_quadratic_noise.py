@@ -30,8 +30,7 @@ def test_every_coordinate_is_plus_or_minus_the_root_of_its_variance():
 
 def test_signs_are_fair_and_uncorrelated_between_coordinates_and_between_examples():
     signs = noise(torch.arange(4096)).sign()
-    n, d = signs.shape
-    assert (signs.mean(0) * math.sqrt(n)).abs().max() < 5  # 300 normal deviates
+    assert (signs.mean(0) * math.sqrt(len(signs))).abs().max() < 5  # 300 normal deviates
     for table in (signs, signs[:512].T):
         correlation = (table.T @ table) / math.sqrt(len(table))
         off_diagonal = correlation[~torch.eye(len(correlation), dtype=torch.bool)]
@@ -62,7 +61,9 @@ def test_validation_and_test_are_one_example_without_noise():
 
 
 def test_the_fingerprint_names_the_variances_and_their_multiplicity():
-    made = [NoisyQuadratic(v, n).load().fingerprint for v, n in ((VARIANCES, 2), (VARIANCES, 3), ([1.0, 0.25, 0.05], 2))]
+    made = [
+        NoisyQuadratic(v, n).load().fingerprint for v, n in ((VARIANCES, 2), (VARIANCES, 3), ([1.0, 0.25, 0.05], 2))
+    ]
     assert len(set(made)) == 3
     assert made[0] == NoisyQuadratic(VARIANCES, 2, epoch_examples=1).load().fingerprint
 

@@ -53,6 +53,7 @@ def test_two_hundred_trials_on_one_gang_leave_its_memory_flat(tmp_path):
     planned = PlannedTrial.from_json(next(iter(read_lines(plan.folder / "plan.jsonl"))))
     gang = InProcessGang("cpu", 1)
     sizes = []
+    folder = tmp_path
     for number in range(200):
         folder = tmp_path / "soak" / str(number)
         settings = planned.trial.arm.settings

@@ -40,7 +40,12 @@ def test_nothing_of_ray_reaches_the_screen(ray_sweep):
 def test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial(tmp_path):
     arguments = [*SMALL, "seeds=[0]", "question.total_batch_sizes=[128]", "lr_scaling=linear"]
     # The target cannot be met: the trial runs its whole budget, long enough to be hit.
-    long = ["workload.target.value=0.9999", "workload.budget={epochs: 10}", "cluster.workers_per_trial=2", "cluster.checkpoint_every_s=0"]
+    long = [
+        "workload.target.value=0.9999",
+        "workload.budget={epochs: 10}",
+        "cluster.workers_per_trial=2",
+        "cluster.checkpoint_every_s=0",
+    ]
     undisturbed = sweep(tmp_path, *arguments, *long, study="calm")
     process = start(tmp_path, *arguments, *long, study="hit")
     deadline = time.monotonic() + 60

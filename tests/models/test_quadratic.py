@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.models.quadratic import Quadratic
@@ -12,6 +12,7 @@ NUMBERS = st.lists(st.floats(-3, 3), min_size=6, max_size=6).map(lambda x: torch
 
 
 @given(theta=NUMBERS, noise=st.lists(NUMBERS, min_size=1, max_size=4).map(torch.stack))
+@settings(deadline=None)
 def test_loss_and_gradient_are_those_of_the_definition(theta, noise):
     model = Quadratic([1.0, 0.5, 0.25], coordinates=2)
     model.theta.data = theta.clone()

@@ -55,3 +55,13 @@ def test_nonsense_is_refused(rule, ratio, power, words):
     with pytest.raises(UserError) as refusal:
         lr_factor(rule, ratio, power)
     assert words in str(refusal.value)
+
+
+def test_a_rule_of_ones_own_is_named_by_its_dotted_path():
+    assert lr_factor("math.log2", 8.0) == 3.0
+
+
+@pytest.mark.parametrize("rule", ["math.nothing", "no_such_module.rule", "math.pi", ".sqrt"])
+def test_a_dotted_path_that_is_no_function_is_refused(rule):
+    with pytest.raises(UserError, match=r"cannot be imported|is no function"):
+        lr_factor(rule, 2.0)

@@ -143,3 +143,10 @@ def test_arms_carry_what_an_experiment_varied_in_their_label():
     arm = WORKLOAD.arm("grid", 16, lr=0.5, variant={"lr": 0.5})
     assert arm.label == "grid TBS 16 lr=0.5"
     assert Arm.from_json(json.loads(json.dumps(arm.to_json()))) == arm
+
+
+def test_a_setting_at_its_default_does_not_rename_the_trials_made_before_it_existed():
+    settings = WORKLOAD.arm("linear", 64).settings
+    assert settings.clip_norm is None
+    assert "clip_norm" not in settings.identity
+    assert replace(settings, clip_norm=1.0).identity == {**settings.identity, "clip_norm": 1.0}

@@ -17,7 +17,8 @@ from harness.train.trainer import Execution
 from harness.train.worker import Task, Worker
 from harness.train.world import World
 
-TIMES = {"clock", "examples_per_s", "startup_s", "host", "pid", "at"}  # what differs between two runs of one trial
+# What differs between two runs of one trial.
+TIMES = {"clock", "examples_per_s", "startup_s", "memory_peak_bytes", "host", "pid", "at"}
 NEVER = Target("accuracy", 2.0, "max")
 EVERY_EVALUATION = Execution(checkpoint_every_s=0.0)
 

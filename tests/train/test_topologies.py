@@ -58,11 +58,12 @@ class SlowToSave(Constant):
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations with every loss apart, so that the rest can be compared exactly."""
+    """The evaluations with every loss and norm apart, so that the rest can be compared exactly."""
     kept = []
     for row in timeless(evaluations(rows)):
         scores = {name: score["accuracy"] for name, score in row.pop("validation").items()}
         row.pop("train_loss")
+        row.pop("diagnostics")
         kept.append({**row, "accuracy": scores})
     return kept
 
@@ -71,7 +72,12 @@ def losses(rows: list[dict[str, Any]]) -> list[float]:
     return [
         loss
         for row in evaluations(rows)
-        for loss in (row["train_loss"], *(score["loss"] for score in row["validation"].values()))
+        for loss in (
+            row["train_loss"],
+            *(score["loss"] for score in row["validation"].values()),
+            row["diagnostics"]["gradient_norm"],
+            *row["diagnostics"]["update_ratio"].values(),
+        )
     ]
 
 
@@ -83,7 +89,7 @@ def alone(worker, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("world", "accumulation"),
-    [(1, 2), (1, 4), (2, 1), pytest.param(2, 2, marks=LONG), pytest.param(4, 1, marks=LONG)],
+    [(1, 4), (2, 1), *(pytest.param(*split, marks=LONG) for split in [(1, 2), (2, 2), (4, 1)])],
 )
 def test_in_float64_every_split_of_the_batch_gives_one_trajectory_over_200_updates_and_one_table(
     alone, worker, tmp_path, world, accumulation
@@ -140,32 +146,34 @@ def test_per_device_and_sync_are_the_spans_they_say(worker, tmp_path):
     assert span("ghost", 32, world=1) != pytest.approx(span("ghost", 64, world=1), abs=1e-3)
 
 
-def test_a_gang_of_processes_computes_what_ranks_started_otherwise_compute(tmp_path):
+@LONG
+def test_a_gang_of_processes_computes_what_other_ranks_compute_and_is_quiet(tmp_path):
     gang = ProcessGang(2, "cpu", 1)
     try:
         rows = run(gang, task(tmp_path / "gang", world=2))
     finally:
         gang.close()
     assert timeless(rows) == timeless(run_on_ranks(task(tmp_path / "ranks", world=2))[0])
+    assert (tmp_path / "gang/log.txt").read_text() == ""  # nobody warns of anything
 
 
 # -- agreement ------------------------------------------------------------------------------------------------------
 
 
 def impatient_main(world: World, order: Task) -> list[list[int]]:
-    """The steps of each advance on a rank: rank 0 wants a pause at every evaluation, the others none at all."""
+    """The evaluations of each advance on a rank: rank 0 wants a pause at every one, the others none at all."""
     worker, advances = Worker(world.rank, world.size, "cpu", 1), []
     worker.start(order)
-    while not advances or advances[-1]:
+    while not advances or advances[-1]:  # after the end, an advance is empty
         rows = worker.advance(0.0 if world.is_main else 1e9)
-        advances.append([row["step"] for row in rows])
+        advances.append([row["step"] for row in evaluations(rows)])
     return advances
 
 
 def test_all_ranks_pause_and_stop_together_whatever_each_of_them_would_do(tmp_path):
     order = task(tmp_path, execution=EVERY_EVALUATION, world=3, settings=replace(SMALL, total_batch_size=48))
     first, *others = on_ranks(3, impatient_main, order)
-    assert first == [[0, 3], [6], [8], [11], [14], [16, 16], []]
+    assert first == [[3], [6], [8], [11], [14], [16], []]
     assert others == [first, first]
     assert read_trial(tmp_path).is_finished
 

@@ -88,8 +88,8 @@ def test_starting_a_trial_drops_the_one_that_runs_and_leaves_its_files(worker, t
 def test_a_trial_that_is_over_keeps_no_memory(worker, tmp_path, monkeypatch):
     kept = []
 
-    def watched(*args: Any) -> Learner:
-        made = Learner(*args)
+    def watched(*args: Any, **options: Any) -> Learner:
+        made = Learner(*args, **options)
         kept.extend(map(weakref.ref, (made, made.model, made.optimizer)))
         return made
 

@@ -20,6 +20,7 @@ def test_shares_are_contiguous_cover_everything_once_and_differ_by_at_most_one(c
 
 def collectives(world: World) -> dict[str, object]:
     mine = torch.tensor([1.0, 10.0]) * (world.rank + 1)
+    world.meet()
     began = time.monotonic()
     time.sleep(0.3 * world.is_main)
     world.meet()
@@ -27,7 +28,7 @@ def collectives(world: World) -> dict[str, object]:
         "decided": world.decide(7 + world.rank),
         "sum": world.sum(mine.clone()).tolist(),
         "maximum": world.maximum(mine.clone()).tolist(),
-        "waited": time.monotonic() - began >= 0.3,
+        "waited": time.monotonic() - began >= 0.2,  # of 0.3 s: the ranks left the first meeting nearly together
     }
 
 

@@ -1,0 +1,189 @@
+"""Examples per second of the harness's loop against a hand-written loop over the same model, in one run.
+
+    python benchmarks/throughput.py [--workloads resnet20 gpt] [--precision float32] [--compile] [--repeats 5]
+
+same settings: the hand-written loop has the same model (with its ghost batch norm), batch, order, optimizer and LR, and
+nothing else; the ratio says what the harness's bookkeeping costs. plain eager: the model as its author wrote it,
+ordinary batch norm, torch's default optimizer implementation. Blocks of updates alternate between the loops, so that
+whatever else the machine does falls on all of them; medians of the paired ratios with their extremes. One process.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.datasets.examples import Splits, TensorExamples
+from harness.plan.batch import plan_batch
+from harness.plan.settings import BatchNorm, Settings
+from harness.plan.target import Target
+from harness.plan.trial import Topology
+from harness.record.provenance import cpu_model
+from harness.train.instantiate import instantiate
+from harness.train.learner import Learner, device_wait
+from harness.train.world import World
+
+EXAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its data and a batch."""
+
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    total_batch_size: int
+    group: int  # ghost batch norm; 0: the model has none
+    inputs: Callable[[], Tensor]
+    targets: Callable[[], Tensor]
+
+
+CASES = {
+    "resnet20": Case(
+        {"_target_": "harness.models.resnet.CifarResNet", "depth": 20},
+        {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+        128,
+        32,
+        lambda: torch.randn(EXAMPLES, 3, 32, 32),
+        lambda: torch.randint(10, (EXAMPLES,)),
+    ),
+    "gpt": Case(
+        {"_target_": "harness.models.gpt.GPT", "vocabulary": 256, "context": 128, "depth": 2, "width": 64, "heads": 4},
+        {"_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.1},
+        32,
+        0,
+        lambda: torch.randint(256, (EXAMPLES, 128)),
+        lambda: torch.randint(256, (EXAMPLES, 128)),
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--compile", action="store_true", help="the harness through torch.compile")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument(
+        "--fused", action="store_true", help="fused optimizer in the harness and the same-settings loop"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="paired blocks")
+    parser.add_argument("--block-s", type=float, default=2.0, help="seconds of a block, about")
+    arguments = parser.parse_args()
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.precision}")
+    for workload in arguments.workloads:
+        measure(workload, CASES[workload], device, arguments)
+
+
+def measure(name: str, case: Case, device: torch.device, arguments: argparse.Namespace) -> None:
+    """Print one line: examples/s of the harness and its ratios to the two hand-written loops."""
+    if arguments.fused:
+        case = replace(case, optimizer={**case.optimizer, "fused": True})
+    torch.manual_seed(0)
+    data = TensorExamples(case.inputs(), case.targets()).to(device, torch.float32)
+    learner = make_learner(case, data, device, arguments)
+    plain = {key: value for key, value in case.optimizer.items() if key != "fused"}
+    loops = {
+        "harness": harness_loop(learner),
+        "same settings": bare_loop(copy.deepcopy(learner.model), case.optimizer, case, data, learner),
+        "plain eager": bare_loop(instantiate(case.model).to(device), plain, case, data, learner),
+    }
+    wait = device_wait(device)
+    updates = max(1, int(arguments.block_s / min(block(loop, 3, wait) for loop in loops.values())))
+    seconds = {loop: [] for loop in loops}
+    for _ in range(arguments.repeats):
+        for loop, run in loops.items():
+            seconds[loop].append(block(run, updates, wait))
+    rate = case.total_batch_size / statistics.median(seconds["harness"])
+    ratios = [
+        f"{told([bare / ours for bare, ours in zip(seconds[loop], seconds['harness'], strict=True)])} of {loop}"
+        for loop in ("same settings", "plain eager")
+    ]
+    print(f"{name}, batch {case.total_batch_size}: {rate:,.0f} examples/s, {', '.join(ratios)}", flush=True)
+
+
+def make_learner(case: Case, data: TensorExamples, device: torch.device, arguments: argparse.Namespace) -> Learner:
+    """The harness's side: everything of a trial but its journal."""
+    settings = Settings(
+        dataset={},
+        model=case.model,
+        loss="cross_entropy",
+        optimizer=case.optimizer,
+        schedule={"_target_": "harness.plan.schedules.Constant"},
+        total_batch_size=case.total_batch_size,
+        train_examples=EXAMPLES,
+        target=Target("accuracy", 1.0, "max"),
+        budget_examples=EXAMPLES,
+        evaluate_every_examples=EXAMPLES,
+        batch_norm=BatchNorm("ghost", case.group, statistics_examples=case.group) if case.group else BatchNorm(),
+    )
+    topology = Topology(plan_batch(case.total_batch_size, 1), device.type, arguments.precision)
+    splits = Splits(data, data, data, "random")
+    flags = {"compile": arguments.compile, "channels_last": arguments.channels_last}
+    learner = Learner(settings, 0, topology, World(0, 1, device), splits, 1024, **flags)
+    learner.warm_up()
+    return learner
+
+
+def harness_loop(learner: Learner) -> Callable[[int], None]:
+    """Updates as the trainer makes them, one after another."""
+    step = 0
+
+    def run(updates: int) -> None:
+        nonlocal step
+        for number, examples in learner.micro_batches(step, step + updates):
+            learner.update(number, examples)
+        step += updates
+
+    return run
+
+
+def bare_loop(
+    model: nn.Module, optimizer_spec: dict[str, Any], case: Case, data: TensorExamples, learner: Learner
+) -> Callable[[int], None]:
+    """The same updates written out by hand, in the same precision."""
+    optimizer = instantiate(optimizer_spec, list(model.parameters()))
+    size, device = case.total_batch_size, learner.world.device
+    order, place = torch.randperm(EXAMPLES, device=device), 0
+    model.train()
+
+    def run(updates: int) -> None:
+        nonlocal order, place
+        for _ in range(updates):
+            if place + size > EXAMPLES:
+                order, place = torch.randperm(EXAMPLES, device=device), 0
+            index = order[place : place + size]
+            place += size
+            with learner.precision.autocast():
+                logits = model(data.inputs[index])
+            functional.cross_entropy(logits.float().flatten(0, -2), data.targets[index].flatten()).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def block(run: Callable[[int], None], updates: int, wait: Callable[[], None]) -> float:
+    """Seconds per update of one block."""
+    wait()
+    began = time.perf_counter()
+    run(updates)
+    wait()
+    return (time.perf_counter() - began) / updates
+
+
+def told(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The arms of a study as rows: where each reaches the target, how its trials ended, what a step takes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analyse.crossing import locate
+from harness.analyse.estimates import (
+    Observation,
+    OutcomeCounts,
+    PooledSpread,
+    count_outcomes,
+    median_estimate,
+    pooled_log_spread,
+)
+from harness.analyse.results import Records, TrialResult, median
+from harness.plan.design import Design
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an arm reaches a target: the median over seeds in examples, misses at infinity, with its interval."""
+
+    examples: float
+    low: float
+    high: float
+    interval: str  # what (low, high) is, e.g. "order statistics 97 %"
+    at_least: float  # a lower bound of the median where stopped trials hide it
+    touch_examples: float  # median of the first evaluation that met the target, confirmed or not
+
+
+@dataclass(frozen=True)
+class ArmFinding:
+    """One row of the main table."""
+
+    workload: str
+    optimizer: str
+    scaling_rule: str
+    total_batch_size: int
+    variant: dict[str, Any]
+    batch_ratio: float
+    base_lr: float
+    peak_lr: float
+    train_examples: int
+    n: int
+    outcomes: OutcomeCounts
+    seeds: list[int]
+    epochs_by_seed: list[float | None]  # of the crossing; None for a miss
+    place: Place
+    beside: Place | None  # the workload's second target, read from the same evaluations
+    step_s: float | None  # seconds per update, measured alone on the machine
+    packed_seconds: float | None  # median of the trials' own clocks; the machine may have been shared
+    final_metric: float | None
+    test_metric: float | None
+    topology: str
+
+    @property
+    def label(self) -> str:
+        extra = "".join(f" {key}={value:g}" for key, value in self.variant.items())
+        return f"{self.scaling_rule}{extra}"
+
+    @property
+    def epochs(self) -> float:
+        return self.place.examples / self.train_examples
+
+    @property
+    def steps(self) -> float:
+        return self.place.examples / self.total_batch_size
+
+    @property
+    def seconds(self) -> float | None:
+        """Time to target = steps x seconds per step, the step alone on the machine; None before the timing pass."""
+        return None if self.step_s is None else self.steps * self.step_s
+
+
+def arm_findings(
+    design: Design, arms: Sequence[Arm], records: Records
+) -> tuple[list[ArmFinding], list[list[TrialResult]]]:
+    """The main table, arms in plan order, and the trials of each row."""
+    results = [records.of_arm(arm, design.seeds) for arm in arms]
+    spread = pooled_log_spread([[result.observation() for result in found] for found in _distinct(arms, results)])
+    beside = design.workload.read_beside
+    beside_spread = (
+        pooled_log_spread([[r.observation(beside) for r in found] for found in _distinct(arms, results)])
+        if beside
+        else None
+    )
+    rows = []
+    for arm, found in zip(arms, results, strict=True):
+        observations = [result.observation() for result in found]
+        topology = found[0].topology if found else None
+        timed = records.step_seconds(topology, arm.workload, arm.optimizer) if topology else None
+        rows.append(
+            ArmFinding(
+                workload=arm.workload,
+                optimizer=arm.optimizer,
+                scaling_rule=arm.scaling_rule,
+                total_batch_size=arm.total_batch_size,
+                variant=dict(arm.variant),
+                batch_ratio=arm.batch_ratio,
+                base_lr=arm.base_lr,
+                peak_lr=arm.settings.peak_lr,
+                train_examples=arm.settings.train_examples,
+                n=count_outcomes(observations).n,
+                outcomes=count_outcomes(observations),
+                seeds=[result.trial.seed for result in found],
+                epochs_by_seed=[_epochs(result) for result in found],
+                place=_place(found, records.target or arm.settings.target, observations, spread),
+                beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
+                step_s=timed["median_s"] if timed else None,
+                packed_seconds=median(result.packed_seconds() for result in found),
+                final_metric=median(result.final_metric() for result in found),
+                test_metric=median(result.test_metric() for result in found),
+                topology=topology.key if topology else "",
+            )
+        )
+    return rows, results
+
+
+def distinct_trials(results: Iterable[Iterable[TrialResult]]) -> list[TrialResult]:
+    """Every trial once, however many arms share it."""
+    return list({result.trial.trial_id: result for found in results for result in found}.values())
+
+
+def _distinct(arms: Sequence[Arm], results: Sequence[list[TrialResult]]) -> list[list[TrialResult]]:
+    """Results of arms that differ in settings: a run shared by several rules counts once."""
+    by_settings = {str(arm.settings.to_json()): found for arm, found in zip(arms, results, strict=True) if found}
+    return list(by_settings.values())
+
+
+def _epochs(result: TrialResult) -> float | None:
+    high = result.crossing.high
+    return None if high is None else high / result.settings.train_examples
+
+
+def _place(
+    found: Sequence[TrialResult], target: Target, observations: Sequence[Observation], spread: PooledSpread | None
+) -> Place:
+    estimate = median_estimate(observations, spread)
+    touches = [_touch(result, target) for result in found]
+    return Place(
+        estimate.value,
+        estimate.interval.low,
+        estimate.interval.high,
+        estimate.interval.label,
+        estimate.at_least,
+        sorted(touches)[(len(touches) - 1) // 2] if touches else math.nan,
+    )
+
+
+def _touch(result: TrialResult, target: Target) -> float:
+    first = locate(result.evaluations, target, result.settings.averaging.decide_on).first_touch
+    return math.inf if first is None else float(first)

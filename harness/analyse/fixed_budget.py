@@ -1,0 +1,91 @@
+"""What a fixed budget buys: the metric after equal epochs, equal updates and equal seconds at every TBS.
+
+The other question than the target's: Smith et al. 2017 list the epochs that fit into one time budget, MLPerf the
+epochs that a target needs (rule 18). Both are read from the same journals here, and never drawn on one axis.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.arms import ArmFinding
+from harness.analyse.curves import metrics_by_examples
+from harness.analyse.estimates import inverted_cdf
+from harness.analyse.results import TrialResult
+from harness.plan.outcome import Outcome
+
+SHARES = (0.5, 1.0, 2.0)  # of what the arm that is cheapest in that unit needs to reach the target
+UNITS = ("epochs", "steps", "seconds")
+
+
+@dataclass(frozen=True)
+class BudgetCell:
+    """One arm after one budget: the metric at its last evaluation within it."""
+
+    label: str
+    total_batch_size: int
+    epochs: float  # that fit into the budget
+    metric: float  # median over seeds; nan where no seed was evaluated within the budget
+    low: float  # range over seeds
+    high: float
+    n: int
+    stopped: int  # seeds that had met the target and stopped: their last metric stands, a lower bound of quality
+
+
+@dataclass(frozen=True)
+class FixedBudget:
+    """Every arm at one budget."""
+
+    unit: str  # epochs | steps | seconds: of training, a step's seconds measured alone on the machine
+    amount: float
+    cells: list[BudgetCell]
+
+
+def fixed_budgets(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]]) -> list[FixedBudget]:
+    """Three budgets in each unit, around what the cheapest arm needs; none where no arm reached the target.
+
+    `results[i]` are the trials of `rows[i]`. Seconds need the timing pass, and leave out arms without one.
+    """
+    budgets = []
+    for unit in UNITS:
+        costs = [cost for row in rows if math.isfinite(cost := row.place.examples / _examples_per(row, unit))]
+        for share in SHARES if costs else ():
+            amount = share * min(costs)
+            cells = [
+                _cell(row, found, amount * _examples_per(row, unit))
+                for row, found in zip(rows, results, strict=True)
+                if math.isfinite(_examples_per(row, unit))
+            ]
+            budgets.append(FixedBudget(unit, amount, cells))
+    return budgets
+
+
+def _examples_per(row: ArmFinding, unit: str) -> float:
+    """Examples of one unit; nan where the timing pass is missing."""
+    if unit == "epochs":
+        return float(row.train_examples)
+    if unit == "steps":
+        return float(row.total_batch_size)
+    return row.total_batch_size / row.step_s if row.step_s else math.nan
+
+
+def _cell(row: ArmFinding, found: Sequence[TrialResult], budget_examples: float) -> BudgetCell:
+    values, stopped = [], 0
+    for result in found:
+        within = {e: v for e, v in metrics_by_examples(result).items() if e <= budget_examples * (1 + 1e-9)}
+        if not result.outcome.is_data or not within:
+            continue
+        last = max(within)
+        is_over = last == result.examples and budget_examples > last
+        stopped += is_over and result.outcome is Outcome.REACHED
+        worst = -math.inf if result.target.mode == "max" else math.inf
+        lost = math.isnan(within[last]) or (is_over and result.outcome is Outcome.DIVERGED)
+        values.append(worst if lost else within[last])
+    epochs = budget_examples / row.train_examples
+    if not values:
+        return BudgetCell(row.label, row.total_batch_size, epochs, math.nan, math.nan, math.nan, 0, 0)
+    values.sort()
+    middle = inverted_cdf(values, 0.5)
+    return BudgetCell(
+        row.label, row.total_batch_size, epochs, middle, values[0], values[-1], len(values), stopped
+    )  # fmt: skip

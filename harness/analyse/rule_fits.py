@@ -1,0 +1,59 @@
+"""E(B) of each rule: the fitted curves, which of them the data choose, and where a bigger batch stops paying."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.arms import ArmFinding
+from harness.analyse.critical_batch import CriticalBatchSize, Front, critical_batch_sizes, front
+from harness.analyse.diagnosis import Choice, Outlier, choose, diagnose, outliers
+from harness.analyse.estimates import Observation
+from harness.analyse.fit_models import Model
+from harness.analyse.fits import Fit, fit
+from harness.analyse.results import TrialResult
+
+LEAST_ARMS = 3  # two points lie on every curve of two parameters
+
+
+@dataclass(frozen=True)
+class RuleFit:
+    """Places are examples to target; batch sizes are examples per update."""
+
+    label: str
+    fits: list[Fit]
+    choice: Choice
+    diagnosis: str
+    critical: list[CriticalBatchSize]  # by its definitions
+    front: Front
+    outliers: list[Outlier]
+
+    @property
+    def is_hyperbola(self) -> bool:
+        """Whether E_min / S_min means something here: other shapes have no E_min."""
+        return self.diagnosis.startswith("A hyperbola describes")
+
+
+def fit_rules(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]]) -> list[RuleFit]:
+    """A fit for every rule that reached at three TBS or more; `results[i]` are the trials of `rows[i]`."""
+    arms: dict[str, dict[int, list[Observation]]] = {}
+    for row, found in zip(rows, results, strict=True):
+        if found:
+            arms.setdefault(row.label, {})[row.total_batch_size] = [result.observation() for result in found]
+    return [_rule_fit(label, by_tbs) for label, by_tbs in arms.items() if _reached(by_tbs) >= LEAST_ARMS]
+
+
+def _reached(by_tbs: dict[int, list[Observation]]) -> int:
+    return sum(any(math.isfinite(o.place) for o in observations) for observations in by_tbs.values())
+
+
+def _rule_fit(label: str, arms: dict[int, list[Observation]]) -> RuleFit:
+    fits = [fit(arms, model) for model in Model]
+    return RuleFit(
+        label=label,
+        fits=fits,
+        choice=choose(fits),
+        diagnosis=diagnose(fits),
+        critical=list(critical_batch_sizes(arms)),
+        front=front(arms),
+        outliers=list(outliers(arms)),
+    )

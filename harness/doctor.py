@@ -1,0 +1,101 @@
+"""python -m harness +experiment=doctor: the checks of harness.train.doctor on a workload, before money is spent."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from harness.launch.gang import Gang, GangError, InProcessGang, ProcessGang
+from harness.launch.tasks import last_line
+from harness.plan.design import Design
+from harness.plan.errors import UserError
+from harness.record.files import write_json
+from harness.train.doctor import Check, Probes, examine
+from harness.train.worker import Task
+
+FAILED = 1
+
+
+class Doctor:
+    """The question whose answer is PASS or FAIL; it plans no trials of its own, its probes are no results."""
+
+    def __init__(self, design: Design, updates: int = 4) -> None:
+        if updates < 2:
+            raise UserError(f"question.updates must be >= 2, so that an update follows on another one, not {updates}")
+        self.design = design
+        self.updates = updates
+
+    def trials(self, records: Any) -> list[Any]:
+        return []
+
+    def conclude(self, records: Any) -> Any:
+        raise NotImplementedError("a doctor's verdict is printed, not concluded from records")
+
+    def run(self, console: Console, folder: Path, device: str, precision: str, threads: int) -> int:
+        """Print every check and write them to `folder`/doctor.json; exit code 0, or 1 where one failed."""
+        split_device = device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
+        workload = self.design.workload
+        console.print(
+            f"doctor of {workload.name}: {self.updates} updates a probe, splits compared in float64 on {split_device}, "
+            f"dropout modules off; the rest in {precision} on {device}",
+            highlight=False,
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            probes = Probes(workload, Path(scratch), self.updates, split_device, (device, precision))
+            gangs = _Gangs(threads)
+            try:
+                checks = examine(probes, gangs.run, gangs.interrupt)
+            except GangError as error:
+                raise UserError(f"a probe of two ranks failed: {last_line(str(error))}") from error
+            finally:
+                gangs.close()
+        for check in checks:
+            console.print(str(check), markup=False, highlight=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "doctor.json", {"workload": workload.name, "checks": [vars(check) for check in checks]})
+        return _verdict(console, checks)
+
+
+def _verdict(console: Console, checks: list[Check]) -> int:
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        console.print(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", highlight=False)
+        return FAILED
+    console.print(f"all {len(checks)} checks passed", highlight=False)
+    return 0
+
+
+class _Gangs:
+    """One warm gang of each (world size, device)."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._warm: dict[tuple[int, str], Gang] = {}
+
+    def of(self, task: Task) -> Gang:
+        world, device = task.topology.batch.world_size, task.topology.device
+        if (world, device) not in self._warm:
+            make = InProcessGang(device, self.threads) if world == 1 else ProcessGang(world, device, self.threads)
+            self._warm[world, device] = make
+        return self._warm[world, device]
+
+    def run(self, task: Task) -> list[dict[str, Any]]:
+        """All rows of a task, from its start or its last checkpoint to its end."""
+        gang = self.of(task)
+        gang.start(task)
+        rows: list[dict[str, Any]] = []
+        while not rows or rows[-1]["kind"] != "end":
+            rows += gang.advance(60.0)
+        return rows
+
+    def interrupt(self, task: Task) -> list[dict[str, Any]]:
+        """The same, dropped behind the first evaluation and taken up again from the checkpoint written there."""
+        gang = self.of(task)
+        gang.start(task)
+        return gang.advance(0.0) + self.run(task)
+
+    def close(self) -> None:
+        for gang in self._warm.values():
+            gang.close()

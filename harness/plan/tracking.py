@@ -1,0 +1,29 @@
+"""Where a study is shown besides its own folder; nothing here changes a trial."""
+
+import re
+from dataclasses import dataclass
+
+from harness.plan.errors import UserError
+
+MODES = ("offline", "online", "auto", "disabled")
+NAME = re.compile(r"[\w.-]{1,128}")  # what W&B takes for projects and entities, and what an address can hold
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The tracking part of a configuration, checked."""
+
+    mode: str = "disabled"  # of W&B: offline | online | auto | disabled
+    project: str = "harness"
+    entity: str | None = None  # user or team; None: the key's own
+    tensorboard: bool = False
+    finish_s: float = 10.0  # how long the command waits for W&B after its last trial
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"tracking.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
+        for key, name in (("project", self.project), ("entity", self.entity)):
+            if name is not None and not NAME.fullmatch(name):
+                raise UserError(f"tracking.{key} takes letters, digits, '-', '_' and '.', at most 128, not {name!r}")
+        if not 0 < self.finish_s <= 3600:
+            raise UserError(f"tracking.finish_s must lie in (0, 3600] seconds, not {self.finish_s:g}")

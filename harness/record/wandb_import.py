@@ -1,0 +1,304 @@
+"""Runs read from W&B become a study, so that the analysis and its report work on what the harness did not launch."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from harness.plan.batch import BatchPlan
+from harness.plan.errors import UserError
+from harness.plan.outcome import Outcome
+from harness.plan.settings import Settings, fingerprint
+from harness.plan.target import Target
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.record.journal import Attempt
+from harness.record.study import Study, StudyFolder
+from harness.record.wandb_read import RunRead, read_runs
+from harness.record.wandb_runs import validation_key
+
+UNKNOWN = {"_target_": "imported.unknown"}  # what a run from elsewhere does not tell
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Under which keys the runs hold what the analysis needs; the defaults are the harness's own.
+
+    Keys of a run's configuration (`.` for nested ones) come first, those of its rows after them.
+    """
+
+    total_batch_size: str = "total_batch_size"
+    lr: str = "peak_lr"
+    scaling_rule: str = "scaling_rule"
+    seed: str = "seed"
+    train_examples: str = "train_examples"
+    metric: str | None = None  # rows; default: validation/<metric of the target>
+    examples: str = "examples"  # rows; where missing: updates x total batch size
+    seconds: str = "seconds"  # rows; where missing: W&B's own clock
+    train_loss: str = "train/loss"  # rows
+
+    @staticmethod
+    def parse(given: Sequence[str]) -> "Columns":
+        """From NAME=KEY words of the command line; UserError for anything else."""
+        known = Columns.__dataclass_fields__
+        words = dict(word.split("=", 1) for word in given if word.count("=") == 1)
+        wrong = [word for word in given if word.split("=")[0] not in known or word.count("=") != 1]
+        if wrong:
+            raise UserError(f"--column takes NAME=KEY with NAME one of {', '.join(known)}, not {wrong[0]!r}")
+        return replace(Columns(), **words)
+
+
+def parse_target(text: str) -> Target:
+    """`accuracy>=0.97` or `loss<=0.1`, confirmed by the usual two evaluations; UserError for anything else."""
+    found = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=)\s*([-+.\deE]+)\s*", text)
+    try:
+        assert found is not None
+        return Target(found.group(1), float(found.group(3)), "max" if found.group(2) == ">=" else "min")
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"--target takes METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}") from error
+
+
+def import_runs(
+    source: str,
+    path: Path,
+    columns: Columns,
+    target: str | None,
+    train_examples: int | None,
+    defaults: Mapping[str, Any],
+) -> int:
+    """Write the runs of `source` as a study in the new folder `path`; returns how many. UserError for what is missing.
+
+    `defaults` is any composed configuration: what study.json says where the runs say nothing.
+    """
+    if path.exists() and any(path.iterdir()):
+        raise UserError(f"{path} is not empty: an import makes a study of its own")
+    runs = read_runs(source)
+    wanted = parse_target(target) if target else _own_target(runs[0])
+    reader = _Reader(columns, wanted, train_examples)
+    read = [reader.read(run) for run in runs]
+    planned = _plan(read, wanted)
+    description = _description(path, read, planned, wanted, defaults)
+    study = Study.open(path, description)
+    try:
+        study.add_plan([trial for sharing in planned for trial in sharing])
+        for sharing, run in zip(planned, read, strict=True):
+            _write(study, sharing[0], run)
+    finally:
+        study.close()
+    return len(runs)
+
+
+@dataclass
+class _Run:
+    """One run in the journal's words."""
+
+    total_batch_size: int
+    lr: float
+    rule: str
+    seed: int | None
+    train_examples: int
+    outcome: Outcome
+    rows: list[dict[str, Any]]
+    source: RunRead = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    columns: Columns
+    target: Target
+    train_examples: int | None
+
+    def read(self, run: RunRead) -> _Run:
+        columns = self.columns
+        tbs = int(self._number(run, "total_batch_size"))
+        size = self.train_examples or int(self._number(run, "train_examples"))
+        rows = self._rows(run, tbs, size)
+        rule, seed = _at(run.config, columns.scaling_rule), _at(run.config, columns.seed)
+        return _Run(
+            total_batch_size=tbs,
+            lr=self._number(run, "lr"),
+            rule=str(rule) if rule is not None else "imported",
+            seed=int(seed) if _is_finite(seed) else None,
+            train_examples=size,
+            outcome=self._outcome(run, rows),
+            rows=rows,
+            source=run,
+        )
+
+    def _number(self, run: RunRead, column: str) -> float:
+        key = getattr(self.columns, column)
+        value = _at(run.config, key)
+        if not _is_finite(value) or value <= 0:
+            option = " or --train-examples N" if column == "train_examples" else ""
+            name = run.name or run.run_id
+            raise UserError(f"run {name} has no number > 0 under config {key!r}: give --column {column}=KEY{option}")
+        return float(value)
+
+    def _rows(self, run: RunRead, tbs: int, train_examples: int) -> list[dict[str, Any]]:
+        """Evaluations: the rows that hold the target's metric, in order of the examples seen."""
+        columns, metric = self.columns, self.columns.metric or validation_key(self.target.metric)
+        rows = []
+        for step, row in sorted(run.rows.items()):
+            if not _is_finite(row.get(metric)):
+                continue
+            given = row.get(columns.examples)
+            examples = int(given) if _is_finite(given) else step * tbs
+            seconds = next((row[k] for k in (columns.seconds, "_runtime") if _is_finite(row.get(k))), None)
+            clock = {"train_s": seconds, "evaluate_s": None, "total_s": seconds}
+            rows.append(
+                {
+                    "kind": "evaluation",
+                    "step": -(-examples // tbs),
+                    "examples": examples,
+                    "epochs": examples / train_examples,
+                    "train_loss": row.get(columns.train_loss),
+                    "validation": {"raw": {self.target.metric: row[metric]}},
+                    "clock": clock,
+                }
+            )
+        return rows
+
+    def _outcome(self, run: RunRead, rows: Sequence[Mapping[str, Any]]) -> Outcome:
+        """The target decides first; a run that ended as it should without it is a miss, one that broke off is none."""
+        scores = [row["validation"]["raw"][self.target.metric] for row in rows]
+        if self.target.crossing(scores).confirmed is not None:
+            return Outcome.REACHED
+        if run.summary.get("outcome") == Outcome.DIVERGED:
+            return Outcome.DIVERGED
+        return Outcome.CENSORED if run.state == "finished" and rows else Outcome.FAILED
+
+
+def _own_target(run: RunRead) -> Target:
+    """The target that the harness itself wrote into a run's configuration."""
+    kept = run.config.get("target")
+    if not isinstance(kept, Mapping) or set(kept) != {"metric", "value", "mode", "confirm"}:
+        raise UserError(f"run {run.name or run.run_id} names no target: give --target, e.g. --target 'accuracy>=0.97'")
+    return Target(**kept)
+
+
+def _plan(read: Sequence[_Run], target: Target) -> list[list[PlannedTrial]]:
+    """For every run the trials it stands for: one, or one for each rule that shares it (`none/sqrt/linear`).
+
+    Runs with the same TBS, LR and rule are the seeds of one arm; those without a seed are numbered.
+    """
+    base = min(read, key=lambda run: run.total_batch_size)
+    taken: dict[tuple[int, float, str], set[int]] = {}
+    planned = []
+    for run in read:
+        seeds = taken.setdefault((run.total_batch_size, run.lr, run.rule), set())
+        seed = run.seed if run.seed is not None and run.seed not in seeds else max(seeds, default=-1) + 1
+        seeds.add(seed)
+        settings, batch = _settings(run, read, target), BatchPlan(run.total_batch_size, run.total_batch_size, 1, 1)
+        arm = Arm(
+            workload=str(run.source.config.get("workload", "imported")),
+            optimizer=str(_at(run.source.config, "optimizer.name") or "imported"),
+            scaling_rule=run.rule,
+            base_batch_size=base.total_batch_size,
+            base_lr=base.lr,
+            settings=settings,
+        )
+        arms = [replace(arm, scaling_rule=rule) for rule in run.rule.split("/")]
+        planned.append([PlannedTrial(Trial(arm, seed), Topology(batch)) for arm in arms])
+    return planned
+
+
+def _settings(run: _Run, read: Sequence[_Run], target: Target) -> Settings:
+    budget = max((other.rows[-1]["examples"] for other in read if other.rows), default=1)
+    return Settings(
+        dataset=UNKNOWN,
+        model=UNKNOWN,
+        loss="imported",
+        # The rule is part of the arm's identity here: two rules may have run the same LR in runs of their own.
+        optimizer={**UNKNOWN, "lr": run.lr, "rule": run.rule},
+        schedule=UNKNOWN,
+        total_batch_size=run.total_batch_size,
+        train_examples=run.train_examples,
+        target=target,
+        budget_examples=budget,
+        evaluate_every_examples=_interval(read),
+    )
+
+
+def _interval(read: Sequence[_Run]) -> int:
+    """Examples between evaluations: the largest of the runs' medians."""
+    medians = []
+    for run in read:
+        places = [row["examples"] for row in run.rows]
+        gaps = sorted(b - a for a, b in pairwise(places) if b > a)
+        medians += [gaps[len(gaps) // 2]] if gaps else []
+    return max(medians, default=1)
+
+
+def _write(study: StudyFolder, planned: PlannedTrial, run: _Run) -> None:
+    attempt = Attempt.claim(study.trial_path(planned))
+    attempt.start(0)
+    for row in run.rows:
+        attempt.write(row)
+    last = run.rows[-1] if run.rows else {"step": 0, "examples": 0, "epochs": 0.0, "clock": {}}
+    counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
+    made = {"seed": planned.trial.seed, "topology": planned.topology.key, "evaluations": len(run.rows)}
+    diverged = last["step"] if run.outcome is Outcome.DIVERGED else None
+    rest = {"diverged_at_step": diverged, "test": {}, "clock": last["clock"], "wandb_run": run.source.run_id}
+    error = {"error": f"W&B run {run.source.state}"} if run.outcome is Outcome.FAILED else {}
+    attempt.finish({"outcome": run.outcome, **made, **counted, **rest, **error})
+    attempt.close()
+
+
+def _description(
+    path: Path,
+    read: Sequence[_Run],
+    planned: Sequence[Sequence[PlannedTrial]],
+    target: Target,
+    defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A study.json from which the experiment `imported` can be rebuilt like any other."""
+    base = min(read, key=lambda run: run.total_batch_size)
+    workload = {
+        "name": "imported",
+        "loss": "imported",
+        "target": asdict(target),
+        "read_beside": None,
+        "budget": {"examples": planned[0][0].trial.arm.settings.budget_examples},
+        "base_batch_size": base.total_batch_size,
+        "base_lr": base.lr,
+        "evaluate_every_examples": planned[0][0].trial.arm.settings.evaluate_every_examples,
+        "exact_grid": False,
+        "batch_norm": {},
+        "averaging": {},
+    }
+    config = {
+        **defaults,
+        "workload": {**defaults["workload"], **workload},
+        **dict.fromkeys(("dataset", "model", "optimizer", "schedule"), UNKNOWN),
+        "parameter_groups": {},
+        "lr_scaling": {**defaults["lr_scaling"], "rules": ["none"], "co_scaling": {}},
+        "question": {"_target_": "experiments.imported.Imported"},
+        "seeds": sorted({trial.trial.seed for sharing in planned for trial in sharing}),
+        "choices": {**defaults["choices"], "experiment": "imported", "optimizer": "imported"},
+        "output_dir": None,
+    }
+    content = [[run.source.run_id, run.rows] for run in read]
+    return {
+        "experiment": "imported",
+        "name": path.name,
+        "config": config,
+        "train_examples": base.train_examples,
+        "code_fingerprint": "imported",
+        "data_fingerprint": fingerprint(content, 16),
+    }
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    """A value of a configuration by its dotted key, whether it is nested or its name holds the dots."""
+    if key in config:
+        return config[key]
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,116 @@
+"""Runs as W&B holds them: read from a folder of offline runs, or from a server, whole histories and never samples."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.plan.errors import UserError, one_line
+from harness.record.wandb_settings import decide, environment
+
+READ_S = 600.0  # for one run's file
+
+
+@dataclass
+class RunRead:
+    """One run: what was configured, logged and summed up."""
+
+    run_id: str
+    name: str = ""
+    group: str = ""
+    job_type: str = ""
+    state: str = "crashed"  # finished | failed | crashed
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # of the history, by W&B's step
+
+
+def read_runs(source: str) -> list[RunRead]:
+    """The runs below a folder, or of entity/project or entity/project/group on the server; report runs left out.
+
+    UserError where there are none, and where the server cannot be had.
+    """
+    runs = _from_folder(Path(source)) if Path(source).exists() else _from_server(source)
+    found = [run for run in runs if run.job_type != "report"]
+    if not found:
+        raise UserError(f"there is no W&B run in {source}")
+    return found
+
+
+def _from_folder(folder: Path) -> list[RunRead]:
+    """Every run file below the folder; parts of one run (an interrupted and a continued one) are joined."""
+    files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name)
+    runs: dict[str, RunRead] = {}
+    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
+        for path in files:
+            for record in _records(path, environment("offline", Path(scratch), os.environ)):
+                _take(record, runs, path)
+    return list(runs.values())
+
+
+def _records(path: Path, given: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The transaction log of one run through W&B's own reader; a torn end is passed over by it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, env=dict(given), capture_output=True, text=True, timeout=READ_S)
+    if done.returncode:
+        raise UserError(f"{path} cannot be read: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    for line in done.stdout.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def _take(record: Mapping[str, Any], runs: dict[str, RunRead], path: Path) -> None:
+    """Add one record to the run that the file belongs to: run-<id>.wandb."""
+    run_id = path.stem.removeprefix("run-")
+    run = runs.setdefault(run_id, RunRead(run_id))
+    kind, content = record["type"], record.get(record["type"], {})
+    if kind == "run":
+        run.name, run.group = content.get("display_name", run_id), content.get("run_group", "")
+        run.job_type = content.get("job_type", "")
+        run.config |= content.get("config", {}).get("update", {})
+    elif kind == "config":
+        run.config |= content.get("update", {})
+    elif kind == "summary":
+        run.summary |= content.get("update", {})
+    elif kind == "history":
+        row = content["item"]
+        run.rows[int(row["_step"])] = row
+    elif kind == "exit":
+        run.state = "finished" if content.get("exit_code", 0) == 0 else "failed"
+
+
+def _from_server(source: str) -> list[RunRead]:
+    entity, _, rest = source.partition("/")
+    project, _, group = rest.partition("/")
+    if not entity or not project:
+        raise UserError(
+            f"--from-wandb takes a folder that exists, entity/project or entity/project/group, not {source!r}"
+        )
+    decide("online")
+    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
+        os.environ.update(environment("online", Path(scratch), os.environ))
+        import wandb
+
+        try:
+            api = wandb.Api(timeout=60)
+            filters = {"group": group} if group else {}
+            runs = [_of_api(run) for run in api.runs(f"{entity}/{project}", filters=filters, lazy=False)]
+        except (wandb.Error, ValueError) as error:
+            raise UserError(f"W&B does not give {source}: {one_line(error)}") from error
+        finally:
+            wandb.teardown()
+    return runs
+
+
+def _of_api(run: Any) -> RunRead:
+    rows = {int(row["_step"]): dict(row) for row in run.scan_history()}
+    state = run.state if run.state in ("finished", "failed") else "crashed"
+    summary = dict(run.summary_metrics)
+    return RunRead(run.id, run.name, run.group or "", run.job_type or "", state, dict(run.config), summary, rows)

@@ -1,0 +1,102 @@
+"""python -m harness.report STUDY: write a finished study's report again, or ask it for another target or budget.
+
+    python -m harness.report outputs/tbs_sweep/a
+    python -m harness.report outputs/tbs_sweep/a --target 0.95 --budget-epochs 20
+    python -m harness.report outputs/tbs_sweep/a --metric loss --target 0.3
+
+Without options report.html and its companions are written again in the study's folder. With one, the answer to the
+other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Needs neither torch
+nor ray.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.analyse.results import Records
+from harness.config.build import reopen
+from harness.plan.errors import UserError
+from harness.plan.target import DIRECTIONS, Target
+from harness.plan.workload import Workload
+from harness.record.study import StudyFolder
+from harness.report.table import print_findings
+from harness.report.write import write_files
+
+BAD_INPUT = 2
+LOG_WIDTH = 140
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m harness.report", description="Report on a study on disk.")
+    parser.add_argument("study", type=Path, help="folder of a study, like outputs/tbs_sweep/a")
+    parser.add_argument("--target", type=float, help="another value to reach, easier than the study's own")
+    parser.add_argument("--metric", help="another metric of the journals to reach it with, like loss")
+    parser.add_argument("--budget-epochs", type=float, help="read as if every trial had ended there")
+    given = parser.parse_args(arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a user's own experiment class is found where python -m harness finds it
+    try:
+        report(given.study, given.target, given.metric, given.budget_epochs)
+    except UserError as error:
+        print("error:", *str(error).split("\n"), file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def report(study: Path, value: float | None, metric: str | None, budget_epochs: float | None) -> None:
+    """Write the report that was asked for and print it. Raises UserError."""
+    folder = StudyFolder(study)
+    experiment, design = reopen(folder)
+    target = asked_target(design.workload, value, metric)
+    budget = asked_budget(design.workload, budget_epochs)
+    findings = experiment.conclude(Records(folder, target, budget))
+    name = "-".join(
+        [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
+    )
+    place = study / "read_as" / name if name else study
+    place.mkdir(parents=True, exist_ok=True)
+    page = write_files(place, findings)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    print_findings(console, findings)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:
+    """The target to read for, confirmed as the study's own; None for that one itself."""
+    own, beside = workload.target, workload.read_beside
+    if metric is None or metric == own.metric:
+        return None if value is None or value == own.value else replace(own, value=value)
+    if beside is not None and metric == beside.metric:
+        return beside if value is None else replace(beside, value=value)
+    if value is None:
+        raise UserError(f"--metric {metric} needs --target: which value of it is to be reached?")
+    mode = DIRECTIONS.get(metric) or DIRECTIONS.get(metric.rsplit("_", 1)[-1])
+    if mode is None:
+        raise UserError(
+            f"--metric {metric!r} is not known to improve upwards or downwards: use {', '.join(DIRECTIONS)}"
+        )
+    return Target(metric, value, mode, own.confirm)
+
+
+def asked_budget(workload: Workload, epochs: float | None) -> int | None:
+    """Examples of a budget that is at least one evaluation and at most the study's own."""
+    if epochs is None:
+        return None
+    examples = epochs * workload.train_examples
+    if not workload.evaluate_every_examples <= examples <= workload.budget_examples:
+        least = workload.evaluate_every_examples / workload.train_examples
+        most = workload.budget_examples / workload.train_examples
+        raise UserError(f"--budget-epochs must lie between {least:g} and {most:g} (the study's own), not {epochs:g}")
+    return int(examples)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

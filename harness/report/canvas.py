@@ -1,0 +1,195 @@
+"""Draws one figure: SVG and PNG for a file, and an inline SVG for the page with series and hover values marked."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from harness.report.numbers import number
+from harness.report.palette import DASHES, LIGHT, MARKERS, SERIES_LIGHT, as_variables
+
+SIZE_INCHES = (4.8, 3.5)  # small enough that its text stays readable at the width of a phone
+DPI = 144
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.facecolor": LIGHT["ground"],
+    "figure.facecolor": LIGHT["ground"],
+    "savefig.facecolor": LIGHT["ground"],
+    "text.color": LIGHT["ink"],
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "grid.color": LIGHT["grid"],
+    "legend.fontsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure with the words and the numbers that say the same."""
+
+    name: str  # of its files
+    title: str
+    alt: str  # the finding in words
+    columns: Sequence[str]  # of the data table
+    rows: Sequence[Sequence[str]]
+    svg: str
+    inline: str
+    series: dict[int, str]  # names of the numbered series in `inline`
+    drawing: Drawing
+
+    def png(self) -> bytes:
+        """Drawn when asked for: it takes as long as all of the rest."""
+        out = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.drawing.set_dpi(DPI)
+            FigureCanvasAgg(self.drawing).print_png(out, metadata={"Software": None})
+        return out.getvalue()
+
+
+class Canvas:
+    """Axes on which every mark belongs to a numbered series."""
+
+    def __init__(self, axes: Any) -> None:
+        self.axes = axes
+        self.tips: list[str] = []
+        self.names: dict[int, str] = {}
+        self._marks = 0
+
+    def points(
+        self,
+        series: int,
+        label: str,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        tips: Sequence[str],
+        *,
+        line: bool = True,
+        hollow: Sequence[bool] | None = None,
+        every: int = 1,
+    ) -> None:
+        """A line with a marker on every `every`-th point, each with its hover text."""
+        colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
+        marker, dash = MARKERS[series % len(MARKERS)], DASHES[series % len(DASHES)]
+        is_new = series not in self.names
+        self.names.setdefault(series, label)
+        if line:
+            self.axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=1.6, gid=self._mark(series))
+        if is_new:
+            self.axes.plot([], [], color=colour, linestyle=dash if line else "", marker=marker, label=label)
+        for i in range(0, len(xs), every):
+            is_hollow = hollow is not None and hollow[i]
+            face = LIGHT["ground"] if is_hollow else colour
+            self._tip(series, xs[i], ys[i], tips[i], marker=marker, color=colour, markerfacecolor=face, markersize=6)
+
+    def interval(self, series: int, x: float, low: float, high: float) -> None:
+        colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
+        self.axes.plot([x, x], [low, high], color=colour, linewidth=1.2, alpha=0.75, gid=self._mark(series))
+
+    def miss(self, series: int, label: str, x: float, y: float, tip: str) -> None:
+        """A hollow arrow upwards: the median lies beyond."""
+        colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
+        if series not in self.names:
+            self.names[series] = label
+            self.axes.plot([], [], color=colour, marker=MARKERS[series % len(MARKERS)], linestyle="", label=label)
+        self._tip(series, x, y, tip, marker=r"$\Uparrow$", color=colour, markerfacecolor=LIGHT["ground"], markersize=12)
+
+    def band(self, series: int, xs: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
+        colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
+        self.axes.fill_between(xs, low, high, color=colour, alpha=0.16, linewidth=0, gid=self._mark(series))
+
+    def curve(self, series: int, xs: Sequence[float], ys: Sequence[float]) -> None:
+        """A fitted curve: thin, without markers."""
+        colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
+        self.axes.plot(xs, ys, color=colour, linewidth=1.1, linestyle="-", gid=self._mark(series))
+
+    def reference(self, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
+        self.axes.plot(xs, ys, color=LIGHT["muted"], linestyle=(0, (6, 4)), linewidth=1.1, label=label)
+
+    def log2(self, x: bool, y: bool, ticks: Sequence[float] = ()) -> None:
+        """Base-2 logarithms without exponents; `ticks` are the values of x that get a label."""
+        for wanted, axis, scale in ((x, self.axes.xaxis, "set_xscale"), (y, self.axes.yaxis, "set_yscale")):
+            if wanted:
+                getattr(self.axes, scale)("log", base=2)
+                low, high = axis.get_view_interval()
+                subs = (1.0, 1.25, 1.5, 1.75) if high < 6 * low else (1.0,)  # few powers of 2 in a narrow range
+                axis.set_major_locator(LogLocator(base=2, subs=subs, numticks=9))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+                axis.set_minor_locator(NullLocator())
+        if len(ticks):
+            self.axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+            self.axes.xaxis.set_minor_locator(NullLocator())
+            self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            if len(ticks) > 7:
+                self.axes.tick_params(axis="x", labelrotation=45)
+
+    def _mark(self, series: int) -> str:
+        self._marks += 1
+        return f"s{series}-{self._marks}"
+
+    def _tip(self, series: int, x: float, y: float, text: str, **style: Any) -> None:
+        self.tips.append(text)
+        self.axes.plot([x], [y], linestyle="", gid=f"t{len(self.tips) - 1}-s{series}", **style)
+
+
+def draw(
+    name: str,
+    title: str,
+    alt: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    paint: Callable[[Canvas], None],
+) -> Figure:
+    """Paint one figure; the same findings give the same bytes."""
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        drawing = Drawing(figsize=SIZE_INCHES)
+        drawing.subplots_adjust(left=0.17, right=0.98, top=0.97, bottom=0.15)  # room for "32,768" and two labels
+        axes = drawing.add_subplot()
+        canvas = Canvas(axes)
+        paint(canvas)
+        axes.grid(True, which="major")
+        axes.set_axisbelow(True)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(frameon=False, handlelength=2.6)
+        out = io.StringIO()
+        # Not savefig: it draws everything a first time to measure it, which no fixed layout needs.
+        FigureCanvasSVG(drawing).print_svg(out, metadata={"Date": None, "Creator": None})
+    inline = _inline(name, out.getvalue(), alt, canvas)
+    return Figure(name, title, alt, columns, rows, out.getvalue(), inline, canvas.names, drawing)
+
+
+def _inline(name: str, svg: str, alt: str, canvas: Canvas) -> str:
+    """The SVG as an element of the page: ids of its own, themed, described, series and hover values marked."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="t(\d+)-s(\d+)">', lambda m: _tip_element(canvas.tips[int(m[1])], m[2]), body)
+    body = re.sub(r'\bid="s(\d+)-\d+">', r'data-series="\1">', body)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = body.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    view = re.search(r'viewBox="[^"]*"', body)
+    assert view is not None
+    head = f'<svg role="img" aria-label="{escape(alt)}" {view[0]} xmlns="http://www.w3.org/2000/svg">'
+    return as_variables(re.sub(r"<svg[^>]*>", lambda _: head, body, count=1)).strip()
+
+
+def _tip_element(text: str, series: str) -> str:
+    return f'class="tip" data-series="{series}"><title>{escape(text)}</title>'

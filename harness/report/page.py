@@ -1,0 +1,224 @@
+"""report.html: one file without any network, made from the findings through a template that escapes everything."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from harness.analyse.arms import ArmFinding
+from harness.analyse.findings import Findings
+from harness.plan.settings import PATHS
+from harness.report.canvas import Figure
+from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, front_figure, lr_figure
+from harness.report.metric_figures import budget_figures, learning_figures, target_figure
+from harness.report.numbers import number
+from harness.report.palette import variables
+from harness.report.table import COLUMNS, arm_cells
+
+MORE_COLUMNS = ("missed", "diverged", "failed", "validation", "validation - test", "examples vs smallest TBS")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every figure of a study, drawn once for all renderers."""
+
+    costs: list[Figure]
+    front: Figure | None
+    lr_map: Figure | None
+    learning: list[list[Figure]]
+    budgets: list[list[Figure]]
+    by_target: Figure | None
+
+    def all(self) -> list[Figure]:
+        rows = [*self.learning, *self.budgets]
+        single = [figure for figure in (self.front, self.lr_map, self.by_target) if figure is not None]
+        return [*self.costs, *single, *(figure for row in rows for figure in row)]
+
+
+def draw_all(findings: Findings) -> Figures:
+    costs = [cost_figure(findings, unit) for unit in UNITS]
+    return Figures(
+        costs=[figure for figure in costs if figure is not None],
+        front=front_figure(findings),
+        lr_map=lr_figure(findings),
+        learning=learning_figures(findings),
+        budgets=budget_figures(findings),
+        by_target=target_figure(findings),
+    )
+
+
+def page_html(findings: Findings, figures: Figures) -> str:
+    """The page; the same findings give the same bytes."""
+    environment = Environment(
+        loader=PackageLoader("harness.report", "."),
+        autoescape=select_autoescape(["html", "jinja"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        findings=findings,
+        figures=figures,
+        columns=[*COLUMNS, *MORE_COLUMNS],
+        rows=main_rows(findings),
+        provenance=provenance_rows(findings),
+        critical=critical_rows(findings),
+        fits=fit_rows(findings),
+        comparisons=comparison_rows(findings),
+        lr_lines=lr_lines(findings),
+        settings=settings_rows(findings),
+        light=variables(dark=False),
+        dark=variables(dark=True),
+    )
+
+
+def main_rows(findings: Findings) -> list[list[tuple[str, str]]]:
+    """Cells of the main table as (text, sort key); a sort key is the number itself, as results.csv writes it."""
+    base: dict[str, float] = {}
+    for arm in sorted(findings.arms, key=lambda arm: arm.total_batch_size):
+        if math.isfinite(arm.place.examples):
+            base.setdefault(arm.label, arm.place.examples)
+    return [[*zip(arm_cells(arm), _keys(arm), strict=True), *_more(arm, base.get(arm.label))] for arm in findings.arms]
+
+
+def _keys(arm: ArmFinding) -> list[str]:
+    found = arm.place
+    touch = found.touch_examples / arm.train_examples
+    rate = arm.outcomes.reached / arm.n if arm.n else None
+    width = found.high - found.low
+    numbers = (arm.peak_lr, rate, arm.epochs, width, touch, arm.steps, arm.seconds, arm.test_metric)
+    return [str(arm.total_batch_size), arm.label, *map(_key, numbers)]
+
+
+def _key(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(float(value))
+
+
+def _more(arm: ArmFinding, base_examples: float | None) -> list[tuple[str, str]]:
+    counts = (arm.outcomes.missed + arm.outcomes.dominated, arm.outcomes.diverged, arm.outcomes.failed)
+    gap = None
+    if arm.final_metric is not None and arm.test_metric is not None:
+        gap = arm.final_metric - arm.test_metric
+    ratio = None
+    if base_examples and math.isfinite(arm.place.examples):
+        ratio = arm.place.examples / base_examples
+    numbers = (arm.final_metric, gap, ratio)
+    return [*((str(count), str(count)) for count in counts), *((number(value), _key(value)) for value in numbers)]
+
+
+def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
+    """What made the numbers, a line each, and how every trial ended."""
+    said = findings.provenance
+    git, hardware, versions = said.get("git") or {}, said.get("hardware") or {}, said.get("versions") or {}
+    ended = ", ".join(f"{count} {kind}" for kind, count in findings.outcomes.items() if count) or "none"
+    seeds = sorted({seed for arm in findings.arms for seed in arm.seeds})
+    lrs: dict[int, set[float]] = {}
+    for arm in findings.arms:
+        lrs.setdefault(arm.total_batch_size, set()).add(arm.peak_lr)
+    tried = ", ".join(f"{len(values)} at TBS {tbs}" for tbs, values in lrs.items())
+    missing = findings.planned - findings.trials
+    rows = [
+        ("study", f"{said.get('experiment', '')} / {said.get('name', '')}"),
+        ("target", findings.target),
+        ("protocol", findings.protocol),
+        ("read beside", findings.read_beside or ""),
+        (
+            "trials",
+            f"{findings.trials} of {findings.planned} planned: {ended}" + (f", {missing} missing" if missing else ""),
+        ),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("LRs tried", tried),
+        ("topologies", ", ".join(sorted({arm.topology for arm in findings.arms if arm.topology}))),
+        ("hardware", ", ".join(str(value) for value in hardware.values() if value)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        (
+            "commit",
+            f"{git['commit']}{' (with local changes)' if git.get('dirty') else ''}" if git.get("commit") else "",
+        ),
+        ("code", str(said.get("code_fingerprint", ""))),
+        ("data set", str(said.get("data_fingerprint", ""))),
+        ("records", findings.data),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def critical_rows(findings: Findings) -> list[list[str]]:
+    """Every definition of the critical batch size with its number, a rule after the other."""
+    return [[fitted.label, size.definition, str(size)] for fitted in findings.fits for size in fitted.critical]
+
+
+def fit_rows(findings: Findings) -> list[list[str]]:
+    rows = []
+    for fitted in findings.fits:
+        for fit in fitted.fits:
+            found = "; ".join(
+                f"{p.name} {number(p.value)} ({number(p.interval.low)}–{number(p.interval.high)})"
+                for p in fit.parameters
+            )
+            error = number(100 * fit.quality.left_out_error, 2)
+            rows.append([fitted.label, str(fit.model), found or fit.reason, f"{error} %" if error != "-" else "-"])
+    return rows
+
+
+def comparison_rows(findings: Findings) -> list[list[str]]:
+    rows = []
+    for compared in findings.comparisons:
+        result = compared.result
+        rows.append(
+            [
+                str(compared.total_batch_size),
+                f"{compared.second} / {compared.first}",
+                number(result.ratio),
+                f"{number(result.interval.low)}–{number(result.interval.high)}",
+                result.interval.label,
+                number(result.p_adjusted, 2),
+                str(result.verdict),
+                number(result.seeds_needed),
+                "declared" if compared.primary else "exploratory",
+            ]
+        )
+    return rows
+
+
+def lr_lines(findings: Findings) -> list[str]:
+    """What the study says of the width of the LR basin, or the command that would."""
+    by_tbs: dict[int, list[ArmFinding]] = {}
+    for arm in findings.arms:
+        by_tbs.setdefault(arm.total_batch_size, []).append(arm)
+    best, lines, narrow = best_by_tbs(findings), [], []
+    for tbs, arms in by_tbs.items():
+        lrs = sorted({arm.peak_lr for arm in arms})
+        if len(lrs) < 4:
+            narrow.append(tbs)
+        elif tbs in best:
+            within = [a.peak_lr for a in arms if a.place.examples <= 1.2 * best[tbs].place.examples]
+            edge = " It touches the edge of the grid: extend it." if {lrs[0], lrs[-1]} & set(within) else ""
+            lines.append(
+                f"TBS {tbs}: LRs {number(min(within))} to {number(max(within))} need at most 20 % more epochs than the "
+                f"best, of {len(lrs)} tried from {number(lrs[0])} to {number(lrs[-1])}.{edge}"
+            )
+    if narrow:
+        sizes = ", ".join(map(str, narrow))
+        lines.append(
+            f"The width of the LR basin is unknown at TBS {sizes}: fewer than four LRs were tried. "
+            f"python -m harness +experiment=base_lr workload.base_batch_size={max(narrow)} would measure it there."
+        )
+    return lines
+
+
+def settings_rows(findings: Findings) -> list[tuple[str, str]]:
+    """The resolved values of every arm; arms that share them share a line."""
+    shared: dict[str, list[str]] = {}
+    for arm, settings in zip(findings.arms, findings.settings, strict=True):
+        text = json.dumps(_public(settings), sort_keys=True, indent=1)
+        shared.setdefault(text, []).append(f"{arm.label} TBS {arm.total_batch_size}")
+    return [(", ".join(labels), text) for text, labels in shared.items()]
+
+
+def _public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the paths of this machine."""
+    dataset = {key: value for key, value in settings["dataset"].items() if key not in PATHS}
+    return {**settings, "dataset": dataset}

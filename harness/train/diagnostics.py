@@ -1,0 +1,104 @@
+"""What an evaluation row says of the updates before it: gradient norm, size of the update, clipping.
+
+All is measured on the device and read once per evaluation. Norms are those of the interval's last update, so that the
+others pay nothing; clipping is counted at every update.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+
+class Diagnostics:
+    """Watches the updates of one model; equal on every rank, because gradients are."""
+
+    def __init__(self, model: nn.Module, clip_norm: float | None) -> None:
+        self.clip_norm = clip_norm
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._parameters = [p for _, p in trained]
+        self._groups: dict[str, list[int]] = {}  # places in `_parameters`
+        for place, (name, _) in enumerate(trained):
+            self._groups.setdefault(layer_group(name), []).append(place)
+        self._before: list[Tensor] | None = None
+        self._norms: Tensor | None = None  # [1 + 2 groups]: gradient, then update and parameters of each group
+        device = self._parameters[0].device if self._parameters else torch.device("cpu")
+        self.clipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.updates = 0  # made since the last reading
+
+    def before_step(self, last: bool) -> None:
+        """Between the backward pass and the optimizer's step: clip by global norm, where set, and where this update is
+        the `last` of its interval note norm and weights."""
+        self._norms = None
+        norm: Tensor | None = None
+        if last or self.clip_norm is not None:
+            norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if norm is not None and self.clip_norm is not None:
+            clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+            self.clipped += norm > self.clip_norm
+        if last and norm is not None:
+            self._norms = norm.detach()[None]
+            self._before = [p.detach().clone() for p in self._parameters]
+
+    def after_step(self) -> None:
+        """After the optimizer's step, where one was made."""
+        self.updates += 1
+        if self._before is None or self._norms is None:
+            return
+        after = [p.detach() for p in self._parameters]
+        moved = torch._foreach_sub(after, self._before)  # pyright: ignore[reportPrivateImportUsage]
+        pairs = [
+            get_total_norm([tensors[place] for place in places])
+            for places in self._groups.values()
+            for tensors in (moved, self._before)
+        ]
+        self._norms = torch.stack([self._norms[0], *pairs])
+        self._before = None
+
+    def skip_step(self) -> None:
+        """Where the step was not made: there is no update to measure."""
+        self._norms = self._before = None
+
+    def read(self) -> dict[str, Any]:
+        """The interval's numbers, JSON-able; None for what is not finite or was not measured. Starts a new interval.
+
+        `update_ratio`: |update| / |parameters before it| of each layer group; about 1e-3 is a common rule of thumb.
+        """
+        gradient, *pairs = self._norms.tolist() if self._norms is not None else [math.nan]
+        ratios = dict.fromkeys(self._groups)
+        for name, moved, size in zip(self._groups, pairs[::2], pairs[1::2], strict=False):
+            ratios[name] = _finite(moved / size if size else math.nan)
+        row: dict[str, Any] = {"gradient_norm": _finite(gradient), "update_ratio": ratios}
+        if self.clip_norm is not None:
+            row["clip_fraction"] = _finite(self.clipped.item() / self.updates if self.updates else math.nan)
+        self.clipped.zero_()
+        self.updates, self._norms = 0, None
+        return row
+
+    def state(self) -> dict[str, Any]:
+        return {"clipped": int(self.clipped.item()), "updates": self.updates}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.clipped.fill_(state["clipped"])
+        self.updates = state["updates"]
+
+
+def layer_group(name: str) -> str:
+    """The layer a parameter is reported under: the first part of its name, with a number that follows it."""
+    first, *rest = name.split(".")
+    return f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first
+
+
+def memory_peak_bytes(device: torch.device) -> int:
+    """Peak since the process began: allocated on a GPU, resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,57 @@
+#!/bin/bash
+# ray_node.sh head|worker JOB_DIR: Ray on this node of a Slurm job, until JOB_DIR/stop appears. many_nodes.sbatch starts
+# one a node.
+# The head writes its address to JOB_DIR/address, workers wait for it; JOB_DIR/NODE.up says that Ray runs here.
+set -euo pipefail
+umask 077
+role=$1 job=$2 node=${SLURMD_NODENAME:-$(hostname)}
+
+# Sockets lie below: their paths end at 107 characters, and no network file system can hold them. Ray opens its own
+# folder to everyone, so it gets one inside ours.
+tmp=$(mktemp -d "${HARNESS_TMP:-/tmp}/harness-$SLURM_JOB_ID-XXXXXX")
+ray=''
+leave() {
+    [ -e "$job/$node.up" ] || { [ ! -d "$job" ] || touch "$job/$node.failed"; }
+    [ -z "$ray" ] || kill "$ray" 2>/dev/null || :
+    # Slurm kills a step that does not end soon. When `ray start` is killed, a watcher of its own ends what it started.
+    for ((waited = 0; waited < 15; waited++)); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2; done
+    kill -KILL "$ray" 2>/dev/null || :
+    wait
+    rm -rf "$tmp"
+}
+trap leave EXIT
+trap exit TERM
+
+# What Slurm granted on this node; Ray by itself counts the whole machine.
+cpus=$(env -u OMP_NUM_THREADS nproc)
+[ "${SLURM_CPUS_ON_NODE:-$cpus}" -ge "$cpus" ] || cpus=$SLURM_CPUS_ON_NODE
+gpus=${SLURM_GPUS_ON_NODE:-$(tr ',' '\n' <<<"${CUDA_VISIBLE_DEVICES:-}" | grep -c . || :)}
+megabytes=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus))}
+flags=(--block --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=100000000 --temp-dir="$tmp/ray"
+    --node-name="$node" --node-manager-port=0 --object-manager-port=0 --min-worker-port=0 --max-worker-port=0
+    --dashboard-agent-listen-port=0 --disable-usage-stats)
+[ "$megabytes" = 0 ] || flags+=(--memory=$((megabytes * 1024 * 1024)))
+
+export RAY_START_HOOK=harness.launch.ray_start.without_client_server
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before
+export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm keeps it
+if [ "$role" = head ]; then
+    ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
+else
+    until [ -s "$job/address" ]; do
+        ls "$job" >/dev/null # network file systems show a new file to who lists its folder
+        sleep 0.5
+    done
+    ray start --address="$(cat "$job/address")" "${flags[@]}" &
+fi
+ray=$!
+until [ -s "$tmp/ray/ray_current_cluster" ]; do # Ray writes it once it runs
+    kill -0 "$ray"
+    sleep 0.2
+done
+if [ "$role" = head ]; then
+    cp "$tmp/ray/ray_current_cluster" "$job/.address" && mv "$job/.address" "$job/address"
+fi
+touch "$job/$node.up"
+# The job's end is a file: srun, when signalled, kills its tasks before they could clean up.
+while kill -0 "$ray" 2>/dev/null && [ -d "$job" ] && ! ls "$job" | grep -qx stop; do sleep 1; done

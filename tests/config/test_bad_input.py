@@ -1,0 +1,237 @@
+"""Whatever a person gets wrong is told in one line on stderr with what is allowed; exit code 2, nothing has started."""
+
+import json
+import os
+import shlex
+import stat
+from pathlib import Path
+
+import pytest
+
+SMALL = ["cluster=inline", "tracking=disabled", "seeds=[0]", "question.total_batch_sizes=[512]"]
+
+NAMES = {
+    "+experiment=tbs_swep": "unknown experiment 'tbs_swep': did you mean 'tbs_sweep'?",
+    "model=bn_cn": "unknown model 'bn_cn': did you mean 'bn_cnn'?",
+    "dataset=digit": "unknown dataset 'digit': did you mean 'digits'?",
+    "optimizer=adamm": "unknown optimizer 'adamm': did you mean 'adam'?",
+    "schedule=cosin": "unknown schedule 'cosin': did you mean 'cosine'?",
+    "workload=digits_bn_cn": "unknown workload 'digits_bn_cn': did you mean 'digits_bn_cnn'?",
+    "cluster=loca": "unknown cluster 'loca': did you mean 'local'?",
+    "lr_scaling=linaer": "unknown lr_scaling 'linaer': did you mean 'linear'?",
+    "lr_scaling.rules=[foo]": "unknown lr_scaling rule 'foo': use one of none, sqrt, linear, power",
+    "optimiser=adam": "unknown key 'optimiser': did you mean 'optimizer'?",
+}
+
+
+@pytest.mark.parametrize("argument", NAMES)
+def test_an_unknown_name_is_told_with_the_nearest_valid_one(harness, argument):
+    chosen = [] if "experiment" in argument else ["+experiment=tbs_sweep"]
+    assert NAMES[argument] in harness(*chosen, argument).refusal()
+
+
+def test_an_experiment_must_be_named_and_with_a_plus(harness):
+    assert "Add +experiment=NAME with one of: base_lr, " in harness().refusal()
+    assert harness("experiment=tbs_sweep").refusal() == "write +experiment=NAME, with the plus sign"
+    assert "experiment is given twice" in harness("+experiment=tbs_sweep", "+experiment=base_lr").refusal()
+    assert "not by null" in harness("+experiment=null").refusal()
+
+
+LR_IS_GIVEN_ELSEWHERE = "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
+KEYS = {
+    "workload.bse_lr=1": "unknown key 'workload.bse_lr': did you mean 'workload.base_lr'?",
+    "+workload.bse_lr=1": "unknown key 'workload.bse_lr': did you mean 'workload.base_lr'?",
+    "++workload.target.valu=1": "unknown key 'workload.target.valu': did you mean 'workload.target.value'?",
+    "clustr.cpus=2": "unknown key 'clustr': did you mean 'cluster'?",
+    "seed=[0]": "unknown key 'seed': did you mean 'seeds'?",
+    "+foo=1": "unknown key 'foo': the configuration has ",
+    "schedule.final=0.1": "unknown key 'schedule.final': schedule has _target_, warmup, warmup_shape, warmup_start",
+    "optimizer.momentun=0.8": "unknown key 'optimizer.momentun': did you mean 'optimizer.momentum'?",
+    "optimizer.lr=0.1": LR_IS_GIVEN_ELSEWHERE,
+    "+optimizer.lr=0.1": LR_IS_GIVEN_ELSEWHERE,
+    "workload.budget={epoch: 3}": "unknown unit 'epoch' of workload.budget: write workload.budget={UNIT: number}",
+    "schedule.warmup={step: 3}": "unknown unit 'step' of schedule.warmup",
+    "schedule.warmup=5": "schedule.warmup needs one unit, like {epochs: 5}, not 5",
+    "+question.total_batch_size=[16]": "did you mean 'question.total_batch_sizes'?",
+    "hydra.run.dir=x": "hydra.run.dir has no effect here",
+    "~seeds": "seeds must be given",
+    "~cluster": "cluster.launcher must be given",
+}
+
+
+@pytest.mark.parametrize("argument", KEYS)
+def test_a_misspelt_key_is_told_with_the_nearest_valid_one_also_behind_a_plus(sweep, argument):
+    assert KEYS[argument] in sweep(argument).refusal()
+
+
+def test_the_nearest_key_is_looked_for_in_the_files_that_were_chosen(sweep):
+    refusal = sweep("schedule=cosine", "schedule.fina=0.1").refusal()
+    assert refusal == "unknown key 'schedule.fina': did you mean 'schedule.final'?"
+
+
+TYPES = {
+    "workload.base_lr=abc": "workload.base_lr=abc: Value 'abc' of type 'str' could not be converted to Float",
+    "workload.base_lr=null": "workload.base_lr=null: field 'workload.base_lr' is not Optional",
+    "workload.budget=3": "workload.budget=3: ",
+    "dry_run=maybe": "dry_run=maybe: ",
+    "seeds=0": "seeds=0: ",
+    "seeds=[a]": "seeds=[a]: Value 'a' of type 'str' could not be converted to Integer",
+    "seeds=[1.5]": "seeds=[1.5]: ",
+    "seeds=[0,null]": "seeds=[0,null]: ",
+    "question.total_batch_sizes=[a]": "question.total_batch_sizes must be a list of integers, not ['a']",
+    "question.total_batch_sizes=16": "question.total_batch_sizes must be a list of integers, not 16",
+    "question.total_batch_sizes=[16.5]": "question.total_batch_sizes must be a list of integers, not [16.5]",
+    "workload.base_lr=0.1,0.2": "a list is written workload.base_lr=[1,2]",
+    "seeds=range(5)": "a list is written seeds=[1,2]",
+    "seeds=[0": "cannot read 'seeds=[0': write key=value",
+    "seeds": "cannot read 'seeds': write key=value",
+    "model=null": "a config group is chosen by a name, not by null",
+}
+
+
+@pytest.mark.parametrize("argument", TYPES)
+def test_a_value_of_the_wrong_type_is_told_with_its_key(harness, argument):
+    assert TYPES[argument] in harness("+experiment=tbs_sweep", argument).refusal()
+
+
+VALUES = {
+    "seeds=[]": "seeds is empty: give at least one seed, e.g. seeds=[0,1,2,3,4]",
+    "seeds=[0,0]": "seeds must differ, not [0, 0]",
+    "seeds=[-1]": "seeds are integers >= 0, not -1",
+    "lr_scaling.rules=[]": "lr_scaling.rules is empty",
+    "lr_scaling.rules=[sqrt,sqrt]": "lr_scaling.rules must differ",
+    "lr_scaling.rules=[power]": "needs lr_scaling.power",
+    "workload.base_lr=-0.1": "workload.base_lr must be a number > 0, not -0.1",
+    "workload.base_lr=nan": "workload.base_lr must be a number > 0, not nan",
+    "workload.target.mode=min": "target accuracy improves towards max, but mode=min was given: use mode=max",
+    "workload.target.mode=up": "target mode must be min or max, not 'up'",
+    "workload.target.metric=acuracy": "is not measured with loss cross_entropy: use one of loss, accuracy",
+    "workload.loss=mse": "unknown loss 'mse'",
+    "'workload.budget={epochs: 0}'": "workload.budget must be more than nothing",
+    "'workload.budget={epochs: -1}'": "a duration must be a number >= 0, not -1 epochs",
+    "workload.evaluate_every_examples=0": "workload.evaluate_every_examples must be >= 1, not 0",
+    "schedule=plateau schedule.mode=min": "use schedule.mode=max",
+    "schedule=cosine schedule.final=7": "schedule.final must be",
+    "lr_scaling.co_scaling.momentum=foo": "use one of fixed, half_life",
+    "cluster.workers_per_trial=0": "cluster.workers_per_trial must be >= 1, not 0",
+    "cluster.cpus=0": "cluster.cpus must be >= 1, not 0",
+    "cluster.per_device_batch_size=0": "cluster.per_device_batch_size must be >= 1, not 0",
+    "cluster.max_failures=-1": "cluster.max_failures must be >= 0, not -1",
+    "cluster.checkpoint_every_s=nan": "cluster.checkpoint_every_s must be >= 0, not nan",
+    "cluster.gpus_per_worker=0.5 cluster.workers_per_trial=2": "two ranks of one trial cannot share a GPU",
+    "cluster.launcher=slurm": "cluster.launcher must be ray or inline, not 'slurm'",
+    "cluster.address=auto": "cluster.address must be 'local' or host:port, not 'auto'",
+    "cluster.precision=float17": "precision must be one of ",
+    "study=a/b": "study must be a plain folder name, not 'a/b'",
+    "study=": "study must be a plain folder name, not ''",
+}
+
+
+@pytest.mark.parametrize("arguments", VALUES)
+def test_a_value_that_cannot_be_meant_is_told_with_what_can(sweep, arguments):
+    assert VALUES[arguments] in sweep(*shlex.split(arguments)).refusal()
+
+
+BATCHES = {
+    (24,): "evaluate_every_examples=512 is no multiple of total batch size 24: nearest legal values are 504 and 528",
+    (8,): "total batch size 8 cannot be split over 1 worker in batch-norm groups of 16: nearest legal values are 16 ",
+    (2048, 4096): "total batch size 2048 exceeds the training set of 1024 examples: use at most 1024",
+    (0,): "total batch sizes are integers >= 1, not 0",
+    (): "question.total_batch_sizes is empty",
+}
+
+
+@pytest.mark.parametrize("sizes", BATCHES)
+def test_an_illegal_total_batch_size_is_told_with_the_nearest_legal_ones(sweep, sizes):
+    assert BATCHES[sizes] in sweep(f"question.total_batch_sizes={list(sizes)}").refusal()
+
+
+def test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_batches(sweep):
+    refusal = sweep("cluster.workers_per_trial=2", "question.total_batch_sizes=[16,64]").refusal()
+    assert "16 cannot be split over 2 workers in batch-norm groups of 16: nearest legal values are 32 and 64" in refusal
+    refusal = sweep("cluster.per_device_batch_size=8").refusal()
+    assert "per_device_batch_size 8 is below the batch-norm span of 16 examples: use a multiple of 16" in refusal
+
+
+def test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size(sweep):
+    refusal = sweep("workload.evaluate_every_examples=500").refusal()
+    assert "nearest legal values are 512 and 1024" in refusal
+
+
+def test_more_workers_than_the_machine_has_are_refused_with_what_it_has(sweep):
+    wanted = ["cluster.workers_per_trial=4", "cluster.cpus=2", "question.total_batch_sizes=[64]"]
+    refusal = sweep(*wanted).refusal()
+    assert "asks for 4 workers" in refusal
+    assert "the cluster has 2 CPUs" in refusal
+    assert "at most 2 workers fit" in refusal
+
+
+@pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet20"])
+def test_a_dataset_and_a_model_without_a_workload_of_their_own_are_refused(sweep, choice):
+    refusal = sweep(*choice.split()).refusal()
+    assert "no workload for dataset " in refusal
+    assert "known pairs are digits_bn_cnn, " in refusal
+    assert ".yaml in a --config-dir" in refusal
+
+
+OBJECTS = {
+    "model._target_=harness.models.bn_cnn.BnCn": "did you mean BnCnn?",
+    "model._target_=no_such_package.Model": "no module named 'no_such_package' can be imported from here",
+    "model._target_=BnCnn": "_target_ must be a dotted path like package.module.Class, not 'BnCnn'",
+    "+model.width=3": "harness.models.bn_cnn.BnCnn has no argument 'width': it takes in_channels, classes",
+    "model.classes=many": "model harness.models.bn_cnn.BnCnn cannot be trained with torch.optim.SGD on ",
+    "model.classes=5": "cannot be trained with torch.optim.SGD on harness.datasets.digits.Digits: IndexError: Target ",
+    "model.in_channels=3": "expected input[16, 1, 8, 8] to have 3 channels, but got 1 channels instead",
+    "optimizer.momentum=-1": "ValueError: Invalid momentum value: -1",
+    "+optimizer.momentun=0.9": "torch.optim.SGD has no argument 'momentun': did you mean momentum?",
+    "parameter_groups.frozen=[hed.*]": "frozen pattern 'hed.*' matches no parameter of the model: the nearest is 'head",
+    "dataset.train=5000": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
+    "dataset.train=-5": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
+    "dataset.test=0": "dataset harness.datasets.digits.Digits has no test examples",
+    "question._target_=experiments.nope.Nope": "there is no experiment file nope.py; there are: base_lr, ",
+    "question._target_=experiments.tbs_sweep.Nope": "experiments.tbs_sweep has no 'Nope'",
+    "question._target_=no_such_package.Nope": "cannot be imported: No module named 'no_such_package'",
+    "question._target_=Nope": "question._target_ must be a dotted path like package.module.Class, not 'Nope'",
+}
+
+
+@pytest.mark.parametrize("argument", OBJECTS)
+def test_a_class_that_cannot_be_used_as_it_is_asked_for_is_refused_before_any_trial(sweep, argument):
+    assert OBJECTS[argument] in sweep(argument).refusal()
+
+
+@pytest.fixture
+def finished(harness):
+    """A finished study in the current folder."""
+    assert harness("+experiment=tbs_sweep", *SMALL, "workload.budget={epochs: 1}", "lr_scaling=linear").code == 0
+    return Path("outputs/tbs_sweep/default")
+
+
+def test_a_study_of_another_experiment_or_code_or_data_is_left_alone(harness, finished):
+    again = ["+experiment=tbs_sweep", *SMALL, "lr_scaling=linear"]
+    description = json.loads((finished / "study.json").read_text())
+    others = {
+        "experiment": "belongs to experiment 'other', not 'tbs_sweep': choose another study name",
+        "code_fingerprint": "was made by other code (other, now ",
+        "data_fingerprint": "was made by other data (other, now ",
+    }
+    for key, words in others.items():
+        (finished / "study.json").write_text(json.dumps({**description, key: "other"}))
+        before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+        said = harness(*again)
+        assert said.code == 2
+        assert said.err.startswith("error: study default ")
+        assert said.err.count("\n") == 1
+        assert words in said.err
+        assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_name(harness, tmp_path):
+    (tmp_path / "file").write_text("")
+    refusal = harness("+experiment=tbs_sweep", *SMALL, "output_dir=file/studies").refusal()
+    assert f"study folder {tmp_path}/file/studies/tbs_sweep/default cannot be written" in refusal
+    assert "choose another output_dir" in refusal
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
+        refusal = harness("+experiment=tbs_sweep", *SMALL, "output_dir=locked").refusal()
+        assert "cannot be written (Permission denied)" in refusal

@@ -1,0 +1,52 @@
+"""dry_run=true prints everything that would be run and what it may cost, and leaves nothing behind."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def promised():
+    """What the plan of the default sweep must say, computed here from the protocol."""
+    epoch, budget, warmup, every = 1024, 40, 1024, 512
+    lines = []
+    for tbs in (16, 32, 64, 128, 256, 512):
+        k = tbs // 16
+        for rule, factor in (("none", 1.0), ("sqrt", k**0.5), ("linear", float(k))):
+            updates = epoch * budget // tbs
+            lines.append(
+                [rule, str(tbs), f"{0.08 * factor:.4g}", f"{warmup // tbs}", f"{updates:,}", f"{every // tbs}"]
+            )
+    return lines
+
+
+def test_every_arm_is_printed_with_its_resolved_values(sweep, promised):
+    said = sweep("tracking=disabled")
+    assert (said.code, said.err) == (0, "")
+    rows = [line.split() for line in said.out.splitlines() if " x 1 x 1 " in line]
+    printed = [[row[0], row[1], row[9], row[10], row[12], row[13]] for row in rows]
+    assert printed == promised
+    assert all(row[1:8] == [row[1], "=", row[1], "x", "1", "x", "1"] for row in rows)
+
+
+def test_evaluation_seeds_topology_trials_and_cost_are_printed(sweep):
+    said = sweep(
+        "tracking=disabled", "seeds=[3,5]", "cluster.workers_per_trial=2", "question.total_batch_sizes=[32,64]"
+    )
+    assert "every 512 examples (0.5 epochs), at most 80 a trial" in said.out
+    assert "3, 5" in said.out
+    assert "2 worker(s) a trial, cpu float32" in said.out
+    assert "32 = 16 x 2 x 1" in said.out
+    # Two batch sizes x three rules x two seeds, no two alike; each at most 40 epochs.
+    assert "12 distinct of 12 planned, 0 already finished" in said.out
+    assert "491,520 training examples (480 epochs)" in said.out
+
+
+def test_accumulation_shows_in_the_equation(sweep):
+    said = sweep("tracking=disabled", "cluster.per_device_batch_size=64", "question.total_batch_sizes=[256]")
+    assert "256 = 64 x 1 x 4" in said.out
+
+
+def test_nothing_is_written_and_nothing_is_started(sweep):
+    said = sweep("tracking=disabled")
+    assert said.code == 0
+    assert not list(said.folder.iterdir())
+    assert not said.ray_started

@@ -1,0 +1,240 @@
+"""Section 3, the study: one driver at a time, one experiment, one code, one set of data, in a folder of its own."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.plan.batch import plan_batch
+from harness.plan.errors import UserError
+from harness.plan.settings import Settings
+from harness.plan.target import Target
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.record import study as study_module
+from harness.record.files import read_json, write_json
+from harness.record.journal import Attempt
+from harness.record.study import Study, StudyFolder
+
+DESCRIPTION = {
+    "experiment": "tbs_sweep",
+    "code_fingerprint": "c0de",
+    "data_fingerprint": "da7a",
+    "overrides": ["seeds=[0]"],
+}
+SETTINGS = Settings(
+    dataset={},
+    model={},
+    loss="cross_entropy",
+    optimizer={"lr": 0.1},
+    schedule={},
+    total_batch_size=16,
+    train_examples=64,
+    target=Target("accuracy", 0.9, "max"),
+    budget_examples=64,
+    evaluate_every_examples=16,
+)
+
+
+def planned(seed: int) -> PlannedTrial:
+    arm = Arm("w", "sgd", "none", 16, 0.1, SETTINGS)
+    return PlannedTrial(Trial(arm, seed), Topology(plan_batch(16, 1)))
+
+
+@pytest.fixture
+def opened(tmp_path) -> Iterator[Study]:
+    study = Study.open(tmp_path / "study", DESCRIPTION)
+    yield study
+    study.close()
+
+
+def drive_and_hang(path: Path) -> None:
+    """A driver that never gives its study up."""
+    Study.open(path, DESCRIPTION)
+    (path / "driving").write_text("")
+    time.sleep(60)
+
+
+def dead_driver(path: Path) -> None:
+    """Leave the study as a killed driver leaves it."""
+    child = multiprocessing.get_context("spawn").Process(target=drive_and_hang, args=(path,))
+    child.start()
+    while not (path / "driving").exists():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=rf"study {path.name} is being run by process {child.pid} on"):
+        Study.open(path, DESCRIPTION)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+
+
+def hold(path: Path, **changes: Any) -> None:
+    """lease.json as some other driver would have written it."""
+    path.mkdir(exist_ok=True)
+    held = {"host": "elsewhere", "pid": 1, "started": 0.0, "token": "theirs", "attempt": 3, "heartbeat": time.time()}
+    write_json(path / "lease.json", {**held, **changes})
+
+
+# -- the lease ------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_refused_while_its_driver_lives_and_taken_over_at_once_when_it_is_dead(tmp_path):
+    dead_driver(tmp_path / "study")
+    began = time.monotonic()
+    study = Study.open(tmp_path / "study", DESCRIPTION)
+    assert time.monotonic() - began < 5.0
+    assert study.lease.number == 2
+    study.close()
+
+
+def test_a_driver_of_another_host_holds_a_study_until_its_heartbeat_is_stale(tmp_path):
+    hold(tmp_path, heartbeat=time.time() - 10)
+    with pytest.raises(UserError, match=r"by process 1 on elsewhere \(heartbeat 10 s ago\): wait for it, end it, or"):
+        Study.open(tmp_path, DESCRIPTION)
+    hold(tmp_path, heartbeat=time.time() - 31)
+    study = Study.open(tmp_path, DESCRIPTION)
+    assert study.lease.number == 4
+    study.close()
+
+
+def test_a_process_that_only_got_the_pid_of_a_dead_driver_does_not_hold_its_study(tmp_path):
+    hold(tmp_path, host=socket.gethostname(), pid=os.getpid(), started=12345.0)
+    Study.open(tmp_path, DESCRIPTION).close()
+
+
+def test_a_study_given_up_can_be_opened_again_by_the_same_process(tmp_path):
+    for number in (1, 2, 3):
+        study = Study.open(tmp_path / "study", DESCRIPTION)
+        assert study.lease.number == number
+        study.close()
+
+
+def test_the_heartbeat_goes_on_while_a_study_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "HEARTBEAT_S", 0.02)
+    study = Study.open(tmp_path / "study", DESCRIPTION)
+    first = read_json(tmp_path / "study/lease.json")["heartbeat"]
+    limit = time.monotonic() + 10
+    while read_json(tmp_path / "study/lease.json")["heartbeat"] == first:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    study.close()
+
+
+def test_a_driver_that_lost_its_lease_stops_before_its_next_write_and_never_takes_it_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "HEARTBEAT_S", 0.02)
+    study = Study.open(tmp_path / "study", DESCRIPTION)
+    hold(tmp_path / "study")
+    for write in (lambda: study.add_plan([planned(0)]), lambda: study.add_timing({"key": "a"})):
+        with pytest.raises(RuntimeError, match="was taken over by another driver"):
+            write()
+    time.sleep(0.1)
+    study.close()
+    assert read_json(tmp_path / "study/lease.json")["token"] == "theirs"
+    assert study.plan() == []
+    assert study.timings() == []
+
+
+# -- what a study may be continued with -------------------------------------------------------------------------------
+
+
+def reopen(path: Path, changes: dict[str, Any] | None = None, allow_mixed_code: bool = False) -> dict[str, Any]:
+    Study.open(path, {**DESCRIPTION, **(changes or {})}, allow_mixed_code).close()
+    return read_json(path / "study.json")
+
+
+@pytest.mark.parametrize(("key", "what"), [("code_fingerprint", "code"), ("data_fingerprint", "data")])
+def test_records_of_other_code_or_data_are_mixed_only_on_demand_and_stay_marked(tmp_path, key, what):
+    assert "mixed_code" not in reopen(tmp_path)
+    with pytest.raises(UserError, match=rf"was made by other {what} \({DESCRIPTION[key]}, now 0the7\): choose another"):
+        reopen(tmp_path, {key: "0the7"})
+    assert reopen(tmp_path, {key: "0the7"}, allow_mixed_code=True)["mixed_code"] is True
+    assert reopen(tmp_path, {key: "0the7"})["mixed_code"] is True  # a caveat for good
+
+
+def test_a_folder_of_another_experiment_is_refused_whatever_is_allowed(tmp_path):
+    reopen(tmp_path)
+    for allowed in (False, True):
+        with pytest.raises(UserError, match="belongs to experiment 'tbs_sweep', not 'base_lr': choose another study"):
+            reopen(tmp_path, {"experiment": "base_lr"}, allowed)
+
+
+def test_a_refusal_changes_nothing(tmp_path):
+    reopen(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError):
+        reopen(tmp_path, {"experiment": "base_lr"})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_every_session_is_kept_and_the_day_of_creation_too(tmp_path):
+    first = reopen(tmp_path)
+    second = reopen(tmp_path, {"overrides": ["seeds=[0,1]"]})
+    assert second["created_at"] == first["created_at"]
+    assert [session["overrides"] for session in second["sessions"]] == [["seeds=[0]"], ["seeds=[0,1]"]]
+    assert [session["attempt"] for session in second["sessions"]] == [1, 2]
+
+
+# -- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file/study", tmp_path / "file"):
+        with pytest.raises(UserError, match=r"cannot be written \(.*\): choose another output_dir") as error:
+            Study.open(path, DESCRIPTION)
+        assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_everyone_may_write_is_refused(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(UserError, match="is writable by everyone: run `chmod o-w` on it first"):
+        Study.open(tmp_path / "open", DESCRIPTION)
+    (tmp_path / "open").chmod(0o775)
+    Study.open(tmp_path / "open", DESCRIPTION).close()
+
+
+def test_a_folder_that_is_no_study_is_told(tmp_path):
+    assert not StudyFolder(tmp_path).exists
+    with pytest.raises(UserError, match=r"is no study: it has no readable study\.json"):
+        StudyFolder(tmp_path).description()
+
+
+# -- plan, records, timings -------------------------------------------------------------------------------------------
+
+
+def test_the_plan_grows_by_what_is_new_and_keeps_its_order(opened):
+    opened.add_plan([planned(2), planned(0)])
+    opened.add_plan([planned(0), planned(1), planned(2)])
+    assert opened.plan() == [planned(2), planned(0), planned(1)]
+    assert StudyFolder(opened.path).plan() == opened.plan()
+
+
+def test_a_torn_line_of_the_plan_is_planned_again(opened):
+    opened.add_plan([planned(0), planned(1)])
+    path = opened.path / "plan.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert opened.plan() == [planned(0)]
+    opened.add_plan([planned(0), planned(1)])
+    assert opened.plan() == [planned(0), planned(1)]
+
+
+def test_a_trials_record_is_found_under_its_id_and_topology(opened):
+    attempt = Attempt.claim(opened.trial_path(planned(0)))
+    attempt.start(0)
+    attempt.finish({"outcome": "reached"})
+    attempt.close()
+    assert opened.record(planned(0)).is_finished
+    assert not opened.record(planned(1)).is_finished
+    assert opened.trial_path(planned(0)).parent.name == planned(0).trial.trial_id
+
+
+def test_timings_are_appended(opened):
+    opened.add_timing({"key": "a", "median_s": 1.0})
+    opened.add_timing({"key": "b", "median_s": 2.0})
+    assert [row["key"] for row in opened.timings()] == ["a", "b"]

@@ -1,0 +1,112 @@
+"""What a person sees: plain lines where output is a log, a live view on a terminal, the same counts in both."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from harness.launch.feed import Feed
+from harness.plan.batch import plan_batch
+from harness.plan.settings import Settings
+from harness.plan.target import Target
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.record.terminal import Screen
+
+SETTINGS = Settings(
+    dataset={},
+    model={},
+    loss="cross_entropy",
+    optimizer={"lr": 0.1},
+    schedule={},
+    total_batch_size=16,
+    train_examples=64,
+    target=Target("accuracy", 0.9, "max"),
+    budget_examples=64,
+    evaluate_every_examples=16,
+)
+PLAN = [
+    PlannedTrial(Trial(Arm("w", "sgd", "linear", 8, 0.1, SETTINGS), seed), Topology(plan_batch(16, 1)))
+    for seed in range(4)
+]
+ROW = {
+    "kind": "evaluation",
+    "step": 3,
+    "epochs": 0.75,
+    "lr": 0.1,
+    "examples_per_s": 1234.5,
+    "validation": {"raw": {"accuracy": 0.9312}},
+}
+END = {"kind": "end", "outcome": "reached", "step": 3}
+
+
+def screen(terminal: bool = False, finished: int = 0) -> Screen:
+    made = Screen(Console(file=StringIO(), force_terminal=terminal, width=120))
+    feed = Feed(lambda: PLAN, lambda planned: planned.trial.seed < finished)
+    made.sweep_started(feed, slots=2)
+    return made
+
+
+def shown(made: Screen) -> str:
+    file = made.console.file
+    assert isinstance(file, StringIO)
+    return file.getvalue()
+
+
+def test_in_a_log_every_trial_ends_with_one_plain_line():
+    made = screen()
+    made.trial_started(PLAN[0])
+    made.trial_rows(PLAN[0], [ROW, END])
+    first, second = shown(made).splitlines()
+    assert first == "4 trials to run, 2 side by side"
+    assert second.startswith("[1/4] linear TBS 16 seed 0: reached after 0.75 epochs, ")
+    assert "\x1b" not in shown(made)
+
+
+def test_finished_trials_of_a_resumed_study_are_counted_in():
+    made = screen(finished=2)
+    made.trial_started(PLAN[2])
+    made.trial_rows(PLAN[2], [ROW, END])
+    assert shown(made).startswith("2 trials to run, 2 already finished, 2 side by side\n[3/4] linear TBS 16 seed 2")
+
+
+def test_a_study_that_is_finished_says_so():
+    assert shown(screen(finished=4)) == "all 4 trials are already finished\n"
+
+
+def test_a_failure_names_the_trial_the_reason_and_the_log():
+    made = screen()
+    made.trial_started(PLAN[0])
+    made.trial_failed(PLAN[0], "RuntimeError: [no] luck", final=False)
+    made.trial_failed(PLAN[0], "RuntimeError: [no] luck", final=True)
+    retry, failure = shown(made).splitlines()[1:]
+    assert retry == "retrying linear TBS 16 seed 0 from its checkpoint: RuntimeError: [no] luck"
+    assert failure == f"FAILED linear TBS 16 seed 0: RuntimeError: [no] luck (log: trials/{PLAN[0].key}/log.txt)"
+    assert made.failed == [("linear TBS 16 seed 0", "RuntimeError: [no] luck")]
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_what_is_left_is_estimated_from_the_pace_of_what_is_done(finished, monkeypatch):
+    made = screen(finished=finished)
+    assert made.eta_s() is None
+    made.trial_started(PLAN[finished])
+    made.trial_rows(PLAN[finished], [END])
+    began = made._began
+    monkeypatch.setattr("harness.record.terminal.time.monotonic", lambda: began + 10.0)
+    assert made.eta_s() == pytest.approx(10.0 * (3 - finished))
+
+
+def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
+    made = screen(terminal=True)
+    made.trial_started(PLAN[0])
+    made.trial_started(PLAN[1])
+    made.trial_rows(PLAN[0], [ROW])
+    picture = StringIO()
+    Console(file=picture, width=120).print(made._view())
+    made.close()
+    view = picture.getvalue()
+    assert "trials 0/4" in view
+    assert "running 2  left 2" in view
+    assert "measuring the pace" in view
+    line = next(line for line in view.splitlines() if "seed 0" in line)
+    assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 3 accuracy 0.9312 0.1 1,234"
+    assert "starting" in next(line for line in view.splitlines() if "seed 1" in line)

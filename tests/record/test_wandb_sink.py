@@ -1,0 +1,287 @@
+"""The sink shows a sweep in W&B, and nothing that W&B does costs the sweep anything.
+
+The server is a loopback one; SDK, wandb-core and HTTP are the real ones.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tracked_studies import FIFTY_FOUR, attempt, evaluations, inspected, open_study, steps, track
+from wandb_server import KEY, WandbServer
+
+from harness.plan.errors import UserError
+from harness.plan.tracking import Tracking
+from harness.record.wandb_runs import metrics_of, study_label
+from harness.record.wandb_sink import GRACE_S, QUEUE_EVENTS, WandbSink
+
+SWITCH_S = 5.0  # a bound for what must not block, on a machine that others use too
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with WandbServer() as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def open_sink(study, mode, **more) -> tuple[WandbSink, list[str]]:
+    said: list[str] = []
+    sink = WandbSink.prepare(Tracking(mode, **more), said.append)
+    sink.open(study.path)
+    return sink, said
+
+
+def expected(study, planned) -> list[dict]:
+    """A trial's journal as W&B has to hold it."""
+    decide_on = planned.trial.arm.settings.averaging.decide_on
+    return [{"_step": row["step"], **metrics_of(row, decide_on)} for row in study.record(planned).evaluations]
+
+
+def without_clock(rows) -> list[dict]:
+    return [{key: value for key, value in row.items() if key not in ("_timestamp", "_runtime")} for row in rows]
+
+
+def check_server(server, study, planned) -> None:
+    """Every journal row is there once, and every summary says what record.json says."""
+    runs = {run.name: run for run in server.of("trial") if run.state == "finished"}
+    assert len(runs) == len(planned)
+    for trial in planned:
+        run = runs[study_label(study).run_id(trial.key, 1)]
+        assert without_clock(run.history) == expected(study, trial)
+        record = study.record(trial).record
+        for key in ("outcome", "steps", "examples", "epochs", "evaluations"):
+            assert run.summary[key] == record[key]
+        assert run.summary["test/accuracy"] == record["test"]["accuracy"]
+        assert run.summary["clock/train_s"] == record["clock"]["train_s"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_a_sweep_of_54_trials_arrives_once_and_a_second_upload_changes_nothing(server, tmp_path):
+    study, planned = open_study(tmp_path / "s", FIFTY_FOUR)
+    assert len(planned) == 54
+    sink, said = open_sink(study, "online", finish_s=120)
+    for trial in planned:
+        attempt(study, trial, sink)
+    sink.close()
+    study.close()
+    assert [line for line in said if "54 runs" in line]
+    check_server(server, study, planned)
+    assert {run.group for run in server.runs.values()} == {study_label(study).group}
+    first = track(study.path, "--mode", "online")
+    assert "54 of 54 trials" in first.stdout, first.stdout + first.stderr
+    before = server.state()
+    second = track(study.path, "--mode", "online")
+    assert "(0 sent now)" in second.stdout
+    assert server.state() == before
+
+
+def test_an_offline_sweep_asks_nobody_and_reads_back_whole(tmp_path, monkeypatch):
+    study, planned = open_study(tmp_path / "s")
+    with Trap() as trap:
+        # Whoever reads these variables (Python and Go alike) would come here.
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, trap.url)
+        monkeypatch.setenv("WANDB_BASE_URL", trap.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        sink, said = open_sink(study, "offline")
+        for trial in planned:
+            attempt(study, trial, sink)
+        sink.close()
+        assert trap.connections == 0
+    study.close()
+    assert f"{len(planned)} runs offline" in said[-1]
+    found = inspected(study.path / "wandb")
+    label = study_label(study)
+    assert set(found) == {label.run_id(trial.key, 1) for trial in planned}
+    for trial in planned:
+        assert without_clock(found[label.run_id(trial.key, 1)]) == expected(study, trial)
+
+
+class Trap:
+    """A listening socket that counts who comes."""
+
+    def __enter__(self) -> "Trap":
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                self._socket.accept()[0].close()
+            except OSError:
+                return
+            self.connections += 1
+
+
+def test_a_retry_gets_a_run_of_its_own_with_the_rows_it_keeps(server, tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    rows = evaluations(planned[0])
+    sink, _ = open_sink(study, "online", finish_s=60)
+    attempt(study, planned[0], sink, stop_after=4)
+    sink.trial_failed(planned[0], "RuntimeError: /home/someone/x: lost", final=False)
+    attempt(study, planned[0], sink, resumed_step=rows[1]["step"])
+    sink.close()
+    study.close()
+    label = study_label(study)
+    broken, whole = (server.runs[label.run_id(planned[0].key, number)] for number in (1, 2))
+    assert (broken.state, len(broken.history)) == ("failed", 4)
+    assert (whole.state, whole.summary["outcome"]) == ("finished", "reached")
+    assert steps(whole.history) == [row["step"] for row in rows]
+    assert not [body for _, body in server.sent if b"someone/x" in body]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("illness", ["401", "500", "stall", "dies"])
+def test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything(tmp_path, monkeypatch, illness):
+    study, planned = open_study(tmp_path / "s")
+    with WandbServer() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        sink, said = open_sink(study, "online", finish_s=2)
+        attempt(study, planned[0], sink)
+        _wait(lambda: bool(server.of("trial")))
+        if illness == "dies":
+            server.close()
+        else:
+            server.fault = illness
+        began = time.monotonic()
+        for trial in planned[1:]:
+            attempt(study, trial, sink)
+        assert time.monotonic() - began < SWITCH_S
+        began = time.monotonic()
+        sink.close()
+        assert time.monotonic() - began < 2 + 4 * GRACE_S + SWITCH_S
+        study.close()
+        assert [line for line in said if "python -m harness.track" in line]
+        server.fault = None
+        with WandbServer() as fresh:
+            well = fresh if illness == "dies" else server
+            done = track(study.path, "--mode", "online", **well.environment())
+            assert done.returncode == 0, done.stdout + done.stderr
+            check_server(well, study, planned)
+
+
+def test_a_tracking_process_that_hangs_is_one_warning_and_no_call_waits_for_it(tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, said = open_sink(study, "offline", finish_s=0.5)
+    assert sink._process is not None
+    os.kill(sink._process.pid, signal.SIGSTOP)
+    row = {**evaluations(planned[0])[0], "padding": "x" * 500}
+    slowest = 0.0
+    for _ in range(QUEUE_EVENTS + 2000):
+        began = time.monotonic()
+        sink.trial_rows(planned[0], [row])
+        slowest = max(slowest, time.monotonic() - began)
+    began = time.monotonic()
+    sink.close()
+    assert time.monotonic() - began < 0.5 + 4 * GRACE_S + SWITCH_S
+    study.close()
+    assert slowest < 1.0
+    assert len([line for line in said if "tracking stopped" in line]) == 1
+    assert "python -m harness.track" in said[-1]
+
+
+def test_online_without_a_server_or_a_key_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        with pytest.raises(UserError, match=r"tracking=online: there is no W&B key"):
+            WandbSink.prepare(Tracking("online"), print)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with pytest.raises(UserError, match=r"cannot be reached .*refused"):
+        WandbSink.prepare(Tracking("online"), print)
+
+
+def test_auto_falls_back_and_says_why(tmp_path, monkeypatch):
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+    study, planned = open_study(tmp_path / "s")
+    sink, said = open_sink(study, "auto")
+    attempt(study, planned[0], sink)
+    sink.close()
+    study.close()
+    assert "W&B offline" in said[0]
+    assert "refused" in said[0]
+    assert list((study.path / "wandb").glob("offline-run-*"))
+
+
+def test_a_secret_appears_in_no_file_and_no_request(server, tmp_path, monkeypatch):
+    secret = "CANARY-3fb1c0de-not-for-anyone"
+    monkeypatch.setenv("HARNESS_TEST_SECRET", secret)
+    monkeypatch.setenv("WANDB_NOTES", secret)
+    monkeypatch.setenv("WANDB_TAGS", secret)
+    study, planned = open_study(tmp_path / "s")
+    sink, _ = open_sink(study, "online", finish_s=60)
+    assert "WANDB_API_KEY" not in os.environ  # what is started now does not inherit the key
+    attempt(study, planned[0], sink)
+    sink.trial_failed(planned[1], f"RuntimeError: {secret}", final=True)
+    sink.close()
+    study.close()
+    assert os.environ["WANDB_API_KEY"] == KEY
+    files = [path.read_bytes() for path in study.path.rglob("*") if path.is_file()]
+    place = str(tmp_path).encode()
+    bodies = [body for _, body in server.sent]
+    for text in (secret.encode(), KEY.encode()):
+        assert not [content for content in [*files, *bodies] if text in content]
+    for text in (place, socket.gethostname().encode(), str(Path.home()).encode()):
+        assert not [body for body in bodies if text in body]
+
+
+def test_event_files_hold_the_rows_for_tensorboard(tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, _ = open_sink(study, "disabled", tensorboard=True)
+    attempt(study, planned[0], sink)
+    sink.close()
+    study.close()
+    folder = study.path / "tensorboard" / "none+linear_TBS_16_seed_0"
+    values = dict(_scalars(next(folder.rglob("events.*")), "validation/accuracy"))
+    rows = evaluations(planned[0])
+    assert values == pytest.approx({row["examples"]: row["validation"]["averaged"]["accuracy"] for row in rows})
+
+
+def _scalars(path: Path, tag: str):
+    """(x, value) of one tag in a file of TensorBoard's records: length, checksum, event, checksum."""
+    from tensorboardX.proto import event_pb2
+
+    content, at = path.read_bytes(), 0
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 8], "little")
+        event = event_pb2.Event.FromString(  # pyright: ignore[reportAttributeAccessIssue]
+            content[at + 12 : at + 12 + length]
+        )
+        at += 16 + length
+        yield from ((event.step, value.simple_value) for value in event.summary.value if value.tag == tag)
+
+
+def _wait(until, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_server_of_these_tests_fails_on_what_it_does_not_know():
+    server = WandbServer()
+    with server:
+        query = json.dumps({"query": "mutation DropEverything { x }"}).encode()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{server.url}/graphql", query)
+        assert "DropEverything" in server.unexpected.pop()

@@ -1,0 +1,244 @@
+"""The page: one self-contained file, accessible, deterministic, and whole whatever the trials came to."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from synthetic_study import LRS, SWEEP, findings_of, learns, nan, never, write_study
+
+from harness.analyse.findings import Findings
+from harness.report.cost_figures import cost_figure
+from harness.report.page import draw_all, page_html
+from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
+from harness.report.table import print_findings
+from harness.report.write import results_csv, write_files
+
+VOID = {"meta", "br", "img", "input", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page; an element that is not closed in order fails while parsing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[int] = []
+        self.tables: list[list[list[tuple[str, str | None]]]] = []
+        self._open: list[str] = []
+        self._cell: tuple[str, str | None] | None = None
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.elements.append((tag, found))
+        if tag not in VOID:
+            self._open.append(tag)
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self._cell = ("", found.get("data-key"))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open
+        assert self._open.pop() == tag
+        if tag in ("td", "th") and self._cell is not None:
+            self.tables[-1][-1].append(self._cell)
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell = (self._cell[0] + data, self._cell[1])
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return findings_of(write_study(tmp_path_factory.mktemp("studies") / "sweep"))
+
+
+@pytest.fixture(scope="module")
+def written(findings: Findings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    write_files(folder, findings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page((written / "report.html").read_text())
+
+
+def test_the_page_says_its_language_and_its_headings_come_in_order(page: Page):
+    assert page.of("html")[0]["lang"] == "en"
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+
+
+def test_every_figure_has_words_for_its_finding_and_a_table_of_its_data(page: Page):
+    drawings = page.of("svg")
+    assert len(drawings) == len(page.of("figure")) > 10
+    assert all(d["role"] == "img" and len(d["aria-label"] or "") > 30 for d in drawings)
+    assert len(page.of("details")) > len(drawings)
+
+
+def test_the_alt_text_of_the_main_figure_states_the_medians(findings: Findings, page: Page):
+    alt = page.of("svg")[0]["aria-label"] or ""
+    largest = max(arm.total_batch_size for arm in findings.arms)
+    for arm in findings.arms:
+        if arm.total_batch_size == largest:
+            assert f"{arm.epochs:g} at TBS {largest}" in alt
+
+
+def test_the_page_loads_nothing_and_forbids_itself_to(page: Page):
+    policy = next(meta["content"] or "" for meta in page.of("meta") if "http-equiv" in meta)
+    assert "default-src 'none'" in policy
+    for tag, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes), "an inline handler"
+        assert attributes.get("src") is None
+        assert tag == "a" or (attributes.get("href") or "#").startswith("#")
+
+
+def test_no_id_occurs_twice_and_every_reference_is_answered(page: Page, written: Path):
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    text = (written / "report.html").read_text()
+    assert {*re.findall(r'href="#([^"]+)"', text), *re.findall(r"url\(#([^)]+)\)", text)} <= set(ids)
+
+
+def test_text_and_marks_stand_out_from_their_ground_in_both_themes():
+    for theme, series in ((LIGHT, SERIES_LIGHT), (DARK, SERIES_DARK)):
+        for ground in (theme["ground"], theme["panel"]):
+            assert min(contrast(theme[name], ground) for name in ("ink", "muted", "accent")) >= 4.5
+            assert min(contrast(colour, ground) for colour in series) >= 3
+        assert len(set(series)) == len(series)
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_figures_take_their_colours_from_the_theme(page: Page, written: Path):
+    drawn = re.findall(r"<svg.*?</svg>", (written / "report.html").read_text(), re.DOTALL)
+    assert drawn
+    left = {colour.lower() for svg in drawn for colour in re.findall(r"#[0-9a-fA-F]{6}\b", svg)}
+    assert not left
+
+
+def test_the_same_records_give_the_same_bytes(findings: Findings, written: Path, tmp_path: Path):
+    def digests(folder: Path) -> dict[str, str]:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    write_files(tmp_path, findings)
+    assert digests(tmp_path) == digests(written)
+    assert {"report.html", "report.md", "results.csv", "results.json"} <= set(digests(tmp_path))
+
+
+def test_the_page_is_small(written: Path):
+    assert (written / "report.html").stat().st_size < 2_000_000
+
+
+def test_the_numbers_are_the_same_in_every_form(findings: Findings, written: Path, page: Page):
+    """Rule 24: page (sort keys carry the whole number), CSV, JSON, Markdown and terminal."""
+    console = Console(width=200, file=io.StringIO(), record=True)
+    print_findings(console, findings)
+    terminal, markdown = console.export_text(), (written / "report.md").read_text()
+    rows = list(csv.DictReader(io.StringIO(results_csv(findings))))
+    arms = json.loads((written / "results.json").read_text())["arms"]
+    head, *cells = page.tables[0]
+    column = {title: i for i, (title, _) in enumerate(head)}
+    assert len(rows) == len(arms) == len(cells) == len(findings.arms)
+    for arm, row, kept, shown in zip(findings.arms, rows, arms, cells, strict=True):
+        assert shown[column["epochs"]][1] == row["epochs_to_target"]
+        assert shown[column["steps"]][1] == row["steps_to_target"]
+        assert shown[column["s to target"]][1] == row["seconds_to_target_exclusive"]
+        assert shown[column["test"]][1] == row["test_metric"]
+        assert shown[column["LR"]][1] == row["peak_lr"]
+        assert float(row["examples_to_target"]) == kept["place"]["examples"] == arm.place.examples
+        printed = [text for text, _ in shown[:10]]
+        assert f"| {' | '.join(printed)} |" in markdown
+        assert re.search(r"\s+".join(map(re.escape, printed)), terminal)
+    for line in [*findings.verdict, *findings.not_established, *findings.caveats]:
+        assert line in markdown
+        assert line in terminal
+
+
+def test_what_a_study_says_of_itself_is_never_markup(written: Path):
+    text = (written / "report.html").read_text()
+    assert "a &lt;b&gt;processor" in text
+    assert "<b>processor" not in text
+
+
+CASES: dict[str, Any] = {
+    "nan metrics": {"accuracy": nan},
+    "none reached": {"accuracy": never},
+    "all diverged": {"accuracy": never, "diverges": lambda trial: True},
+    "the largest batch misses": {"accuracy": lambda t, e: 0.3 if t.arm.total_batch_size == 512 else learns(t, e)},
+    "one arm diverges": {"diverges": lambda trial: trial.arm.settings.peak_lr > 1},
+    "some seeds diverge": {"diverges": lambda trial: trial.seed == 1},
+    "one seed, not timed": {"overrides": [*SWEEP[:2], SWEEP[3], "seeds=[0]"], "timed": False},
+    "one batch size": {"overrides": [SWEEP[0], "question.total_batch_sizes=[64]", SWEEP[2]]},
+    "one arm": {"overrides": [SWEEP[0], "question.total_batch_sizes=[16]", "seeds=[0]"]},
+    "ties": {"accuracy": lambda trial, examples: min(0.99, examples / 4096)},
+    "met at once": {"accuracy": lambda trial, examples: 1.0},
+    "no trial": {"runs": False},
+    "a grid of LRs": {"overrides": LRS},
+    "a grid of LRs without a winner": {"overrides": LRS, "accuracy": never},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_page_comes_out_whatever_the_trials_came_to(case: str, tmp_path: Path):
+    study = write_study(tmp_path / "study", **CASES[case])
+    findings = findings_of(study)
+    text = page_html(findings, draw_all(findings))
+    page = Page(text)
+    assert page.headings.count(1) == 1
+    assert findings.verdict
+    assert all(
+        line in text.replace("&gt;", ">").replace("&lt;", "<").replace("&#39;", "'") for line in findings.verdict
+    )
+    assert not re.search(r">\s*(nan|inf|None)\s*<", text)
+    assert results_csv(findings)
+    json.dumps(findings.to_json())
+
+
+def test_a_torn_last_line_costs_one_evaluation_and_nothing_else(tmp_path: Path):
+    study = write_study(tmp_path / "study")
+    journal = study.trial_path(study.plan()[0]) / "events.1.jsonl"
+    journal.write_text(journal.read_text()[:-20])
+    findings = findings_of(study)
+    assert findings.arms[0].outcomes.missed == 1  # the evaluation that confirmed it is gone
+    assert Page(page_html(findings, draw_all(findings))).headings
+
+
+def test_a_miss_is_drawn_as_an_arrow_and_written_as_a_bound(tmp_path: Path):
+    accuracy = CASES["the largest batch misses"]["accuracy"]
+    findings = findings_of(write_study(tmp_path / "study", accuracy=accuracy))
+    missed = [arm for arm in findings.arms if arm.total_batch_size == 512]
+    assert all(math.isinf(arm.epochs) for arm in missed)
+    epochs = cost_figure(findings, "epochs")
+    assert epochs is not None
+    assert "> 40 at TBS 512" in epochs.alt
+    assert [row[3] for row in epochs.rows if row[0] == "512"] == ["> 40"] * len(missed)

@@ -1,0 +1,159 @@
+"""The rooms import each other in one direction only, and each runs without the packages it does not need."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "harness"
+
+# Room -> what it may import of ours, as prefixes (DESIGN, section 2). Its own modules go without saying.
+ALLOWED = {
+    "plan": (),
+    "models": ("plan.errors",),
+    "datasets": ("plan.errors",),
+    "optimizers": ("plan.errors",),
+    "record": ("plan",),
+    "config": ("plan",),
+    "train": ("plan", "record.journal", "record.files", "record.drain_flag", "models", "datasets", "optimizers"),
+    "launch": ("plan", "train", "record"),
+    "analyse": ("plan", "record.journal", "record.study", "record.files"),
+    "report": ("plan", "analyse", "record.files", "record.study", "record.wandb_runs"),
+    "experiments": ("plan", "analyse"),
+}
+# What a person calls joins the rooms and may import all of them; no room imports it.
+DOORS = ("__main__", "session", "doctor", "status", "submit", "track", "report.__main__")
+# Package -> the only rooms that know it.
+KNOWN_TO = {
+    "hydra": ("config",),
+    "omegaconf": ("config",),
+    "ray": ("launch",),
+    "wandb": ("record",),
+    "torch": ("models", "datasets", "optimizers", "train", "launch"),
+    "matplotlib": ("report",),
+    "jinja2": ("report",),
+}
+
+
+def modules() -> Iterator[tuple[str, str, ast.Module]]:
+    """(room, dotted name below harness, syntax tree) of every module that is not a door."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        if name not in (*DOORS, "__init__"):
+            yield name.partition(".")[0], name, ast.parse(path.read_text())
+    for path in sorted((ROOT / "experiments").glob("*.py")):
+        yield "experiments", path.stem, ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Dotted names of everything imported, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            # `from harness import x` and `from harness.plan import x` name a module only with x.
+            packages = node.module in ("harness", *(f"harness.{room}" for room in ALLOWED))
+            yield from (f"{node.module}.{alias.name}" for alias in node.names) if packages else [node.module]
+
+
+def test_every_module_belongs_to_a_room():
+    assert {room for room, _, _ in modules()} == set(ALLOWED)
+
+
+def test_rooms_import_only_what_their_direction_allows():
+    wrong = []
+    for room, name, tree in modules():
+        for target in imported(tree):
+            if not target.startswith("harness."):
+                continue
+            ours = target.removeprefix("harness.")
+            if not any(f"{ours}.".startswith(f"{prefix}.") for prefix in (room, *ALLOWED[room])):
+                wrong.append(f"{room}: {name} imports {ours}")
+    assert not wrong
+
+
+def test_the_directions_make_no_circle():
+    rooms = {room: {prefix.partition(".")[0] for prefix in prefixes} for room, prefixes in ALLOWED.items()}
+    while rooms:
+        leaves = {room for room, others in rooms.items() if not others & set(rooms)}
+        assert leaves, f"a circle among {', '.join(rooms)}"
+        rooms = {room: others for room, others in rooms.items() if room not in leaves}
+
+
+def test_a_package_is_known_only_to_its_rooms():
+    wrong = []
+    for room, name, tree in modules():
+        for target in imported(tree):
+            package = target.partition(".")[0]
+            if package in KNOWN_TO and room not in KNOWN_TO[package]:
+                wrong.append(f"{room}: {name} imports {package}")
+    assert not wrong
+
+
+# Runs a module with some packages made impossible to import, however they are installed here.
+WITHOUT = """
+import json, runpy, sys
+
+absent, module, *arguments = json.loads(sys.argv[1])
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = [module, *arguments]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def run_without(absent: list[str], module: str, *arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    order = json.dumps([absent, module, *arguments])
+    command = [sys.executable, "-c", WITHOUT, order]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A finished study of two short trials, made by the command without Ray."""
+    folder = tmp_path_factory.mktemp("study")
+    arguments = ["+experiment=tbs_sweep", "cluster=inline", "tracking=disabled", "seeds=[0]", "lr_scaling=linear"]
+    small = ["question.total_batch_sizes=[256,512]", "workload.budget={epochs: 1}", "cluster.timing_min_steps=2"]
+    command = [sys.executable, "-m", "harness", *arguments, *small]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "outputs" / "tbs_sweep" / "default"
+
+
+def test_a_trial_trains_without_ray_hydra_and_wandb(study, tmp_path):
+    trial = next(study.glob("trials/*/*/trial.json"))
+    shutil.copy(trial, tmp_path)
+    absent = ["ray", "hydra", "omegaconf", "wandb"]
+    done = run_without(absent, "harness.train", "trial.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (json.loads((folder / "record.json").read_text()) for folder in (tmp_path, trial.parent))
+    for key in ("outcome", "steps", "examples", "evaluations", "seed", "topology"):
+        assert ours[key] == theirs[key]
+    assert ours["test"] == pytest.approx(theirs["test"], rel=1e-5)  # another number of threads rounds differently
+
+
+def test_a_study_is_analysed_and_reported_without_torch_ray_and_wandb(study):
+    before = (study / "results.csv").read_text()
+    (study / "results.csv").unlink()
+    done = run_without(["torch", "ray", "wandb"], "harness.report", str(study), cwd=study)
+    assert done.returncode == 0, done.stderr
+    assert (study / "results.csv").read_text() == before
+
+
+def test_the_hook_of_these_tests_does_take_packages_away(study):
+    done = run_without(["torch"], "harness.train", str(next(study.glob("trials/*/*/trial.json"))), cwd=study)
+    assert done.returncode != 0
+    assert "No module named 'torch'" in done.stderr

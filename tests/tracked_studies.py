@@ -1,0 +1,142 @@
+"""Studies of made-up trials with real journals, leases and events, and what W&B got of them."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.config.build import build_design, build_experiment, build_workload
+from harness.config.compose import compose_config
+from harness.launch.listener import Listener
+from harness.plan.batch import plan_batch
+from harness.plan.outcome import Outcome
+from harness.plan.trial import PlannedTrial, Topology
+from harness.record.journal import Attempt
+from harness.record.study import Study, StudyFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN_EXAMPLES = 1024
+# The base point lies below the grid, so that no two rules share a trial: 6 TBS x 3 rules x 3 seeds = 54 trials.
+FIFTY_FOUR = ["workload.base_batch_size=8", "seeds=[0,1,2]"]
+SMALL = ["question.total_batch_sizes=[16,128]", "seeds=[0]", "lr_scaling.rules=[none,linear]"]
+
+
+def open_study(path: Path, overrides: Sequence[str] = SMALL) -> tuple[Study, list[PlannedTrial]]:
+    """A new study, its lease held, and its distinct trials in plan order."""
+    config = compose_config(["+experiment=tbs_sweep", *overrides])
+    description = {
+        "experiment": "tbs_sweep",
+        "name": path.name,
+        "config": config,
+        "train_examples": TRAIN_EXAMPLES,
+        "code_fingerprint": "c0de",
+        "data_fingerprint": "da7a",
+    }
+    study = Study.open(path, description)
+    experiment = build_experiment(config, build_design(config, build_workload(config, TRAIN_EXAMPLES)))
+    placed = [
+        PlannedTrial(trial, Topology(plan_batch(trial.arm.total_batch_size, 1, span_examples=16)))
+        for trial in experiment.trials(None)
+    ]
+    study.add_plan(placed)
+    return study, list({planned.key: planned for planned in placed}.values())
+
+
+def evaluations(planned: PlannedTrial) -> list[dict[str, Any]]:
+    """A learning curve: slower at a large TBS, different for every seed; until the target is confirmed."""
+    settings = planned.trial.arm.settings
+    rows, scores = [], []
+    for index in range(settings.budget_examples // settings.evaluate_every_examples):
+        step = settings.evaluation_step(index)
+        examples = step * settings.total_batch_size
+        need = 800 * (1 + settings.total_batch_size / 128) * (1 + 0.1 * planned.trial.seed)
+        accuracy = 1 - 0.9 * math.exp(-examples / need)
+        scores.append(accuracy)
+        found = {"accuracy": accuracy, "loss": 3 * (1 - accuracy)}
+        rows.append(
+            {
+                "kind": "evaluation",
+                "step": step,
+                "examples": examples,
+                "epochs": examples / settings.train_examples,
+                "lr": settings.peak_lr,
+                "train_loss": 3.1 * (1 - accuracy),
+                "validation": {"raw": found, "averaged": found},
+                "examples_per_s": 1000.0,
+                "diagnostics": {"gradient_norm": 1.0 + index, "update_ratio": {"head": 1e-3}},
+                "clock": {"train_s": examples / 1000, "evaluate_s": 0.1, "total_s": examples / 1000 + 0.1},
+            }
+        )
+        if settings.target.crossing(scores).confirmed is not None:
+            break
+    return rows
+
+
+def attempt(
+    study: StudyFolder, planned: PlannedTrial, listener: Listener, resumed_step: int = 0, stop_after: int | None = None
+) -> None:
+    """One attempt at a trial, journal first and listener second as in a worker and its driver; `stop_after` rows it
+    breaks off, as a killed worker would."""
+    settings = planned.trial.arm.settings
+    listener.trial_started(planned)
+    journal = Attempt.claim(study.trial_path(planned))
+    journal.start(resumed_step)
+    ready = {"kind": "ready", "step": resumed_step, "attempt": journal.number, "startup_s": 0.1}
+    journal.write(ready)
+    listener.trial_rows(planned, [ready])
+    rows = [row for row in evaluations(planned) if row["step"] > resumed_step]
+    for row in rows[:stop_after]:
+        journal.write(row)
+        listener.trial_rows(planned, [row])
+    if stop_after is not None:
+        journal.close()
+        return
+    last = rows[-1]
+    reached = last["validation"]["averaged"]["accuracy"] >= settings.target.value
+    outcome = Outcome.REACHED if reached else Outcome.CENSORED
+    ended = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": last["clock"]}
+    counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
+    journal.finish({**ended, **counted, "evaluations": len(evaluations(planned))})
+    journal.close()
+    listener.trial_rows(planned, [{"kind": "end", "step": last["step"], **ended}])
+
+
+class Deaf:
+    """A listener that hears nothing: a study that nobody tracks."""
+
+    def trial_started(self, planned: PlannedTrial) -> None: ...
+
+    def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None: ...
+
+
+def track(study: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """python -m harness.track STUDY ARGUMENTS, as a person would."""
+    command = [sys.executable, "-m", "harness.track", str(study), *arguments]
+    given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=given, timeout=120)
+
+
+def inspected(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """History rows of every offline run below a folder by W&B's id, read by W&B's own reader."""
+    return {path.stem.removeprefix("run-"): list(_history(path)) for path in sorted(folder.rglob("*.wandb"))}
+
+
+def _history(path: Path) -> Iterator[dict[str, Any]]:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    quiet = {**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=quiet, timeout=60, check=True)
+    for line in done.stdout.splitlines():
+        record = json.loads(line)
+        if record["type"] == "history":
+            yield record["history"]["item"]
+
+
+def steps(rows: Sequence[dict[str, Any]]) -> list[int]:
+    """W&B's steps of history rows, in the order they are kept."""
+    return [row["_step"] for row in rows]

@@ -1,0 +1,134 @@
+"""Precision as a part of the topology: half precision learns the same thing, a skipped update is none (rule 11)."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from small_trials import NEVER, SGD, SMALL, WITHOUT_BATCH_NORM, evaluations, run, run_on_ranks, task, topology
+from torch import Tensor, nn
+
+from harness.datasets.digits import Digits
+from harness.datasets.examples import Splits
+from harness.plan.errors import UserError
+from harness.plan.trial import Topology
+from harness.train.learner import Learner
+from harness.train.trainer import Execution
+from harness.train.world import World
+
+ALONE = World(0, 1, torch.device("cpu"))
+RAMP = {"_target_": "harness.plan.schedules.Constant", "warmup": 8}
+
+
+class Overflows(nn.Module):
+    """Its output is fine, but the gradient of a large input overflows half precision once the loss is scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.head(images.flatten(1)) * (1.0 if self.calls != 3 else 3e4)
+
+
+def learner(settings, precision: str) -> Learner:
+    splits: Splits = Digits(256, 70, 50).load()
+    return Learner(settings, 0, topology(settings, precision=precision), ALONE, splits, evaluation_batch=1000)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_computes_in_half_and_keeps_weights_and_losses_in_float32(precision, dtype):
+    made = learner(SMALL, precision)
+    seen = []
+    made.model.features[3].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))  # type: ignore
+    step, examples = next(made.micro_batches(0, 1))
+    loss = made.update(step, examples)
+    made.evaluate(made.splits.validation, averaged=True)
+    assert set(seen) == {dtype}
+    assert {p.dtype for p in made.model.parameters()} == {loss.dtype} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_follows_float32_within_its_rounding(worker, tmp_path, precision):
+    exact = evaluations(run(worker, task(tmp_path / "float32")))
+    rough = evaluations(run(worker, task(tmp_path / precision, precision=precision)))
+    losses = [[row["train_loss"] for row in rows] for rows in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_an_update_skipped_in_fp16_is_counted_and_moves_neither_weights_nor_schedule_nor_average():
+    settings = replace(
+        WITHOUT_BATCH_NORM,
+        model={"_target_": f"{__name__}.Overflows"},
+        schedule=RAMP,
+        optimizer={**SGD, "momentum": 0.0},
+    )
+    made = learner(settings, "fp16")
+    rates, skipped = [], []
+    for step, examples in made.micro_batches(0, 6):
+        before = [p.detach().clone() for p in made.model.parameters()]
+        made.update(step, examples)
+        skipped.append(made.skipped)
+        rates.append(made.optimizer.param_groups[0]["lr"])
+        unmoved = all(torch.equal(old, new) for old, new in zip(before, made.model.parameters(), strict=True))
+        assert unmoved == (step == 2)
+    assert skipped == [0, 0, 1, 1, 1, 1]
+    assert rates == pytest.approx([0.1 * n / 8 for n in (1, 2, 3, 3, 4, 5)])
+    assert made.average is not None
+    assert made.average.steps == 5
+    assert made.diagnostics.updates == 5
+
+
+def test_an_fp16_trial_interrupted_after_a_skipped_update_ends_with_the_same_numbers():
+    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.Overflows"}, schedule=RAMP)
+    whole, resumed = learner(settings, "fp16"), learner(settings, "fp16")
+    batches = list(whole.micro_batches(0, 6))
+    for step, examples in batches[:4]:
+        whole.update(step, examples)
+    resumed.restore(copy.deepcopy(whole.state()))
+    resumed.model.calls = whole.model.calls  # type: ignore
+    losses = [[m.update(step, examples).item() for step, examples in batches[4:]] for m in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert resumed.skipped == whole.skipped == 1
+    assert resumed.lr(6) == whole.lr(6)
+
+
+def test_ranks_agree_on_what_fp16_skips(tmp_path):
+    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.Overflows"}, schedule=RAMP, target=NEVER)
+    rows = evaluations(run_on_ranks(task(tmp_path, settings, world=2, precision="fp16"))[0])
+    # Call 3 of the model is an update of the trial's own, behind the two of the warm-up.
+    assert [row["skipped_updates"] for row in rows] == [1] * len(rows)
+
+
+def test_tf32_is_refused_where_it_does_not_exist():
+    with pytest.raises(UserError, match="tf32 exists on GPUs only"):
+        topology(SMALL, precision="tf32")
+    assert Topology(topology(SMALL).batch, "cuda", "tf32").key.endswith("-tf32")
+
+
+def test_channels_last_is_a_matter_of_rounding(worker, tmp_path):
+    tables = [
+        evaluations(
+            run(worker, task(tmp_path / str(flag), execution=Execution(channels_last=flag), precision="float64"))
+        )
+        for flag in (False, True)
+    ]
+    losses = [[row["train_loss"] for row in rows] for rows in tables]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+@pytest.mark.long
+def test_a_compiled_trial_is_a_matter_of_rounding_and_the_next_trial_compiles_nothing(worker, tmp_path):
+    compiled = Execution(compile=True)
+    plain = evaluations(run(worker, task(tmp_path / "eager", precision="float64")))
+    torch._dynamo.utils.counters.clear()  # pyright: ignore
+    first = evaluations(run(worker, task(tmp_path / "first", execution=compiled, precision="float64")))
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]  # pyright: ignore
+    second = run(worker, task(tmp_path / "second", seed=1, execution=compiled, precision="float64"))
+    assert [row["train_loss"] for row in first] == pytest.approx([row["train_loss"] for row in plain], rel=1e-9)
+    assert graphs >= 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # pyright: ignore
+    assert len(evaluations(second)) == len(first)
