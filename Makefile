@@ -4,16 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: sweep test test-long lint format clean
+SOAK := tests/launch tests/slurm tests/record tests/test_track.py
+
+.PHONY: sweep test test-long test-soak lint format clean
 
 sweep: $(READY)
 	$(BIN)/python -m harness +experiment=tbs_sweep
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not extras" $(addprefix --ignore=,$(SOAK))
+
+# Kills of drivers, drains, real Slurm, a dead W&B server: long, and sensitive to a loaded machine.
+test-soak: $(READY)
+	$(BIN)/python -m pytest -m "long and not extras" $(SOAK)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -8,7 +8,10 @@ role=$1 job=$2 node=${SLURMD_NODENAME:-$(hostname)}
 
 # Sockets lie below: their paths end at 107 characters, and no network file system can hold them. Ray opens its own
 # folder to everyone, so it gets one inside ours.
-tmp=$(mktemp -d "${HARNESS_TMP:-/tmp}/harness-$SLURM_JOB_ID-XXXXXX")
+# A run of this job that was killed here may have left its own; the node's name goes in short.
+tmp=${HARNESS_TMP:-/tmp}/harness-$SLURM_JOB_ID-$(cksum <<<"$node" | cut -d ' ' -f 1)
+rm -rf "$tmp"
+mkdir "$tmp"
 ray=''
 leave() {
     [ -e "$job/$node.up" ] || { [ ! -d "$job" ] || touch "$job/$node.failed"; }

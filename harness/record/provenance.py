@@ -29,7 +29,8 @@ def _own_sources(spec: Any) -> Iterable[Path]:
     """Source files of a user's own targets; installed packages are covered by their versions."""
     if isinstance(spec, Mapping):
         target = spec.get("_target_")
-        if isinstance(target, str) and not target.startswith(("harness.", "torch.")):
+        # `experiments.` means the project's own folder wherever one runs: never a folder of that name found from here.
+        if isinstance(target, str) and not target.startswith(("harness.", "torch.", "experiments.")):
             path = _module_file(target.rpartition(".")[0])
             if path and "site-packages" not in path.parts:
                 yield path

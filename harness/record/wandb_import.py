@@ -172,8 +172,8 @@ class _Reader:
 
 def _own_target(run: RunRead) -> Target:
     """The target that the harness itself wrote into a run's configuration."""
-    kept = run.config.get("target")
-    if not isinstance(kept, Mapping) or set(kept) != {"metric", "value", "mode", "confirm"}:
+    kept: dict[str, Any] = {key: run.config.get(f"target_{key}") for key in ("metric", "value", "mode", "confirm")}
+    if None in kept.values():
         raise UserError(f"run {run.name or run.run_id} names no target: give --target, e.g. --target 'accuracy>=0.97'")
     return Target(**kept)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,9 @@ def write_spec(folder: Path, document: Mapping[str, Any], group: str) -> Path:
 
 def _package() -> Any:
     try:
-        import wandb_workspaces.reports.v2 as reports
+        with _same_random_numbers_after(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own making: it is written for an older pydantic
+            import wandb_workspaces.reports.v2 as reports
     except ImportError as error:
         raise UserError(
             "W&B reports need the package wandb-workspaces: pip install 'harness[wandb-reports]'"
@@ -70,7 +73,7 @@ def _package() -> Any:
 
 @contextmanager
 def _same_random_numbers_after() -> Any:
-    """Building a report draws its blocks' ids from Python's global generator."""
+    """Importing the package and building a report draw from Python's global generator."""
     state = random.getstate()
     try:
         yield

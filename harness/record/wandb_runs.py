@@ -140,7 +140,11 @@ def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, An
         "train_examples": settings.train_examples,
         "budget_examples": settings.budget_examples,
         "evaluate_every_examples": settings.evaluate_every_examples,
-        "target": {"metric": target.metric, "value": target.value, "mode": target.mode, "confirm": target.confirm},
+        # Flat: W&B's API takes any group with a key `value` for its own wrapping and returns that value alone.
+        "target_metric": target.metric,
+        "target_value": target.value,
+        "target_mode": target.mode,
+        "target_confirm": target.confirm,
         "batch_norm": {"span": norm.span, "span_examples": norm.span_examples, "statistics": norm.statistics},
         "averaging": {"half_life_examples": average.half_life_examples, "decide_on": average.decide_on},
         "optimizer": _numbers_of(settings.optimizer),

@@ -7,8 +7,10 @@ or raises here, and what W&B misses, `python -m harness.track STUDY` sends later
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,8 @@ from harness.plan.trial import PlannedTrial
 from harness.record.wandb_settings import PACKAGE, decide
 
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
-GRACE_S = 1.0  # beyond its own bound, before the tracking process is killed
+OWN_SHARE = 0.9  # of finish_s that the tracking process gives itself; after all of it, it is killed
+JOIN_S = 0.2  # for a thread whose process has ended
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
 
@@ -69,8 +72,15 @@ class WandbSink:
                 start_new_session=True,
             )
         self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
-        order = {"study": str(study), "mode": self.mode, "project": self.tracking.project, "entity": self.entity}
-        self._put({**order, "tensorboard": self.tracking.tensorboard, "finish_s": self.tracking.finish_s})
+        self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
+        order = {
+            "study": str(study),
+            "scratch": self._scratch,
+            "mode": self.mode,
+            "project": self.tracking.project,
+            "entity": self.entity,
+        }
+        self._put({**order, "tensorboard": self.tracking.tensorboard, "finish_s": OWN_SHARE * self.tracking.finish_s})
         for work, name in ((self._write, "tracking-write"), (self._read, "tracking-read")):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
@@ -94,17 +104,18 @@ class WandbSink:
         process, self._process = self._process, None
         if process is None:
             return
-        until = time.monotonic() + self.tracking.finish_s + GRACE_S
+        until = time.monotonic() + self.tracking.finish_s
         if document is not None:
             self._put({"event": "report", "document": document})
         self._put(None)
         try:
-            process.wait(until - time.monotonic())
+            process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.missing = True
             _kill(process)
         for thread in self._threads:
-            thread.join(GRACE_S)
+            thread.join(JOIN_S)
+        shutil.rmtree(self._scratch, ignore_errors=True)  # the process did, unless it had to be killed
         os.environ.update(self._hidden)
         self._say_what_is_where()
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,10 +107,9 @@ class Trials:
                 answer({"lost": f"{projection.name}: {one_line(error)}"})
 
 
-def serve(lines: Iterator[str], scratch: Path) -> None:
-    """Hear one sweep to its end. The first line says what is wanted and where."""
-    order = json.loads(next(lines))
-    folder = StudyFolder(Path(order["study"]))
+def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
+    """Hear one sweep to its end; `order` says what is wanted and where."""
+    folder, scratch = StudyFolder(Path(order["study"])), Path(order["scratch"])
     projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
     document: dict[str, Any] | None = None
@@ -193,9 +191,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(NICENESS)
-    own = Path(tempfile.mkdtemp(prefix="harness-wandb-"))
+    first = json.loads(sys.stdin.readline())
     try:
-        serve(iter(sys.stdin.readline, ""), own)
+        serve(first, iter(sys.stdin.readline, ""))
     except Exception as error:
         answer({"lost": f"tracking: {one_line(error)}"})
-    leave(0, own)
+    leave(0, Path(first["scratch"]))

@@ -17,7 +17,7 @@ from harness.report.table import COLUMNS, arm_cells
 
 TABLE = "arms"  # the table that the charts draw from
 MEASURED, AT_LEAST, PERFECT = "measured", "at least", "perfect scaling"
-UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds of training, alone on the machine"}
+UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds (timed alone)"}
 
 
 def report_document(findings: Findings, metric: str) -> dict[str, Any]:

@@ -216,6 +216,14 @@ class Learner:
             if weight_decay is not None:
                 group["weight_decay"] = weight_decay * decay_factor
 
+    def momentum_and_decay(self) -> dict[str, float]:
+        """Momentum (Adam: beta1) and the largest weight decay of the last update, as far as the optimizer has them."""
+        first = self.optimizer.param_groups[0]
+        momentum = first["betas"][0] if "betas" in first else first.get("momentum")
+        decays = [group["weight_decay"] for group in self.optimizer.param_groups if "weight_decay" in group]
+        found = {"momentum": momentum, "weight_decay": max(decays, default=None)}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
     def _seed(self, seed: int) -> None:
         # Not torch.manual_seed: without a CUDA context that one records a stack trace at every call.
         torch.default_generator.manual_seed(seed)

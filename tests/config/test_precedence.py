@@ -108,7 +108,10 @@ def test_the_command_line_beats_all(own):
 
 def test_the_order_of_arguments_does_not_matter(own):
     arguments = ["--config-dir", own, "+experiment=mine", "workload.base_lr=0.5", "lr_scaling=sqrt", "seeds=[1,2]"]
-    assert composed(*arguments) == composed(*arguments[:2], *reversed(arguments[2:]))
+    first, second = composed(*arguments), composed(*arguments[:2], *reversed(arguments[2:]))
+    typed = [config.pop("overrides") for config in (first, second)]  # kept as they were given
+    assert typed == [arguments[2:], arguments[:1:-1]]
+    assert first == second
 
 
 @pytest.mark.parametrize("pair", [("dataset=dots", "model=tiny"), ("model=tiny", "dataset=dots")])

@@ -109,6 +109,7 @@ def test_handlers_are_taken_back_from_whoever_replaced_them_and_given_back_at_th
 # -- whole sweeps ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ten_minutes_before_an_evaluation_every_trial_is_saved_within_the_grace_time(tmp_path):
     process = start(tmp_path, *TEN_MINUTES, "seeds=[0,1,2,3,4,5]", f"cluster.grace_s={GRACE_S}")
     wait_for(tmp_path, "s", "ready", 2)

@@ -85,9 +85,9 @@ def test_without_transformers_the_error_names_the_extra(monkeypatch):
         CausalLM("llama", vocabulary=11, context=8)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_the_real_library_builds_the_same_weights_from_the_same_seed(architecture):
-    pytest.importorskip("transformers")
     config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     models = []
     for _ in range(2):

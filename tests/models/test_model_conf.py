@@ -121,15 +121,15 @@ def test_timm_is_called_as_the_file_says(name, monkeypatch):
     assert calls == [{key: value for key, value in spec.items() if key != "_target_"}]
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("name", TIMM)
 def test_the_real_timm_builds_the_published_number_of_parameters(name):
-    pytest.importorskip("timm")
     with torch.device("meta"):
         model = instantiate(composed(name))
     assert sum(p.numel() for p in model.parameters()) == TIMM[name]
 
 
+@pytest.mark.extras
 def test_the_real_transformers_builds_the_small_language_model():
-    pytest.importorskip("transformers")
     model = instantiate(composed("causal_lm"))
     assert model(torch.zeros(2, 64, dtype=torch.int64)).shape == (2, 64, 256)

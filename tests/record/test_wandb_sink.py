@@ -20,7 +20,7 @@ from wandb_server import KEY, WandbServer
 from harness.plan.errors import UserError
 from harness.plan.tracking import Tracking
 from harness.record.wandb_runs import metrics_of, study_label
-from harness.record.wandb_sink import GRACE_S, QUEUE_EVENTS, WandbSink
+from harness.record.wandb_sink import QUEUE_EVENTS, WandbSink
 
 SWITCH_S = 5.0  # a bound for what must not block, on a machine that others use too
 
@@ -166,7 +166,7 @@ def test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything(tmp_
         assert time.monotonic() - began < SWITCH_S
         began = time.monotonic()
         sink.close()
-        assert time.monotonic() - began < 2 + 4 * GRACE_S + SWITCH_S
+        assert time.monotonic() - began < 2 + SWITCH_S
         study.close()
         assert [line for line in said if "python -m harness.track" in line]
         server.fault = None
@@ -190,7 +190,7 @@ def test_a_tracking_process_that_hangs_is_one_warning_and_no_call_waits_for_it(t
         slowest = max(slowest, time.monotonic() - began)
     began = time.monotonic()
     sink.close()
-    assert time.monotonic() - began < 0.5 + 4 * GRACE_S + SWITCH_S
+    assert time.monotonic() - began < 0.5 + SWITCH_S
     study.close()
     assert slowest < 1.0
     assert len([line for line in said if "tracking stopped" in line]) == 1

@@ -62,7 +62,7 @@ class PrivateSlurm:
     """Started by `__init__`, ended by `close`; its commands run with the environment `env`."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # sockets below: a short path
+        self.folder = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))  # sockets lie below: a short path
         (self.folder / "state").mkdir()
         controller_port, *ports = free_ports(1 + len(NODES))
         lines = [
@@ -78,6 +78,7 @@ class PrivateSlurm:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "RAY_"))}
         path = f"{python}:{os.environ['PATH']}:/usr/sbin"
         self.env = {**kept, "SLURM_CONF": str(conf), "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.env["HARNESS_TMP"] = str(self.folder)
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._start_munge()
         self._start("slurmctld", "-D", "-f", str(conf))
@@ -143,12 +144,15 @@ class PrivateSlurm:
     def wait(self, number: int, timeout_s: float = 120.0) -> tuple[str, int]:
         """(state, exit code) of a job at its end. A requeued job is not left to wait its two minutes."""
         deadline = time.monotonic() + timeout_s
+        released = set()
         while time.monotonic() < deadline:
             job = self.job(number)
             if job["JobState"] in ENDED:
                 return job["JobState"], int(job["ExitCode"].split(":")[0])
-            if job["JobState"] == "PENDING" and job["Reason"] == "BeginTime":
-                self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+            if job["JobState"] == "PENDING" and job["Restarts"] not in released:
+                released.add(job["Restarts"])
+                # Not at once: nodes refuse a job within the second in which they have killed it.
+                self.run("scontrol", "update", f"JobId={number}", "StartTime=now+3")
             time.sleep(0.3)
         raise AssertionError(f"job {number} is still {self.job(number)['JobState']} after {timeout_s:g} s")
 

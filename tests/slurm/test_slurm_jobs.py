@@ -2,7 +2,7 @@
 
 import csv
 import json
-import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not on this machine: {', '.join(missing_programs())}"),
 ]
 
-TIMES = ("clock", "examples_per_s", "attempt")
+MACHINE = ("clock", "examples_per_s", "attempt", "memory_peak_bytes")  # what depends on it and on luck
 SWEEP = [
     "+experiment=tbs_sweep",
     "tracking=disabled",
@@ -51,12 +51,9 @@ def slurm() -> Iterator[PrivateSlurm]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(slurm: PrivateSlurm) -> Iterator[None]:
-    before = set(Path("/tmp").glob("harness-[0-9]*"))
     yield
     deadline = time.monotonic() + 20
-    while (left := [*(set(Path("/tmp").glob("harness-[0-9]*")) - before), *processes_of(slurm)]) and (
-        time.monotonic() < deadline
-    ):
+    while (left := [*slurm.folder.glob("h*"), *processes_of(slurm)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left
 
@@ -75,10 +72,10 @@ def processes_of(slurm: PrivateSlurm) -> list[psutil.Process]:
 
 
 def science(work: Path) -> dict[str, Any]:
-    """Everything recorded but times and attempts."""
+    """Everything recorded but what the machine has to do with."""
 
     def timeless(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in row.items() if key not in TIMES}
+        return {key: value for key, value in row.items() if key not in MACHINE}
 
     found = {}
     for folder in sorted(work.glob("outputs/*/s/trials/*/*")):
@@ -91,7 +88,9 @@ def table(work: Path) -> list[dict[str, str]]:
     """results.csv without the columns that are seconds."""
     with open(next(work.glob("outputs/*/s/results.csv"))) as file:
         rows = list(csv.DictReader(file))
-    return [{key: value for key, value in row.items() if not re.search(r"(_s|_hours|seconds.*)$", key)} for row in rows]
+    clocks = ("step_s_exclusive", "seconds_to_target_exclusive", "seconds_to_target_packed")
+    assert set(clocks) <= set(rows[0])
+    return [{key: value for key, value in row.items() if key not in clocks} for row in rows]
 
 
 def log(work: Path, job: int) -> str:
@@ -197,3 +196,29 @@ def test_submit_hands_over_the_command_and_status_reads_the_study(slurm, tmp_pat
     assert refused.stderr.startswith("error: Slurm refuses the job:")
     assert refused.stderr.count("\n") == 1
     assert json.loads((tmp_path / "outputs/tbs_sweep/s/study.json").read_text())["experiment"] == "tbs_sweep"
+
+
+def test_two_jobs_of_two_studies_share_the_nodes_undisturbed(slurm, undisturbed, tmp_path):
+    works = [tmp_path / "one", tmp_path / "two"]
+    for work in works:
+        work.mkdir()
+    jobs = [slurm.sbatch(work, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES) for work in works]
+    for job, work in zip(jobs, works, strict=True):
+        assert slurm.wait(job, 250) == ("COMPLETED", 0), log(work, job)
+        assert science(work) == science(undisturbed)
+
+
+def test_with_no_kill_a_lost_node_costs_its_trials_a_retry_and_not_the_job(slurm, tmp_path):
+    # Trials of one rank, one on each node: after the loss the other node runs all that is left.
+    job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *SWEEP, options=(*TWO_NODES, "--no-kill"))
+    wait_for_rows(tmp_path, "checkpoint", 2)
+    slurm.lose_node("r2")
+    try:
+        assert slurm.wait(job, 200) == ("COMPLETED", 0), log(tmp_path, job)
+    finally:
+        slurm.start_node("r2")
+    for left in slurm.folder.glob(f"harness-{job}-*"):
+        shutil.rmtree(left)  # a machine that is gone removes nothing
+    assert slurm.job(job)["Restarts"] == "0"
+    assert len(science(tmp_path)) == 2
+    assert "retrying" in log(tmp_path, job)

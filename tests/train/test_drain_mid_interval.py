@@ -78,20 +78,19 @@ def test_the_clocks_of_a_stopped_trial_go_on_where_they_stood(worker, tmp_path):
 
 
 def test_a_stop_between_evaluations_takes_at_most_two_seconds(worker, tmp_path):
-    flag = DrainFlag(tmp_path / "drain", ATTEMPT)
     execution = Execution(drain_file=str(tmp_path / "drain"), study_attempt=ATTEMPT)
     for number, after_s in enumerate((0.05, 0.7, 2.5)):
         long = replace(SMALL, evaluate_every_examples=64 * 10**7, budget_examples=64 * 10**7)
-        flag._write(0)
+        flag = DrainFlag(tmp_path / "drain", ATTEMPT)
         worker.start(task(tmp_path / str(number), long, execution=execution))
         raised_at: list[float] = []
-        timer = threading.Timer(after_s, lambda at=raised_at: (flag.raise_(), at.append(time.monotonic())))
+        timer = threading.Timer(after_s, lambda flag=flag, at=raised_at: (flag.raise_(), at.append(time.monotonic())))
         timer.start()
         rows = worker.advance(1e9)
         assert time.monotonic() - raised_at[0] < 2.0
         assert rows[-1]["kind"] == "drain"
         assert checkpoint_steps(tmp_path / str(number) / "checkpoint") == [rows[-1]["step"]]
-    flag.close()
+        flag.close()
 
 
 def test_checkpoints_come_between_evaluations_too_and_their_rows_are_on_the_disk_first(worker, tmp_path):

@@ -273,18 +273,19 @@ def test_an_lr_of_a_million_diverges(worker, tmp_path, precision):
 
 
 def test_losses_too_large_to_add_up_are_diverged_too(worker, tmp_path):
-    """The quadratic's loss grows by half in every update: two in a row are finite and their sum is not."""
+    """The quadratic's loss grows by a fifth in every update: three in a row are finite and their sum is not."""
     growing = replace(
         QUADRATIC,
-        model={**QUADRATIC.model, "start": 1e152},
-        optimizer={"_target_": "torch.optim.SGD", "lr": 1 + 1.5**0.5},
+        model={**QUADRATIC.model, "start": 6.85e152},
+        total_batch_size=1,
+        optimizer={"_target_": "torch.optim.SGD", "lr": 1 + 1.2**0.5},
         schedule={"_target_": "harness.plan.schedules.Constant"},
-        evaluate_every_examples=64 * 20,
-        budget_examples=64 * 20,
+        evaluate_every_examples=20,
+        budget_examples=20,
     )
     rows = run(worker, task(tmp_path, growing, precision="float64"))
     assert rows[-1]["outcome"] == Outcome.DIVERGED
-    assert rows[-1]["diverged_at_step"] == 3  # 0.8e308, 1.2e308, infinity
+    assert rows[-1]["diverged_at_step"] == 4  # 0.60e308, 0.72e308, 0.87e308, infinity
 
 
 class HostReads(TorchFunctionMode):

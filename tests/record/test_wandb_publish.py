@@ -1,0 +1,53 @@
+"""The W&B report is optional, and building one leaves no trace in the process that does."""
+
+import json
+import random
+import sys
+
+import pytest
+from tracked_studies import Deaf, attempt, open_study
+
+from harness.analyse.results import Records
+from harness.config.build import reopen
+from harness.plan.errors import UserError
+from harness.record.wandb_publish import write_spec
+from harness.report.wandb_report import report_document
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory):
+    study, planned = open_study(tmp_path_factory.mktemp("publish") / "s")
+    for trial in planned:
+        attempt(study, trial, Deaf())
+    study.close()
+    experiment, design = reopen(study)
+    findings = experiment.conclude(Records(study))
+    return study, findings, report_document(findings, design.workload.target.metric)
+
+
+def test_a_missing_package_is_named_with_what_to_install(documented, monkeypatch):
+    study, _, document = documented
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    with pytest.raises(UserError, match=r"wandb-workspaces: pip install 'harness\[wandb-reports\]'"):
+        write_spec(study.path, document, "g")
+
+
+def test_building_a_report_leaves_the_random_numbers_alone(documented):
+    pytest.importorskip("wandb_workspaces")
+    study, _, document = documented
+    before = random.getstate()
+    write_spec(study.path, document, "g")
+    assert random.getstate() == before
+
+
+def test_the_document_says_what_the_findings_say(documented):
+    _, findings, document = documented
+    text = "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block)
+    assert all(line in text for line in findings.verdict)
+    assert all(caveat.replace("<", "&lt;") in text for caveat in findings.caveats)
+    rows = [dict(zip(document["table"]["columns"], row, strict=True)) for row in document["table"]["rows"]]
+    measured = [row for row in rows if row["kind"] == "measured"]
+    assert [row["epochs"] for row in measured] == pytest.approx([arm.epochs for arm in findings.arms])
+    perfect = {row["total_batch_size"]: row["steps"] for row in rows if row["kind"] == "perfect scaling"}
+    assert perfect[16] / perfect[128] == pytest.approx(8)
+    json.dumps(document, allow_nan=False)

@@ -1,0 +1,71 @@
+"""The mode is decided before wandb is imported, in bounded time, and nothing strange is passed on."""
+
+import os
+import time
+
+import pytest
+from wandb_server import ENTITY, KEY, WandbServer
+
+from harness.plan.errors import UserError
+from harness.record import wandb_settings
+from harness.record.wandb_settings import PRIVATE, decide, environment, run_settings
+
+
+def given(server: WandbServer) -> dict[str, str]:
+    return {**os.environ, **server.environment()}
+
+
+def test_a_server_that_takes_the_key_is_online_with_its_entity():
+    with WandbServer() as server:
+        assert decide("auto", given(server)) == wandb_settings.Decision("online", ENTITY)
+
+
+@pytest.mark.parametrize(("illness", "reason"), [("401", "does not let us in"), ("500", "answers with HTTP 500")])
+def test_an_ill_server_is_told_apart_and_online_refused(illness, reason):
+    with WandbServer() as server:
+        server.fault = illness
+        with pytest.raises(UserError, match=rf"^tracking=online: http://127.0.0.1:\d+ {reason}"):
+            decide("online", given(server))
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(wandb_settings, "REACH_S", 3.0)
+    with WandbServer() as server:
+        server.fault = "stall"
+        began = time.monotonic()
+        found = decide("auto", given(server))
+        assert time.monotonic() - began < 3.0 + 5.0
+        assert found.mode == "offline"
+        assert "did not answer within 3 s" in str(found.why)
+
+
+def test_offline_and_disabled_ask_nobody():
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
+    assert [decide(mode, nowhere).mode for mode in ("offline", "disabled")] == ["offline", "disabled"]
+
+
+def test_only_the_place_and_the_person_of_w_and_b_s_environment_are_passed_on(tmp_path):
+    strange = {"WANDB_NOTES": "x", "WANDB_RUN_ID": "x", "WANDB_SERVICE": "x", "WANDB_MODE": "disabled"}
+    given = {**strange, "WANDB_BASE_URL": "http://h", "WANDB_API_KEY": KEY, "HOME": "/h"}
+    online = environment("online", tmp_path, given)
+    assert {key: online[key] for key in ("HOME", "WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_MODE")} == {
+        "HOME": "/h",
+        "WANDB_BASE_URL": "http://h",
+        "WANDB_API_KEY": KEY,
+        "WANDB_MODE": "online",
+    }
+    assert not set(strange) - {"WANDB_MODE"} & set(online)
+    assert "WANDB_API_KEY" not in environment("offline", tmp_path, given)
+
+
+def test_a_setting_that_the_installed_wandb_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setitem(PRIVATE, "x_renamed_in_some_release", True)
+    settings = run_settings(finish_timeout=3.0)
+    assert settings.finish_timeout == 3.0
+    assert (settings.host, settings.program, settings.x_disable_meta) == ("redacted", "harness", True)
+
+
+def test_every_private_setting_is_known_to_the_wandb_that_the_project_pins():
+    import wandb
+
+    assert set(PRIVATE) <= set(wandb.Settings.model_fields)
