@@ -258,7 +258,7 @@ def test_a_real_sweep_is_tracked_offline_by_default_and_syncs_to_the_same_rows(t
         runs = [str(path) for path in (folder / "wandb").glob("offline-run-*")]
         given = {**os.environ, **server.environment(WANDB_ERROR_REPORTING="false")}
         command = [sys.executable, "-m", "wandb", "sync", *runs]
-        subprocess.run(command, env=given, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, env=given, cwd=tmp_path, check=True, capture_output=True, timeout=120)
         assert {run.name: steps(run.history) for run in server.of("trial")} == {k: steps(v) for k, v in found.items()}
 
 

@@ -129,8 +129,9 @@ def inspected(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _history(path: Path) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    # W&B's command line logs into a folder where it runs.
     quiet = {**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, env=quiet, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=quiet, cwd=path.parent, timeout=60, check=True)
     for line in done.stdout.splitlines():
         record = json.loads(line)
         if record["type"] == "history":

@@ -48,15 +48,16 @@ def _from_folder(folder: Path) -> list[RunRead]:
     runs: dict[str, RunRead] = {}
     with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
         for path in files:
-            for record in _records(path, environment("offline", Path(scratch), os.environ)):
+            for record in _records(path.resolve(), Path(scratch)):
                 _take(record, runs, path)
     return list(runs.values())
 
 
-def _records(path: Path, given: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """The transaction log of one run through W&B's own reader; a torn end is passed over by it."""
+def _records(path: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+    """The transaction log of one run through W&B's own reader, which passes over a torn end and logs where it runs."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, env=dict(given), capture_output=True, text=True, timeout=READ_S)
+    given = environment("offline", scratch, os.environ)
+    done = subprocess.run(command, env=given, cwd=scratch, capture_output=True, text=True, timeout=READ_S)
     if done.returncode:
         raise UserError(f"{path} cannot be read: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     for line in done.stdout.splitlines():
