@@ -8,6 +8,7 @@ from harness.analyse.comparisons import Comparison
 from harness.analyse.curves import LearningCurve
 from harness.analyse.fixed_budget import FixedBudget
 from harness.analyse.rule_fits import RuleFit
+from harness.analyse.sections import Section
 from harness.analyse.targets import TargetPoint
 
 
@@ -35,6 +36,7 @@ class Findings:
     arms: list[ArmFinding]
     comparisons: list[RuleComparison]
     fits: list[RuleFit]
+    sections: list[Section]  # what this question adds
     curves: list[LearningCurve]
     fixed_budgets: list[FixedBudget]
     by_target: list[TargetPoint]
