@@ -13,7 +13,6 @@ from rich.table import Table
 
 from harness.plan.errors import UserError
 from harness.plan.trial import PlannedTrial
-from harness.record.files import read_json
 from harness.record.journal import TrialRecord, newest_attempt
 from harness.record.study import StudyFolder
 
@@ -82,7 +81,7 @@ def _standing(folder: StudyFolder, planned: PlannedTrial) -> Standing:
 
 
 def _driver(folder: StudyFolder) -> str:
-    held = read_json(folder.path / "lease.json")
+    held = folder.lease_held()
     if not held:
         return "no driver has started yet"
     where = f"process {held['pid']} on {held['host']}, attempt {held['attempt']}"

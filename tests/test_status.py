@@ -84,7 +84,7 @@ def test_a_living_driver_is_told_from_one_that_gave_up_and_one_that_died(study, 
     assert "running: process" in shown(capsys, study.path)
     study.close()
     assert "given up): the same command goes on from here" in shown(capsys, study.path)
-    lease = study.path / "lease.json"
+    lease = study.path / "leases/1.json"
     held = json.loads(lease.read_text())
     lease.write_text(json.dumps({**held, "released": False, "host": "elsewhere", "heartbeat": 0.0}))
     assert "died or lost its machine" in shown(capsys, study.path)

@@ -5,8 +5,8 @@ import socket
 import stat
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 from harness.plan.errors import UserError
 from harness.plan.settings import fingerprint
 from harness.plan.trial import PlannedTrial
-from harness.record.files import append_lines, read_json, read_lines, write_json
+from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, read_trial
 
 SCHEMA = 1
@@ -44,8 +44,13 @@ class StudyFolder:
     @property
     def is_being_run(self) -> bool:
         """Whether a driver holds the study's lease at this moment."""
-        held = read_json(self.path / "lease.json")
-        return bool(held) and _is_alive(held)
+        held = self.lease_held()
+        return held is not None and _is_alive(held)
+
+    def lease_held(self) -> dict[str, Any] | None:
+        """The newest lease: attempt, host, pid, heartbeat and whether it was released; None before the first."""
+        number = newest_lease(self.path)
+        return _read_lease(self.path, number) if number else None
 
     def plan(self) -> list[PlannedTrial]:
         """Every planned trial, in the order it was planned."""
@@ -132,58 +137,79 @@ def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any], 
 
 
 class Lease:
-    """lease.json: who drives the study. Taken over at once from a dead process of this host, else when stale."""
+    """The right to drive a study: whoever creates `leases/n.json` has it until somebody creates number n + 1.
 
-    def __init__(self, path: Path, number: int) -> None:
-        self.path = path
+    Each driver writes its own file only, so that a heartbeat that comes late can never undo a take-over. A lease is
+    taken over at once from a dead process of this host, else when its heartbeat is stale.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
         self.number = number
-        self.token = uuid.uuid4().hex
+        me = psutil.Process()
+        self._owner = {"attempt": number, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+        with open(_lease_path(folder, number), "x", encoding="utf-8") as file:
+            file.write(json_line({**self._owner, "heartbeat": time.time()}))
         self._stop = threading.Event()
-        self._lost = False
-        self._beat()
         self._thread = threading.Thread(target=self._keep, name="study-lease", daemon=True)
         self._thread.start()
 
     @staticmethod
     def take(folder: Path) -> "Lease":
-        path = folder / "lease.json"
-        held = read_json(path)
-        if held and _is_alive(held):
-            age = time.time() - held["heartbeat"]
-            raise UserError(
-                f"study {folder.name} is being run by process {held['pid']} on {held['host']} (heartbeat {age:.0f} s "
-                "ago): wait for it, end it, or choose another study name"
-            )
-        return Lease(path, (held or {}).get("attempt", 0) + 1)
+        """Raises UserError while another driver has the study, also one that takes it at this very moment."""
+        (folder / "leases").mkdir(exist_ok=True)
+        number = newest_lease(folder)
+        held = _read_lease(folder, number) if number else None
+        if held is None or not _is_alive(held):
+            try:
+                return Lease(folder, number + 1)
+            except FileExistsError:
+                held = _read_lease(folder, number + 1)
+        age = time.time() - held["heartbeat"]
+        raise UserError(
+            f"study {folder.name} is being run by process {held['pid']} on {held['host']} (heartbeat {age:.0f} s "
+            "ago): wait for it, end it, or choose another study name"
+        )
+
+    @property
+    def lost(self) -> bool:
+        return _lease_path(self.folder, self.number + 1).exists()
 
     def check(self) -> None:
         """Raises RuntimeError once another driver has taken the study."""
-        held = read_json(self.path)
-        if self._lost or (held and held["token"] != self.token):
-            self._lost = True
-            raise RuntimeError(f"study {self.path.parent} was taken over by another driver")
+        if self.lost:
+            raise RuntimeError(f"study {self.folder} was taken over by another driver")
 
     def release(self) -> None:
         """Give the study up, leaving the attempt number for the next driver."""
         self._stop.set()
         self._thread.join()
-        held = read_json(self.path)
-        if held and held["token"] == self.token:
-            write_json(self.path, {**held, "released": True})
+        if not self.lost:
+            self._write(released=True)
 
     def _keep(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            try:
-                self.check()
-                self._beat()
-            except (OSError, RuntimeError):
-                if self._lost:
-                    return
+        while not self._stop.wait(HEARTBEAT_S) and not self.lost:
+            with suppress(OSError):  # a full disk or a folder gone for a while: the next beat may succeed
+                self._write()
 
-    def _beat(self) -> None:
-        me = psutil.Process()
-        owner = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "token": self.token}
-        write_json(self.path, {**owner, "attempt": self.number, "heartbeat": time.time()})
+    def _write(self, **more: Any) -> None:
+        write_json(_lease_path(self.folder, self.number), {**self._owner, "heartbeat": time.time(), **more})
+
+
+def newest_lease(folder: Path) -> int:
+    """Number of a study's newest lease; 0 before the first."""
+    return max((int(path.stem) for path in folder.glob("leases/*.json") if path.stem.isdigit()), default=0)
+
+
+def _lease_path(folder: Path, number: int) -> Path:
+    return folder / "leases" / f"{number}.json"
+
+
+def _read_lease(folder: Path, number: int) -> dict[str, Any]:
+    """A lease; one that its taker has not finished writing counts by the age of its file."""
+    path = _lease_path(folder, number)
+    unknown = {"attempt": number, "host": "an unknown host", "pid": "?", "heartbeat": path.stat().st_mtime}
+    return read_json(path) or unknown
 
 
 def _is_alive(held: Mapping[str, Any]) -> bool:

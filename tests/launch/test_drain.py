@@ -125,7 +125,7 @@ def test_ten_minutes_before_an_evaluation_every_trial_is_saved_within_the_grace_
         assert checkpoint_steps(folder / "checkpoint") == [list(read_lines(folder / "events.1.jsonl"))[-1]["step"]]
     assert "stopped early: the same command goes on from here" in found.out
     assert found.err == ""
-    assert read_json(found.folder / "lease.json")["released"]
+    assert read_json(found.folder / "leases/1.json")["released"]
 
 
 @pytest.mark.long
