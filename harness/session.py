@@ -1,5 +1,6 @@
 """One invocation from a composed configuration to results: what python -m harness does once the words are right."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,6 +46,11 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)  # a log has no width of its own, and a table cut to 80 columns is unreadable
     opts = options(config)
+    if config["cluster"]["slurm"] is not None and not opts.dry_run and "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            "cluster=slurm outside a Slurm job would run on this machine alone: submit the same words with "
+            "`python -m harness.submit`, or use cluster=local here"
+        )
     cluster = build_cluster(config["cluster"])
     splits = _load_data(config)
     design = build_design(config, build_workload(config, len(splits.train)))

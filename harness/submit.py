@@ -101,9 +101,10 @@ def _check(cluster: Mapping[str, Any], slurm: Mapping[str, Any]) -> None:
     node = slurm["cpus_per_node"] // cluster["cpus_per_worker"]
     if gpus_per_worker:
         node = min(node, int(slurm["gpus_per_node"] / gpus_per_worker + 1e-9))
-    if slurm["nodes"] * node < cluster["workers_per_trial"]:
+    workers = cluster["workers_per_trial"] or cluster["max_workers_per_trial"] or 1  # W by TBS: checked in the job
+    if slurm["nodes"] * node < workers:
         raise UserError(
-            f"a trial asks for {cluster['workers_per_trial']} workers of {cluster['cpus_per_worker']} CPU and "
+            f"a trial asks for {workers} workers of {cluster['cpus_per_worker']} CPU and "
             f"{gpus_per_worker:g} GPU, but {slurm['nodes']} node(s) of {slurm['cpus_per_node']} CPUs and "
             f"{slurm['gpus_per_node']} GPUs hold {slurm['nodes'] * node}: raise cluster.slurm.nodes, cpus_per_node or "
             "gpus_per_node, or lower cluster.workers_per_trial"

@@ -29,6 +29,7 @@ from harness.plan.workload import Workload
 LEAST = {
     "cpus": 1,
     "workers_per_trial": 1,
+    "max_workers_per_trial": 1,
     "cpus_per_worker": 1,
     "gpus_per_worker": 0,
     "per_device_batch_size": 1,
@@ -102,11 +103,21 @@ def check_cluster(part: Mapping[str, Any]) -> None:
     for key, least in LEAST.items():
         if part[key] is not None and not (math.isfinite(part[key]) and part[key] >= least):
             raise UserError(f"cluster.{key} must be >= {least}, not {part[key]}")
+    if part["max_workers_per_trial"] is not None and part["workers_per_trial"] is not None:
+        raise UserError(
+            f"cluster.max_workers_per_trial={part['max_workers_per_trial']} bounds what workers_per_trial=null gives: "
+            "leave it out where cluster.workers_per_trial is a number"
+        )
     gpus = part["gpus_per_worker"] or 0.0
-    if gpus % 1 and (gpus > 1 or part["workers_per_trial"] > 1):
+    if gpus % 1 and (gpus > 1 or part["workers_per_trial"] != 1):
         raise UserError(
             f"cluster.gpus_per_worker={gpus:g}: whole GPUs, or a fraction below 1 with workers_per_trial=1 "
             "(two ranks of one trial cannot share a GPU)"
+        )
+    if 0 < gpus < 1 and not math.isclose(1 / gpus, trials := round(1 / gpus), rel_tol=1e-3):
+        raise UserError(
+            f"cluster.gpus_per_worker={gpus:g} leaves a part of every GPU unused: trials share one by 1/n, "
+            f"e.g. {1 / trials:.4g} for {trials} of them"
         )
 
 
@@ -133,9 +144,13 @@ def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
         parameter_groups=config["parameter_groups"],
         co_scaling=CoScaling(**config["lr_scaling"]["co_scaling"]),
         clip_norm=part["clip_norm"],
-        placement=Placement(config["cluster"]["workers_per_trial"], config["cluster"]["per_device_batch_size"]),
+        placement=build_placement(config["cluster"]),
         read_beside=Target(**part["read_beside"]) if part["read_beside"] else None,
     )
+
+
+def build_placement(part: Mapping[str, Any]) -> Placement:
+    return Placement(part["workers_per_trial"], part["per_device_batch_size"], part["max_workers_per_trial"])
 
 
 def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -91,7 +91,8 @@ class ClusterConfig:
     launcher: str = MISSING
     address: str = "local"
     cpus: int | None = None
-    workers_per_trial: int = 1
+    workers_per_trial: int | None = 1
+    max_workers_per_trial: int | None = None
     cpus_per_worker: int = 1
     gpus_per_worker: float | None = None
     per_device_batch_size: int | None = None

@@ -66,13 +66,36 @@ def plan_batch(
 class Placement:
     """How many workers a trial gets and how large a micro-batch may be; the cluster's part of every batch plan."""
 
-    workers_per_trial: int = 1
+    workers_per_trial: int | None = 1  # None: one for every `max_per_device` examples of the total batch
     max_per_device: int | None = None
+    max_workers: int | None = None  # where workers_per_trial is None: beyond them batches are accumulated
+
+    def __post_init__(self) -> None:
+        if self.workers_per_trial is None and self.max_per_device is None:
+            raise UserError(
+                "cluster.workers_per_trial=null gives every per_device_batch_size examples a worker: "
+                "set cluster.per_device_batch_size, or a number of workers"
+            )
+
+    def world_size(self, total_batch_size: int) -> int:
+        """Workers of a trial; UserError where a worker would get only a part of its batch."""
+        if self.workers_per_trial is not None:
+            return self.workers_per_trial
+        assert self.max_per_device is not None
+        if total_batch_size <= self.max_per_device:
+            return 1
+        pieces, rest = divmod(total_batch_size, self.max_per_device)
+        if rest:
+            raise UserError(
+                f"total batch size {total_batch_size} is no multiple of cluster.per_device_batch_size="
+                f"{self.max_per_device}, of which every worker gets one (workers_per_trial=null): nearest legal values "
+                f"are {nearest(total_batch_size, self.max_per_device)}"
+            )
+        return max(size for size in divisors(pieces) if self.max_workers is None or size <= self.max_workers)
 
     def plan(self, total_batch_size: int, span_examples: int) -> BatchPlan:
-        return plan_batch(
-            total_batch_size, self.workers_per_trial, max_per_device=self.max_per_device, span_examples=span_examples
-        )
+        world_size = self.world_size(total_batch_size)
+        return plan_batch(total_batch_size, world_size, max_per_device=self.max_per_device, span_examples=span_examples)
 
 
 def divisors(n: int) -> list[int]:

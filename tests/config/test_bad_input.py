@@ -119,6 +119,9 @@ VALUES = {
     "cluster.max_failures=-1": "cluster.max_failures must be >= 0, not -1",
     "cluster.checkpoint_every_s=nan": "cluster.checkpoint_every_s must be >= 0, not nan",
     "cluster.gpus_per_worker=0.5 cluster.workers_per_trial=2": "two ranks of one trial cannot share a GPU",
+    "cluster.gpus_per_worker=0.4": "trials share one by 1/n, e.g. 0.5 for 2 of them",
+    "cluster.workers_per_trial=null": "set cluster.per_device_batch_size, or a number of workers",
+    "cluster.max_workers_per_trial=4": "leave it out where cluster.workers_per_trial is a number",
     "cluster.launcher=slurm": "cluster.launcher must be ray or inline, not 'slurm'",
     "cluster.address=auto": "cluster.address must be 'local' or host:port, not 'auto'",
     "cluster.precision=float17": "precision must be one of ",
@@ -164,6 +167,12 @@ def test_more_workers_than_the_machine_has_are_refused_with_what_it_has(sweep):
     assert "asks for 4 workers" in refusal
     assert "the cluster has 2 CPUs" in refusal
     assert "at most 2 workers fit" in refusal
+
+
+def test_a_slurm_configuration_outside_a_job_is_refused_and_not_run_on_this_machine(harness, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    refusal = harness("+experiment=tbs_sweep", "cluster=slurm").refusal()
+    assert "submit the same words with `python -m harness.submit`" in refusal
 
 
 @pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet20"])

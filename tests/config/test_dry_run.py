@@ -45,6 +45,14 @@ def test_accumulation_shows_in_the_equation(sweep):
     assert "256 = 64 x 1 x 4" in said.out
 
 
+def test_the_number_of_workers_grows_with_the_batch_and_stops_at_its_bound(sweep):
+    grown = ["cluster.workers_per_trial=null", "cluster.per_device_batch_size=32", "cluster.max_workers_per_trial=2"]
+    said = sweep("tracking=disabled", *grown, "cluster.cpus=2", "question.total_batch_sizes=[16,64,256]")
+    for equation in ("16 = 16 x 1 x 1", "64 = 32 x 2 x 1", "256 = 32 x 2 x 4"):
+        assert equation in said.out
+    assert "1, 2 worker(s) a trial, cpu float32" in said.out
+
+
 def test_nothing_is_written_and_nothing_is_started(sweep):
     said = sweep("tracking=disabled")
     assert said.code == 0

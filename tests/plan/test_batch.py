@@ -55,3 +55,17 @@ def test_the_plan_prints_as_an_equation():
 @given(n=sizes)
 def test_divisors_are_all_of_them_in_order(n):
     assert divisors(n) == [d for d in range(1, n + 1) if n % d == 0]
+
+
+@given(pieces=st.integers(1, 64), micro=st.integers(1, 64), bound=st.none() | st.integers(1, 64))
+def test_workers_by_batch_give_each_a_whole_micro_batch_and_stay_below_their_bound(pieces, micro, bound):
+    plan = Placement(None, micro, bound).plan(pieces * micro, 1)
+    assert plan.per_device_batch_size == micro
+    assert plan.world_size * plan.gradient_accumulation_steps == pieces
+    assert plan.world_size == pieces if bound is None else plan.world_size <= bound
+
+
+def test_a_batch_below_one_micro_batch_has_one_worker_and_a_torn_one_is_refused():
+    assert Placement(None, 64).plan(16, 1) == BatchPlan(16, 16, 1, 1)
+    with pytest.raises(UserError, match="nearest legal values are 64 and 128"):
+        Placement(None, 64).plan(96, 1)
