@@ -144,6 +144,7 @@ def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
         parameter_groups=config["parameter_groups"],
         co_scaling=CoScaling(**config["lr_scaling"]["co_scaling"]),
         clip_norm=part["clip_norm"],
+        stop_at_target=part["stop_at_target"],
         placement=build_placement(config["cluster"]),
         read_beside=Target(**part["read_beside"]) if part["read_beside"] else None,
     )

@@ -46,6 +46,7 @@ class WorkloadConfig:
     batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     clip_norm: float | None = None
+    stop_at_target: bool = True
 
 
 @dataclass

@@ -82,6 +82,7 @@ class Settings:
     averaging: Averaging = field(default_factory=Averaging)
     parameter_groups: Spec = field(default_factory=dict)  # arguments of optimizers.groups.parameter_groups
     clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
+    stop_at_target: bool = True  # False: train to the end of the budget, whatever was reached before
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")

@@ -38,6 +38,7 @@ class Workload:
     parameter_groups: Spec = field(default_factory=dict)
     co_scaling: CoScaling = field(default_factory=CoScaling)
     clip_norm: float | None = None  # largest global norm of a gradient, the same at every TBS; None: not clipped
+    stop_at_target: bool = True  # False: every trial uses up its budget, as fixed budgets and range tests ask for
     placement: Placement = field(default_factory=Placement)
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
@@ -124,6 +125,7 @@ class Workload:
             averaging=co_scale_averaging(self.averaging, batch_ratio=ratio, choices=self.co_scaling),
             parameter_groups=self.parameter_groups,
             clip_norm=self.clip_norm,
+            stop_at_target=self.stop_at_target,
         )
         rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
         return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))

@@ -238,9 +238,10 @@ def _outcome(settings: Settings, progress: Progress, diverged_step: int | None) 
     """How the trial ends now, or None to go on."""
     if diverged_step is not None:
         return Outcome.DIVERGED
-    if settings.target.crossing(progress.metrics).confirmed is not None:
+    is_over = progress.step >= settings.budget_steps
+    if (is_over or settings.stop_at_target) and settings.target.crossing(progress.metrics).confirmed is not None:
         return Outcome.REACHED
-    return Outcome.CENSORED if progress.step >= settings.budget_steps else None
+    return Outcome.CENSORED if is_over else None
 
 
 def _slowest(clock: Clock, world: World) -> None:

@@ -150,3 +150,6 @@ def test_a_setting_at_its_default_does_not_rename_the_trials_made_before_it_exis
     assert settings.clip_norm is None
     assert "clip_norm" not in settings.identity
     assert replace(settings, clip_norm=1.0).identity == {**settings.identity, "clip_norm": 1.0}
+    assert "stop_at_target" not in settings.identity
+    goes_on = replace(WORKLOAD, stop_at_target=False).arm("linear", 64).settings
+    assert goes_on.identity == {**settings.identity, "stop_at_target": False}

@@ -332,6 +332,18 @@ def test_a_trial_stops_at_the_evaluation_that_confirms_the_target(worker, tmp_pa
     assert read_trial(tmp_path).outcome is Outcome.REACHED
 
 
+def test_a_trial_told_not_to_stop_at_its_target_trains_to_the_end_of_its_budget(worker, tmp_path, small):
+    accuracy = [row["validation"]["averaged"]["accuracy"] for row in evaluations(small)]
+    easy = replace(SMALL, target=Target("accuracy", min(accuracy), "max", confirm=1))
+    stops = run(worker, task(tmp_path / "stops", easy))
+    goes_on = run(worker, task(tmp_path / "goes on", replace(easy, stop_at_target=False)))
+    assert (stops[-1]["outcome"], stops[-1]["step"]) == (Outcome.REACHED, 2)
+    assert (goes_on[-1]["outcome"], goes_on[-1]["step"]) == (Outcome.REACHED, 12)
+    assert timeless(evaluations(goes_on)) == timeless(evaluations(small))
+    missed = run(worker, task(tmp_path / "misses", replace(SMALL, stop_at_target=False)))
+    assert (missed[-1]["outcome"], missed[-1]["step"]) == (Outcome.CENSORED, 12)
+
+
 def test_both_raw_and_averaged_weights_are_journalled_and_differ(small):
     for row in evaluations(small)[1:]:
         assert row["validation"]["raw"] != row["validation"]["averaged"]
