@@ -276,7 +276,13 @@ FAULTS = [
 FAULTY = ["lr_scaling.rules=[linear]", "question.total_batch_sizes=[64]", "cluster.per_device_batch_size=32"]
 
 
-@pytest.mark.parametrize("fault", [None, *FAULTS])
+# One of each kind is tried at once, the rest with the long tests.
+AT_ONCE = (None, mean_over_one_example_fewer, the_same_noise_for_every_seed)
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(f, marks=() if f in AT_ONCE else pytest.mark.long) for f in (None, *FAULTS)]
+)
 def test_a_fault_in_the_trainer_is_seen(tmp_path, monkeypatch, fault):
     if fault:
         fault(monkeypatch)

@@ -6,6 +6,7 @@ import pytest
 from sweeps import SMALL, sweep
 
 INLINE = [*SMALL, "cluster=inline"]
+SMALLER = "question.total_batch_sizes=[256]"
 
 BROKEN = '''
 import torch
@@ -21,13 +22,13 @@ class Breaks(BnCnn):
 
 
 def test_the_same_command_resumes_and_a_longer_grid_adds_only_what_is_new(tmp_path):
-    first = sweep(tmp_path, *INLINE, "seeds=[0]")
+    first = sweep(tmp_path, *INLINE, "seeds=[0]", SMALLER)
     assert first.code == 0, first.err
     trials = len(first.records())
     before = {path: path.read_bytes() for path in (first.folder / "trials").rglob("*") if path.is_file()}
-    again = sweep(tmp_path, *INLINE, "seeds=[0]")
+    again = sweep(tmp_path, *INLINE, "seeds=[0]", SMALLER)
     assert "already finished" in again.out
-    longer = sweep(tmp_path, *INLINE, "seeds=[0,1]")
+    longer = sweep(tmp_path, *INLINE, "seeds=[0,1]", SMALLER)
     assert longer.code == 0, longer.err
     assert len(longer.records()) == 2 * trials
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -37,6 +37,7 @@ def test_nothing_of_ray_reaches_the_screen(ray_sweep):
     assert [line for line in lines if line.startswith("[12/12]")]
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial(tmp_path):
     arguments = [*SMALL, "seeds=[0]", "question.total_batch_sizes=[128]", "lr_scaling=linear"]
     # The target cannot be met: the trial runs its whole budget, long enough to be hit.
