@@ -42,9 +42,12 @@ def run_study(
         if warning := open_door(cluster.address):
             watcher.say(warning)
         # Only now: Ray reads its environment when it is first imported.
+        from harness.launch.preflight import check_nodes
         from harness.launch.ray_gang import ExclusiveGangs
 
         slots = fit(cluster, world_sizes, node_resources())
+        if cluster.address != "local":  # an embedded cluster is this machine and this Python
+            check_nodes(study, cluster.execution)
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
             from harness.launch.ray_tune import run_ray

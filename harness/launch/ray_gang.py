@@ -1,19 +1,54 @@
 """A gang of Ray actors inside a placement group, a bundle per worker, killed whole at the first failure (rule 21)."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from harness.launch.gang import GangError, send_output_to
+from harness.launch.preflight import see_study
 from harness.launch.tasks import Cluster, last_line
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
 
 PLACEMENT_S = 60.0  # to find room for the timing pass once the trials have left
+
+
+class Place(NamedTuple):
+    """Where a worker lies."""
+
+    node_id: str  # nodes of a test share an address, never an id
+    address: str
+    gpus: tuple[str, ...]  # as Ray numbers them on that node; they may be UUIDs
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Ranks of one node lie together, in order of their GPUs."""
+        return self.node_id, [(len(gpu), gpu) for gpu in self.gpus]
+
+
+def rank_devices(places: Sequence[Place]) -> list[tuple[str, dict[str, str]]]:
+    """(torch device, environment) by rank: every rank sees all GPUs of its gang on its node, as NCCL needs to reach
+    its neighbours directly, and computes on its own."""
+    found = []
+    for place in places:
+        visible = [gpu for other in places if other.node_id == place.node_id for gpu in other.gpus]
+        found.append((f"cuda:{visible.index(place.gpus[0])}", {"CUDA_VISIBLE_DEVICES": ",".join(visible)}))
+    return found
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that holds an address of this machine: what gloo and NCCL are to use."""
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == address for one in addresses):
+            return name
+    return None
 
 
 class RankActor:
@@ -23,16 +58,20 @@ class RankActor:
         self.threads = threads
         self.worker: Worker | None = None
 
-    def whereabouts(self) -> tuple[str, str, list[int]]:
-        """(node id, node address, GPU ids): what ranks are sorted by. Fake nodes share an address, never an id."""
-        context = ray.get_runtime_context()
-        gpus = [int(gpu) for gpu in ray.get_gpu_ids()]
-        return context.get_node_id(), ray.util.get_node_ip_address(), gpus
+    def whereabouts(self) -> Place:
+        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), gpus)
 
-    def become(self, rank: int, world_size: int, device: str) -> None:
+    def become(self, rank: int, world_size: int, device: str, environment: Mapping[str, str]) -> None:
+        """Take a rank; the environment is read when CUDA and the process group start, hence set before."""
+        os.environ.update(environment)
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+                os.environ.setdefault(name, interface)
         self.worker = Worker(rank, world_size, device, self.threads)
 
     def start(self, task: Task) -> None:
+        see_study(task.execution)
         send_output_to(Path(task.folder) / "log.txt")
         assert self.worker is not None
         self.worker.start(task)
@@ -57,13 +96,13 @@ class RayGang:
             ).remote(cpus)
             for index in range(world_size)
         ]
-        # Ranks of one node lie together, in order of their GPUs.
-        places = self._wait([a.whereabouts.remote() for a in self.actors])
-        order = sorted(range(world_size), key=lambda i: (places[i][0], places[i][2], i))
-        self.actors = [self.actors[i] for i in order]
-        self._wait([a.become.remote(rank, world_size, device) for rank, a in enumerate(self.actors)])
+        places: list[Place] = self._wait([a.whereabouts.remote() for a in self.actors])
+        order = sorted(range(world_size), key=lambda i: (*places[i].sort_key, i))
+        self.actors, places = [self.actors[i] for i in order], [places[i] for i in order]
+        devices = rank_devices(places) if device == "cuda" else [(device, {})] * world_size
+        self._wait([a.become.remote(rank, world_size, *devices[rank]) for rank, a in enumerate(self.actors)])
         if world_size > 1:
-            host = places[order[0]][1]
+            host = places[0].address
             port = self._wait([self.actors[0].call.remote("bind_store", host)])[0]
             self._wait([a.call.remote("join", host, port) for a in self.actors])
 

@@ -9,6 +9,7 @@ from ray import tune
 from ray.util import get_current_placement_group
 
 from harness.launch.gang import Gang, InProcessGang, send_output_to
+from harness.launch.preflight import see_study
 from harness.launch.ray_gang import RayGang
 from harness.train.trainer import Execution
 from harness.train.worker import Task
@@ -83,6 +84,7 @@ class TrialTrainable(tune.Trainable):
         if self.gang is None:
             self.gang, self.trials_run = self._make_gang(order), 0
         if self.workers == 1:
+            see_study(task.execution)
             send_output_to(Path(task.folder) / "log.txt")
         self.gang.start(task)
         self.trials_run += 1

@@ -33,7 +33,17 @@ class DrainFlag:
 
 def is_draining(path: Path, attempt: int) -> bool:
     """Whether trials of `attempt` are to stop; False where the file cannot be read just now."""
+    return _number(path) >= attempt
+
+
+def is_current(path: Path, attempt: int) -> bool:
+    """Whether `path` is the flag that the driver of `attempt` lowered: a copy of the study elsewhere has an older one."""
+    return _number(path) >= attempt - 1
+
+
+def _number(path: Path) -> int:
+    """What the file holds; -1 where it cannot be read."""
     try:
-        return int(path.read_text()) >= attempt
+        return int(path.read_text())
     except (OSError, ValueError):
-        return False
+        return -1

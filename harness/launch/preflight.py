@@ -1,0 +1,128 @@
+"""Whether the nodes of a joined cluster can work on a study: the same folder, code, packages and data (rule 19).
+
+Nodes that join later are not asked beforehand: there every trial proves the folder before it writes (`see_study`).
+"""
+
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.launch.tasks import last_line
+from harness.plan.errors import UserError
+from harness.record.drain_flag import is_current
+from harness.record.provenance import code_fingerprint, versions
+from harness.record.study import Study
+from harness.train.instantiate import instantiate
+from harness.train.trainer import Execution
+
+ANSWER_S = 300.0  # for every node to import torch and to read the data set
+VISIBLE_S = 30.0  # for a network file system to show one node what another has written
+WITNESSES = "witnesses"  # folder of a study, there while its nodes are asked
+PACKAGES = ("python", "torch", "numpy")  # of which another version may compute other numbers; Ray compares its own
+SPECS = ("dataset", "model", "optimizer", "schedule", "question")
+
+
+def check_nodes(study: Study, execution: Execution) -> None:
+    """Ask every live node of the connected cluster; UserError in one line, naming the first node that cannot work."""
+    description = study.description()
+    specs = [description["config"][name] for name in SPECS]
+    witnesses = study.path / WITNESSES
+    witnesses.mkdir(exist_ok=True)
+    nodes = {node["NodeID"]: _name(node) for node in ray.nodes() if node["Alive"]}
+    tokens = {node_id: secrets.token_hex(16) for node_id in nodes}
+    look = ray.remote(num_cpus=0, max_retries=0)(_look)
+    asked = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
+            execution, str(witnesses / node_id), token, specs
+        ): node_id
+        for node_id, token in tokens.items()
+    }
+    try:
+        for future, node_id in asked.items():
+            answer = _answer(future, nodes[node_id])
+            _compare(nodes[node_id], answer, description)
+            if not _reads(witnesses / node_id, tokens[node_id]):
+                raise UserError(
+                    f"{nodes[node_id]} writes {study.path} somewhere else: every node needs the same folder"
+                )
+    finally:
+        for path in witnesses.iterdir():
+            path.unlink(missing_ok=True)
+        witnesses.rmdir()
+
+
+def see_study(execution: Execution) -> None:
+    """Raises RuntimeError where this machine does not see the study that the driver has opened."""
+    if execution.drain_file is None:
+        return
+    drain_file = Path(execution.drain_file)
+    if not _within(lambda: is_current(drain_file, execution.study_attempt)):
+        raise RuntimeError(
+            f"{socket.gethostname()} does not see the study in {drain_file.parent}: every node needs the same folder"
+        )
+
+
+def _look(execution: Execution, witness: str, token: str, specs: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """On a node: what it finds. `error` tells why it cannot take part at all."""
+    try:
+        see_study(execution)
+        Path(witness).write_text(token)
+        data = instantiate(specs[0]).load().fingerprint
+    except Exception as error:
+        return {"error": last_line(str(error)) or type(error).__name__}
+    return {**versions(), "code_fingerprint": code_fingerprint(specs), "data_fingerprint": data}
+
+
+def _answer(future: Any, name: str) -> dict[str, Any]:
+    try:
+        return ray.get(future, timeout=ANSWER_S)
+    except GetTimeoutError as error:
+        raise UserError(
+            f"{name} has not answered in {ANSWER_S:g} s: is its file system or its network slow?"
+        ) from error
+    except RayError as error:
+        reason = last_line(str(error))
+        raise UserError(f"{name} cannot run the harness ({reason}): install the same version on every node") from error
+
+
+def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    if "error" in answer:
+        raise UserError(f"{name} cannot take part: {answer['error']}")
+    here = {**description["versions"], **{key: description[key] for key in ("code_fingerprint", "data_fingerprint")}}
+    what = {"code_fingerprint": "code of the harness or of your classes", "data_fingerprint": "data"}
+    for key in (*PACKAGES, "code_fingerprint", "data_fingerprint"):
+        if answer.get(key) != here.get(key):
+            raise UserError(
+                f"{name} has other {what.get(key, key)} ({answer.get(key, 'none')}, here {here.get(key, 'none')}): "
+                "make every node the same"
+            )
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    name, address = node["NodeName"], node["NodeManagerAddress"]
+    return f"node {name}" if name == address else f"node {name} ({address})"
+
+
+def _reads(path: Path, token: str) -> bool:
+    def found() -> bool:
+        list(path.parent.iterdir())  # network file systems show a new file to who lists its folder
+        return path.is_file() and path.read_text() == token
+
+    return _within(found)
+
+
+def _within(holds: Any, timeout_s: float = VISIBLE_S) -> bool:
+    """Whether `holds()` becomes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
+    return True
