@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 
 from harness.analyse.results import Records
-from harness.config.build import Options, build_design, build_experiment, build_workload, options
+from harness.config.build import Experiment, Options, Racing, build_design, build_experiment, build_workload, options
 from harness.datasets.examples import Splits
 from harness.doctor import Doctor
 from harness.launch.capacity import fit
 from harness.launch.drain import INTERRUPTED, Drain
 from harness.launch.driver import run_study
+from harness.launch.feed import Feed
 from harness.launch.listener import Audience
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
@@ -22,6 +23,7 @@ from harness.plan.design import Design
 from harness.plan.errors import UserError, one_line
 from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.drain_flag import NAME as DRAIN_FLAG
+from harness.record.limit import write_limit
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
 from harness.record.terminal import Screen
@@ -35,6 +37,39 @@ from harness.train.trainer import Execution
 
 FAILED_TRIALS = 1
 LOG_WIDTH = 140
+
+
+class Inquiry:
+    """An experiment beside its records: what it asks for by now, and what of that has been answered."""
+
+    def __init__(
+        self, experiment: Experiment, folder: StudyFolder, design: Design, cluster: Cluster, precision: str
+    ) -> None:
+        self.experiment = experiment
+        self.records = Records(folder)
+        self._batch_plan = design.workload.batch_plan
+        self._device, self._precision = cluster.device, precision
+        self._limits: Mapping[str, float] = {}
+
+    def plan(self) -> list[PlannedTrial]:
+        """Every trial asked for so far, each with its topology."""
+        planned = [self._placed(trial) for trial in self.experiment.trials(self.records)]
+        self.records.add(planned)
+        self.limits()
+        return planned
+
+    def limits(self) -> Mapping[str, float]:
+        """Where trials that race stop by now; see `Racing`."""
+        self._limits = self.experiment.limits(self.records) if isinstance(self.experiment, Racing) else {}
+        return self._limits
+
+    def is_finished(self, planned: PlannedTrial) -> bool:
+        """As of the last look at the limits."""
+        return self.records.is_finished(planned, self._limits.get(planned.trial.trial_id))
+
+    def _placed(self, trial: Trial) -> PlannedTrial:
+        batch = self._batch_plan(trial.arm.total_batch_size)
+        return PlannedTrial(trial, Topology(batch, self._device, self._precision))
 
 
 def run(config: Mapping[str, Any], drain: Drain) -> int:
@@ -60,10 +95,11 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
             console, opts.folder, cluster.device, config["cluster"]["precision"], cluster.cpus_per_worker
         )
     folder = StudyFolder(opts.folder)
-    planned = _place(experiment.trials(Records(folder)), design, cluster, config["cluster"]["precision"])
+    inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])
+    planned = inquiry.plan()
     _check_schedules(planned)
     rehearse(planned, splits)
-    unfinished = [p for p in planned if not folder.record(p).is_finished]
+    unfinished = [p for p in planned if not inquiry.is_finished(p)]
     if unfinished:  # a finished study is reported anywhere
         _check_cluster(cluster, {p.topology.batch.world_size for p in unfinished})
     if opts.dry_run:
@@ -76,17 +112,17 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     try:
 
         def plan() -> Sequence[PlannedTrial]:
-            trials = experiment.trials(Records(folder))
-            placed = _place(trials, design, cluster, config["cluster"]["precision"])
-            study.add_plan(placed)
-            return placed
+            planned = inquiry.plan()
+            study.add_plan(planned)
+            return planned
 
         screen.say(f"study {opts.folder}")
         if unfinished:
             sink.open(study.path)
         timing = (config["cluster"]["timing_min_steps"], config["cluster"]["timing_min_s"])
         began = time.monotonic()
-        feed = run_study(study, plan, _drainable(cluster, study), Audience(screen, sink), timing, drain)
+        feed = Feed(plan, inquiry.is_finished, inquiry.limits, lambda p, limit: write_limit(study.trial_path(p), limit))
+        run_study(study, feed, _drainable(cluster, study), Audience(screen, sink), timing, drain)
         screen.close()
         if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
@@ -161,12 +197,6 @@ def _load_data(config: Mapping[str, Any]) -> Splits:
                 f"use one of {', '.join(metrics)}"
             )
     return splits
-
-
-def _place(trials: Sequence[Trial], design: Design, cluster: Cluster, precision: str) -> list[PlannedTrial]:
-    """Every trial with its topology."""
-    plan = design.workload.batch_plan
-    return [PlannedTrial(t, Topology(plan(t.arm.total_batch_size), cluster.device, precision)) for t in trials]
 
 
 def _check_schedules(planned: Sequence[PlannedTrial]) -> None:

@@ -1,6 +1,7 @@
 """From a study's files to results per trial and per arm; every renderer and experiment reads these."""
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any
 from harness.analyse.crossing import Crossing, locate, metric_at
 from harness.analyse.estimates import Observation
 from harness.plan.outcome import Outcome
-from harness.plan.settings import fingerprint
+from harness.plan.racing import Standing
+from harness.plan.settings import Settings, fingerprint
 from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
-from harness.record.journal import TrialRecord, read_trial
+from harness.record.journal import TrialRecord, attempt_numbers, read_trial
 from harness.record.study import StudyFolder
 
 
@@ -77,10 +79,14 @@ class Records:
         self.budget_examples = budget_examples
         self._planned: dict[str, list[PlannedTrial]] = {}
         self._cache: dict[str, TrialRecord] = {}
-        for planned in folder.plan():
-            known = self._planned.setdefault(planned.trial.trial_id, [])
-            if planned.key not in [other.key for other in known]:
-                known.append(planned)
+        self.add(folder.plan())
+
+    def add(self, planned: Iterable[PlannedTrial]) -> None:
+        """Know of these trials too: what a search has planned since."""
+        for one in planned:
+            known = self._planned.setdefault(one.trial.trial_id, [])
+            if one.key not in [other.key for other in known]:
+                known.append(one)
 
     def of(self, trial: Trial) -> TrialResult | None:
         """The trial's result on the first topology that finished it; replicas elsewhere are kept but not mixed in."""
@@ -94,6 +100,25 @@ class Records:
         """Finished trials of an arm, in the order of `seeds`."""
         found = (self.of(Trial(arm, seed)) for seed in seeds)
         return [result for result in found if result is not None]
+
+    def is_finished(self, planned: PlannedTrial, limit: float | None = None) -> bool:
+        """Whether a trial's result is there; one that was stopped counts only where it races and was past `limit`."""
+        record = self._read(planned)
+        if record.outcome is Outcome.DOMINATED:
+            return limit is not None and record.record["examples"] >= limit
+        return record.is_finished
+
+    def standing(self, trial: Trial) -> Standing:
+        """What is known of where a trial crosses the target it runs for, finished or not."""
+        best, settings = Standing(), trial.arm.settings
+        for planned in self._planned.get(trial.trial_id, []):
+            record = self._read(planned)
+            if record.is_finished and record.outcome is not Outcome.DOMINATED:
+                high = locate(record.evaluations, settings.target, settings.averaging.decide_on).high
+                return Standing(math.inf if high is None else float(high))
+            missed = _last_miss(record.evaluations, settings)
+            best = Standing(None, max(best.beyond, missed))
+        return best
 
     def replicas(self) -> int:
         """Finished runs of a trial on another topology than the one counted."""
@@ -121,15 +146,25 @@ class Records:
         return TrialResult(trial, planned.topology, outcome, evaluations, record.record, target, crossing)
 
     def _read(self, planned: PlannedTrial) -> TrialRecord:
-        if planned.key not in self._cache or not self._cache[planned.key].is_finished:
-            self._cache[planned.key] = read_trial(self.folder.trial_path(planned))
-        return self._cache[planned.key]
+        path, known = self.folder.trial_path(planned), self._cache.get(planned.key)
+        if known is None or not known.is_finished:
+            known = self._cache[planned.key] = read_trial(path)
+        elif known.outcome is Outcome.DOMINATED and known.attempts != len(attempt_numbers(path)):
+            known = self._cache[planned.key] = read_trial(path)  # it went on
+        return known
 
 
 def median(values: Iterable[float | None]) -> float | None:
     """Median of the numbers that are there; None for none."""
     present = [value for value in values if value is not None]
     return statistics.median(present) if present else None
+
+
+def _last_miss(evaluations: Sequence[Mapping[str, Any]], settings: Settings) -> float:
+    """Examples at the last evaluation that missed the target: a trial without a crossing crosses later, if at all."""
+    weights, target = settings.averaging.decide_on, settings.target
+    missed = (row["examples"] for row in evaluations if not target.reached(metric_at(row, target, weights)))
+    return float(max(missed, default=0))
 
 
 def records_fingerprint(results: Iterable[TrialResult]) -> str:

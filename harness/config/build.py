@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harness.config.fitting import check_question
 from harness.config.places import experiments_folder
@@ -51,6 +51,15 @@ class Experiment(Protocol):
         ...
 
     def conclude(self, records: Any) -> Any: ...
+
+
+@runtime_checkable
+class Racing(Protocol):
+    """An experiment whose trials may stop before their target because their arm can no longer win (plan.racing)."""
+
+    def limits(self, records: Any) -> Mapping[str, float]:
+        """By trial_id, the examples from which on a trial that races stops at its next miss; 0: it need not begin."""
+        ...
 
 
 class OnDisk(Protocol):

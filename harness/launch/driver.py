@@ -6,7 +6,7 @@ from typing import Protocol
 
 from harness.launch.capacity import fit
 from harness.launch.drain import Drain
-from harness.launch.feed import Feed, Next
+from harness.launch.feed import Feed
 from harness.launch.gang import Gang
 from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
@@ -17,10 +17,10 @@ from harness.record.study import Study
 
 
 def run_study(
-    study: Study, plan: Next, cluster: Cluster, watcher: Watcher, timing: tuple[int, float], drain: Drain
-) -> Feed:
-    """Run everything `plan` asks for that has no result yet; returns the feed, over unless the run was interrupted."""
-    feed = Feed(plan, lambda planned: study.record(planned).is_finished)
+    study: Study, feed: Feed, cluster: Cluster, watcher: Watcher, timing: tuple[int, float], drain: Drain
+) -> None:
+    """Run everything the feed has to give; it is over afterwards unless the run was interrupted."""
+    plan = feed.plan
     world_sizes = {planned.topology.batch.world_size for planned in plan()}
     with ExitStack() as stack:
         stack.enter_context(drain.of_study(study.path, study.lease.number, cluster.grace_s))
@@ -30,10 +30,10 @@ def run_study(
             watcher.sweep_started(feed, 1)
             run_inline(feed, study.path, cluster, watcher, gangs, drain)
             _time(study, plan(), cluster, watcher, gangs.of, timing, drain)
-            return feed
+            return
         if feed.is_over and not untimed(plan(), {row["key"] for row in study.timings()}):
             watcher.sweep_started(feed, 1)
-            return feed  # nothing to run: Ray need not start
+            return  # nothing to run: Ray need not start
         from harness.launch.ray_cluster import open_door, ray_cluster
         from harness.launch.ray_probe import node_resources
 
@@ -57,7 +57,6 @@ def run_study(
             exclusive = ExclusiveGangs(cluster)
             stack.callback(exclusive.close)
             _time(study, plan(), cluster, watcher, exclusive.of, timing, drain)
-    return feed
 
 
 def _time(

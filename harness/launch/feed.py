@@ -1,25 +1,31 @@
-"""Which trial to run next: the plan minus the records, long trials first; asks the experiment again when it is done."""
+"""Which trial to run next: the plan minus the records, long trials first; asks the experiment again as trials end."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.plan.trial import PlannedTrial
 
 Next = Callable[[], Sequence[PlannedTrial]]  # every trial planned so far, given the records on disk
 IsFinished = Callable[[PlannedTrial], bool]
+Limits = Callable[[], Mapping[str, float]]  # by trial_id, see config.build.Racing; a trial that is absent does not race
+Tell = Callable[[PlannedTrial, float], None]  # sets the limit of a trial that races, which may be running
 
 
 @dataclass
 class Feed:
-    """Hands out every unfinished trial once; a finished round may plan more (sequential experiments)."""
+    """Hands out every unfinished trial once; whenever a place is free and nothing waits, the plan may have grown."""
 
     plan: Next
     is_finished: IsFinished
+    limits: Limits = dict
+    tell: Tell = lambda planned, examples: None
     waiting: list[PlannedTrial] = field(default_factory=list)
     running: dict[str, PlannedTrial] = field(default_factory=dict)
-    given: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)  # ended for good without a result
     total: int = 0
     finished_before: int = 0
+    _limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._replan()
@@ -31,27 +37,59 @@ class Feed:
             return None
         planned = self.waiting.pop(0)
         self.running[planned.key] = planned
+        if self.races(planned):
+            self.tell(planned, self._limit(planned))
         return planned
 
     def end(self, key: str) -> None:
         """A trial has ended, with a result or for good without one."""
-        self.running.pop(key, None)
-        if not self.waiting and not self.running:
+        planned = self.running.pop(key)
+        self._renew_limits()
+        if not self.is_finished(planned):
+            self.given_up.add(key)
+        if not self.waiting:
             self._replan()
 
     def put_back(self, key: str) -> None:
-        """A trial was stopped on demand: it waits to go on."""
-        self.waiting.insert(0, self.running.pop(key))
+        """A trial was stopped on demand: it waits to go on, unless its race went on without it."""
+        planned = self.running.pop(key)
+        if self._may_start(planned):
+            self.waiting.insert(0, planned)
+        elif not self.waiting:
+            self._replan()
+
+    def races(self, planned: PlannedTrial) -> bool:
+        """Whether a trial may be stopped because it can no longer win."""
+        return planned.trial.trial_id in self._limits
 
     @property
     def is_over(self) -> bool:
         return not self.waiting and not self.running
 
+    def _limit(self, planned: PlannedTrial) -> float:
+        return self._limits.get(planned.trial.trial_id, math.inf)
+
+    def _may_start(self, planned: PlannedTrial) -> bool:
+        return self._limit(planned) > 0
+
+    def _renew_limits(self) -> None:
+        """After a result: whatever can no longer win is told so, or not started at all."""
+        before, self._limits = self._limits, self.limits()
+        for planned in self.running.values():
+            if self.races(planned) and self._limit(planned) != before.get(planned.trial.trial_id):
+                self.tell(planned, self._limit(planned))
+        dropped = [planned for planned in self.waiting if not self._may_start(planned)]
+        self.waiting = [planned for planned in self.waiting if self._may_start(planned)]
+        self.total -= len(dropped)
+
     def _replan(self) -> None:
         distinct = {planned.key: planned for planned in self.plan()}
-        self.total = len(distinct)
-        fresh = [p for key, p in distinct.items() if key not in self.given and not self.is_finished(p)]
-        self.given |= {planned.key for planned in fresh}
+        # What the plan has only just asked for may race too, or no longer.
+        self._limits = self.limits()
+        taken = {*self.running, *self.given_up}
+        finished = {key for key, planned in distinct.items() if key not in taken and self.is_finished(planned)}
+        fresh = [p for key, p in distinct.items() if key not in {*taken, *finished} and self._may_start(p)]
+        self.total = len(taken & distinct.keys()) + len(finished) + len(fresh)
         # Longest first, so that no long trial is left alone at the end. Small batches make more updates a budget.
         self.waiting = sorted(fresh, key=lambda p: -expected_updates(p))
 

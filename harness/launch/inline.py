@@ -42,7 +42,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
         for failures in range(cluster.max_failures + 1):
             listener.trial_started(planned)
             try:
-                if not _run_one(planned, study, cluster, listener, gangs):
+                if not _run_one(planned, study, cluster, listener, gangs, feed.races(planned)):
                     feed.put_back(planned.key)
                     return
                 break
@@ -57,10 +57,12 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
         feed.end(planned.key)
 
 
-def _run_one(planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs) -> bool:
+def _run_one(
+    planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, races: bool
+) -> bool:
     """Whether the trial has ended; else it was stopped on demand."""
     gang = gangs.of(planned.topology.batch.world_size)
-    gang.start(task_of(planned, study, cluster.execution))
+    gang.start(task_of(planned, study, cluster.execution, races))
     while rows := gang.advance(cluster.report_every_s):
         listener.trial_rows(planned, rows)
         if rows[-1]["kind"] in ("end", "drain"):

@@ -45,7 +45,7 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         if planned is None:
             return Searcher.FINISHED if self.feed.is_over else None
         self.of_tune_id[trial_id] = planned
-        task = task_of(planned, self.study, self.cluster.execution)
+        task = task_of(planned, self.study, self.cluster.execution, self.feed.races(planned))
         order = {
             **task.to_json(),
             "folder": task.folder,

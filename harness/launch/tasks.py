@@ -1,11 +1,12 @@
 """From planned trials to tasks for workers, and the record of a trial that failed for good."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import Attempt
+from harness.record.limit import NAME as LIMIT
 from harness.train.trainer import Execution
 from harness.train.worker import Task
 
@@ -29,10 +30,12 @@ class Cluster:
         return "cuda" if self.gpus_per_worker else "cpu"
 
 
-def task_of(planned: PlannedTrial, study: Path, execution: Execution) -> Task:
-    """The work order of one planned trial inside a study folder."""
+def task_of(planned: PlannedTrial, study: Path, execution: Execution, races: bool = False) -> Task:
+    """The work order of one planned trial inside a study folder; one that `races` looks at its limit."""
     trial = planned.trial
     folder = study / "trials" / planned.key
+    if races:
+        execution = replace(execution, limit_file=str(folder / LIMIT))
     return Task(trial.trial_id, trial.arm.settings, trial.seed, planned.topology, str(folder), execution)
 
 

@@ -77,7 +77,8 @@ class TrialTrainable(tune.Trainable):
     def _begin(self, order: dict[str, Any]) -> None:
         self.report_every_s: float = order["report_every_s"]
         task = Task.from_json(order, order["folder"], Execution(**order["execution"]))
-        self.skipped = task.execution.is_draining()  # Tune had lined it up before: not worth a start
+        # Tune had lined it up before the drain, or before its race was lost: not worth a start.
+        self.skipped = task.execution.is_draining() or task.execution.limit_examples() == 0
         if self.skipped:
             return
         self._retire_if_grown()

@@ -3,6 +3,7 @@
 It reads top to bottom like the protocol. Every rank runs it; rank 0 writes the journal and decides, the others follow.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.record.drain_flag import is_draining
 from harness.record.journal import Attempt
+from harness.record.limit import read_limit
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from harness.train.clock import Clock
 from harness.train.diagnostics import memory_peak_bytes
@@ -40,10 +42,15 @@ class Execution:
     channels_last: bool = False  # memory format of images and convolutions; rounds differently
     drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
     study_attempt: int = 0
+    limit_file: str | None = None  # see record.limit; None: this trial does not race
 
     def is_draining(self) -> bool:
         """Whether the study's driver wants its trials to stop."""
         return self.drain_file is not None and is_draining(Path(self.drain_file), self.study_attempt)
+
+    def limit_examples(self) -> float:
+        """Examples from which on the trial can no longer win its race; infinity where it does not race."""
+        return math.inf if self.limit_file is None else read_limit(Path(self.limit_file))
 
 
 @dataclass
@@ -177,6 +184,7 @@ def train(
             "train_loss": sum(losses) / len(losses),
             "validation": scores,
             "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),
+            **_loader_fraction(learner, interval_s),
             "diagnostics": learner.diagnostics.read(),
             "skipped_updates": learner.skipped,
             "memory_peak_bytes": memory_peak_bytes(world.device),
@@ -185,9 +193,14 @@ def train(
         if metric is not None:
             learner.schedule.observe(metric)  # after the row: it may change the LR of the next update
         outcome = _outcome(settings, progress, diverged_step)
-        decision = decide((STOP if outcome else 0) | (PAUSE if wants_pause() else 0))
+        # Rank 0 alone asks whether the race is lost. While the target is met, confirmation comes first.
+        lost = world.is_main and not settings.target.reached(metric) and examples >= execution.limit_examples()
+        decision = decide((STOP if outcome or lost else 0) | (PAUSE if wants_pause() else 0))
         if decision & STOP:
-            write(row)
+            outcome = outcome or Outcome.DOMINATED
+            write(row, durable=outcome is Outcome.DOMINATED)
+            if outcome is Outcome.DOMINATED:
+                checkpoint(shares[:0])  # it goes on from here if its arm wins after all, or lies beside the winner
             break
         # Before a checkpoint the row is on the disk: whoever resumes there continues behind it.
         write(row, durable=bool(decision & CHECKPOINT))
@@ -204,14 +217,16 @@ def train(
     assert outcome is not None
     clock.enter("evaluate")
     decides_on_average = settings.averaging.decide_on == "averaged"
-    test = {} if outcome is Outcome.DIVERGED else learner.evaluate(splits.test, decides_on_average)
+    has_test = outcome not in (Outcome.DIVERGED, Outcome.DOMINATED)
+    test = learner.evaluate(splits.test, decides_on_average) if has_test else {}
     clock.enter(None)
     _slowest(clock, world)
     end = {"kind": "end", "outcome": outcome, "step": progress.step, "diverged_at_step": diverged_step, "test": test}
     write({**end, "clock": clock.state()}, durable=True)
     if attempt is not None:
         attempt.finish(_record(settings, seed, topology, progress, {**end, "clock": clock.state()}))
-        remove_checkpoints(folder / "checkpoint")
+        if outcome is not Outcome.DOMINATED:
+            remove_checkpoints(folder / "checkpoint")
     yield rows
 
 
@@ -249,6 +264,14 @@ def _slowest(clock: Clock, world: World) -> None:
     if world.size > 1:
         values = torch.tensor(list(clock.state().values()), dtype=torch.float64, device=world.device)
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))
+
+
+def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:
+    """Which part of the interval's training the slowest rank stood still for data; nothing where data are resident."""
+    if not learner.loader.streams:
+        return {}
+    waited = torch.tensor(learner.loader.read_waited_s(), dtype=torch.float64, device=learner.world.device)
+    return {"loader_fraction": min(1.0, learner.world.maximum(waited).item() / max(interval_s, 1e-9))}
 
 
 def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple[Progress, Tensor]:

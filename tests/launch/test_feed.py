@@ -76,6 +76,55 @@ def test_a_trial_that_failed_for_good_is_not_started_twice_in_one_run():
     assert feed.is_over
 
 
+def test_the_plan_may_grow_as_soon_as_nothing_waits_though_trials_still_run():
+    asked = [planned("linear", 16, 0), planned("linear", 32, 0)]
+    done: set[str] = set()
+    feed = Feed(lambda: asked, lambda p: p.key in done)
+    first, second = feed.take(), feed.take()
+    assert first is not None
+    assert second is not None
+    assert feed.take() is None
+    asked.append(planned("linear", 64, 0))
+    done.add(first.key)
+    feed.end(first.key)
+    assert feed.take() == asked[-1]
+    assert second.key in feed.running
+
+
+def test_a_lost_race_is_told_to_what_runs_and_drops_what_waits():
+    asked = [planned("linear", 16, seed) for seed in range(3)]
+    runs, waits = asked[1].trial.trial_id, asked[2].trial.trial_id
+    limits, done, told = {runs: 4096.0, waits: 4096.0}, set[str](), list[tuple[int, float]]()
+    feed = Feed(
+        lambda: asked,
+        lambda p: p.key in done,
+        lambda: dict(limits),
+        lambda p, limit: told.append((p.trial.seed, limit)),
+    )
+    for trial in asked[:2]:
+        assert feed.take() == trial
+    assert [feed.races(trial) for trial in asked] == [False, True, True]
+    assert told == [(1, 4096.0)]
+    limits.update({runs: 1024.0, waits: 0.0})
+    done.add(asked[0].key)
+    feed.end(asked[0].key)
+    assert told == [(1, 4096.0), (1, 1024.0)]
+    assert feed.take() is None
+    assert feed.total == 2
+
+
+def test_a_stopped_trial_is_handed_out_again_once_it_no_longer_races():
+    trial = planned("linear", 16, 0)
+    limits, done = {trial.trial.trial_id: 512.0}, {"stopped"}
+    feed = Feed(lambda: [trial], lambda p: "stopped" in done, lambda: dict(limits))
+    assert feed.is_over
+    limits.clear()
+    done.clear()
+    again = Feed(lambda: [trial], lambda p: "stopped" in done, lambda: dict(limits))
+    assert again.take() == trial
+    assert not again.races(trial)
+
+
 CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, 60.0, Execution())
 
 

@@ -1,0 +1,30 @@
+"""The file `limit` of a trial that races: how its driver tells it, wherever it runs, that it can no longer win.
+
+It holds a number of examples: from there on the trial stops at its next evaluation that misses the target. See
+plan.racing.
+"""
+
+import math
+import os
+from pathlib import Path
+
+NAME = "limit"
+
+
+def write_limit(folder: Path, examples: float) -> None:
+    """Set the limit of the trial in `folder`; infinity: none yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The same file, written in place, for the reason given in record.drain_flag.
+    file = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(file, b"%24r\n" % float(examples), 0)
+    finally:
+        os.close(file)
+
+
+def read_limit(file: Path) -> float:
+    """Examples from which on a trial is to stop; infinity where the file cannot be read just now."""
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):
+        return math.inf
