@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,20 @@ class Examples(Protocol):
 
     def batch(self, index: Tensor) -> Batch:
         """The examples at `index` (int64 [n], on the device), in that order."""
+        ...
+
+
+@runtime_checkable
+class HostExamples(Examples, Protocol):
+    """Examples larger than the device's memory: `batch(index)` is `deliver(gather(index on the host), index)`."""
+
+    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+        """What `deliver` needs of the examples at `index` (int64 [n], on the host), on the host; several threads may
+        call it at once. `pinned`: in page-locked memory, so that the copy to a GPU is asynchronous."""
+        ...
+
+    def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
+        """The batch at `index` (int64 [n], on the device) from what `gather` found."""
         ...
 
 

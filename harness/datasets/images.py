@@ -74,9 +74,13 @@ class StreamedImages:
         return replace(self, targets=self.targets.to(device), normalise=self.normalise.to(device, dtype))
 
     def batch(self, index: Tensor) -> Batch:
-        rows = self.rows.index_select(0, index.cpu())
-        # Pinned, so that the copy is asynchronous; torch keeps the buffer until the copy has been made.
-        pixels = torch.empty((len(rows), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=index.is_cuda)
-        torch.index_select(self.images, 0, rows, out=pixels)
-        inputs = self.normalise(pixels.to(index.device, non_blocking=True))
+        return self.deliver(self.gather(index.cpu(), index.is_cuda), index)
+
+    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+        pixels = torch.empty((len(index), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        return torch.index_select(self.images, 0, self.rows.index_select(0, index), out=pixels)
+
+    def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
+        # torch keeps a pinned buffer until the copy has been made.
+        inputs = self.normalise(gathered.to(index.device, non_blocking=True))
         return Batch(inputs, self.targets.index_select(0, index))

@@ -23,7 +23,7 @@ MAGIC_UINT32 = 20240801  # the same header before uint32 tokens
 class ShardedTokens:
     """Blocks of `context` tokens and their successors, int64 [n, context], gathered on the host from mapped files.
 
-    `shards`: uint16 [blocks, context + 1] each, on the host. `batch` needs the index on the host and waits for it.
+    `shards`: uint16 [blocks, context + 1] each, on the host.
     """
 
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
@@ -37,15 +37,21 @@ class ShardedTokens:
         return self
 
     def batch(self, index: Tensor) -> Batch:
-        block = index.cpu().numpy()
+        return self.deliver(self.gather(index.cpu(), index.is_cuda), index)
+
+    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+        block = index.numpy()
         place = np.searchsorted(self.ends, block, side="right")
-        # int16 holds the bits of uint16, for which torch has few kernels. Pinned: the copy is asynchronous.
-        tokens = torch.empty((len(block), self.shards[0].shape[1]), dtype=torch.int16, pin_memory=index.is_cuda)
+        # int16 holds the bits of uint16, for which torch has few kernels.
+        tokens = torch.empty((len(block), self.shards[0].shape[1]), dtype=torch.int16, pin_memory=pinned)
         gathered = tokens.numpy().view(np.uint16)
         for i in np.unique(place):
             here = place == i
             gathered[here] = self.shards[i][block[here] - (self.ends[i] - len(self.shards[i]))]
-        line = tokens.to(index.device, non_blocking=True).long() & 0xFFFF
+        return tokens
+
+    def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
+        line = gathered.to(index.device, non_blocking=True).long() & 0xFFFF
         return Batch(line[:, :-1].contiguous(), line[:, 1:].contiguous())
 
 

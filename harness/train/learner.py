@@ -19,6 +19,7 @@ from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
 from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate
+from harness.train.loader import Loader
 from harness.train.losses import as_float64, loss_named
 from harness.train.precision import DTYPES as DTYPES
 from harness.train.precision import Precision, compiled
@@ -57,6 +58,7 @@ class Learner:
         self.loss = loss_named(settings.loss)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
+        self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self._build()
 
@@ -133,9 +135,10 @@ class Learner:
             last = min(first + chunk, stop)
             drawn = [of(first * size, last * size) for of in (self.stream.positions, self.stream.epochs)]
             mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
-            mine = mine.to(self.world.device)
-            for step in range(first, last):
-                yield step, mine[step - first]
+            on_device = mine.to(self.world.device)
+            with self.loader.ahead(mine[:, 0].flatten(0, 1)):
+                for step in range(first, last):
+                    yield step, on_device[step - first]
 
     def lr(self, step: int) -> float:
         """LR of update `step`; updates that were skipped have not moved the schedule (rule 11)."""
@@ -157,7 +160,7 @@ class Learner:
         for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so nothing needs saving.
             self._seed(derive_seed(self.seed, "update", step, self.world.rank, number))
-            batch = self.splits.train.batch(indices[number])
+            batch = self.loader.batch(indices[number])
             if self.splits.augment is not None:
                 seed = derive_seed(self.seed, "augment")
                 batch = self.splits.augment(batch, seed, epochs[number], indices[number], self.group)

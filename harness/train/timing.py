@@ -15,12 +15,14 @@ BLOCKS = 6  # the device is waited for once a block, so waiting costs a block li
 
 @dataclass(frozen=True)
 class StepTime:
-    """Median over blocks of the seconds per update, with the extremes; `steps` updates in all."""
+    """Median over blocks of the seconds per update, with the extremes; `steps` updates in all, of whose time training
+    stood still for data for `loader_fraction` (0 where data live on the device)."""
 
     median_s: float
     fastest_s: float
     slowest_s: float
     steps: int
+    loader_fraction: float = 0.0
 
 
 def time_steps(
@@ -39,6 +41,7 @@ def time_steps(
         settings, 0, topology, world, splits, evaluation_batch=1024, compile=compile, channels_last=channels_last
     )
     learner.warm_up()
+    learner.loader.read_waited_s()
     wait = device_wait(world.device)
     block_steps = max(1, min_steps // BLOCKS)
     blocks: list[float] = []
@@ -54,4 +57,5 @@ def time_steps(
         enough = step >= min_steps or time.perf_counter() - began >= min_s
         if world.decide(int(enough and len(blocks) >= 2)):
             break
-    return StepTime(statistics.median(blocks), min(blocks), max(blocks), step)
+    waited = learner.loader.read_waited_s() / (sum(blocks) * block_steps)
+    return StepTime(statistics.median(blocks), min(blocks), max(blocks), step, min(1.0, waited))

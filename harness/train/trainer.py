@@ -185,6 +185,7 @@ def train(
             "validation": scores,
             "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),
             **_loader_fraction(learner, interval_s),
+            **_loader_fraction(learner, interval_s),
             "diagnostics": learner.diagnostics.read(),
             "skipped_updates": learner.skipped,
             "memory_peak_bytes": memory_peak_bytes(world.device),
@@ -264,6 +265,14 @@ def _slowest(clock: Clock, world: World) -> None:
     if world.size > 1:
         values = torch.tensor(list(clock.state().values()), dtype=torch.float64, device=world.device)
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))
+
+
+def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:
+    """Which part of the interval's training the slowest rank stood still for data; nothing where data are resident."""
+    if not learner.loader.streams:
+        return {}
+    waited = torch.tensor(learner.loader.read_waited_s(), dtype=torch.float64, device=learner.world.device)
+    return {"loader_fraction": min(1.0, learner.world.maximum(waited).item() / max(interval_s, 1e-9))}
 
 
 def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:

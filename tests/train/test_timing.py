@@ -1,8 +1,10 @@
 """The timing pass: seconds per update measured from updates alone, on every topology, without a trace."""
 
+from dataclasses import replace
+
 import pytest
 from processes import on_ranks
-from small_trials import task
+from small_trials import DIGITS, SMALL, task
 
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
@@ -18,6 +20,12 @@ def test_steps_are_timed_in_blocks_and_the_median_lies_between_the_extremes(work
     assert found.steps == 30
     assert 0 < found.fastest_s <= found.median_s <= found.slowest_s
     assert not (tmp_path / "trial").exists()
+
+
+def test_the_part_of_a_step_that_waits_for_streamed_data_is_told(worker, tmp_path):
+    slow = replace(SMALL, dataset={**DIGITS, "_target_": "test_loader.StreamedDigits", "seconds": 0.05})
+    assert worker.time_steps(task(tmp_path, slow), 12, 60.0).loader_fraction > 0.5
+    assert worker.time_steps(task(tmp_path), 12, 60.0).loader_fraction == 0.0
 
 
 def test_timing_ends_after_its_seconds_where_steps_are_slow(worker, tmp_path):

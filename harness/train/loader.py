@@ -1,0 +1,71 @@
+"""Batches of examples that stay on the host, gathered by threads of their own while the device computes."""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from harness.datasets.examples import Batch, Examples, HostExamples
+
+AHEAD = 4  # micro-batches gathered before they are asked for
+THREADS = 2  # one copies while the other waits for the disk
+
+
+class Loader:
+    """`batch` as of `examples`; those that live on the host are gathered ahead between `ahead` and its end.
+
+    It counts the seconds in which training stood still for data. On a GPU that is an upper bound: work queued on the
+    device goes on meanwhile.
+    """
+
+    def __init__(self, examples: Examples, device: torch.device) -> None:
+        self.examples = examples
+        self.host = examples if isinstance(examples, HostExamples) else None
+        self._waited_s = 0.0
+        self._pinned = device.type == "cuda"
+        self._threads = ThreadPoolExecutor(THREADS, "loader") if self.host is not None else None
+        self._to_come: Iterator[Tensor] = iter(())
+        self._gathered: deque[Future[Tensor]] = deque()
+
+    @property
+    def streams(self) -> bool:
+        """Whether there is anything to wait for: the examples do not live on the device."""
+        return self.host is not None
+
+    @contextmanager
+    def ahead(self, indices: Iterable[Tensor]) -> Iterator[None]:
+        """Inside, `batch` will be called for each of `indices` (int64 [n], on the host), in this order."""
+        self._to_come = iter(indices)
+        self._top_up()
+        try:
+            yield
+        finally:
+            self._to_come = iter(())
+            for future in self._gathered:
+                future.cancel()
+            self._gathered.clear()
+
+    def batch(self, index: Tensor) -> Batch:
+        """The examples at `index` (int64 [n], on the device)."""
+        if self.host is None:
+            return self.examples.batch(index)
+        began = time.perf_counter()
+        gathered = self._gathered.popleft().result() if self._gathered else self.host.gather(index.cpu(), self._pinned)
+        self._waited_s += time.perf_counter() - began
+        self._top_up()
+        return self.host.deliver(gathered, index)
+
+    def read_waited_s(self) -> float:
+        """Seconds waited since the last reading."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
+
+    def _top_up(self) -> None:
+        if self.host is None or self._threads is None:
+            return
+        while len(self._gathered) < AHEAD and (index := next(self._to_come, None)) is not None:
+            self._gathered.append(self._threads.submit(self.host.gather, index, self._pinned))

@@ -1,0 +1,124 @@
+"""Data larger than memory: gathered ahead in order, the same batches as resident data, its waiting measured."""
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from small_trials import DIGITS, SMALL, evaluations, run, run_on_ranks, task, timeless
+from torch import Tensor
+
+from harness.datasets.digits import Digits
+from harness.datasets.examples import Batch, Splits, TensorExamples
+from harness.train.loader import AHEAD, Loader
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class OnHost(TensorExamples):
+    """Digits as if they were larger than the device's memory; a gather takes `seconds`."""
+
+    seconds: float = 0.0
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "OnHost":
+        return OnHost(self.inputs.to(dtype), self.targets, self.seconds)
+
+    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+        time.sleep(self.seconds)
+        return self.inputs.index_select(0, index)
+
+    def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
+        return Batch(gathered, self.targets.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class Watched(OnHost):
+    """Tells who gathered what."""
+
+    gathered: list[tuple[list[int], str]] = field(default_factory=list)
+
+    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+        self.gathered.append((index.tolist(), threading.current_thread().name))
+        return super().gather(index, pinned)
+
+
+class StreamedDigits(Digits):
+    """`seconds`: of a gather."""
+
+    def __init__(self, seconds: float = 0.0, **sizes: int) -> None:
+        super().__init__(**sizes)
+        self.seconds = seconds
+
+    def load(self) -> Splits:
+        splits = super().load()
+        return replace(splits, train=OnHost(splits.train.inputs, splits.train.targets, self.seconds))
+
+
+STREAMED = replace(SMALL, dataset={**DIGITS, "_target_": f"{__name__}.StreamedDigits"})
+
+
+def watched() -> Watched:
+    return Watched(torch.arange(100.0)[:, None], torch.arange(100))
+
+
+def test_batches_arrive_in_order_whoever_gathered_them():
+    loader = Loader(watched(), CPU)
+    indices = torch.randperm(100).view(20, 5)
+    with loader.ahead(indices):
+        batches = [loader.batch(index) for index in indices]
+    for index, batch in zip(indices, batches, strict=True):
+        assert torch.equal(batch.inputs[:, 0], index.float())
+        assert torch.equal(batch.targets, index)
+
+
+def test_a_bounded_number_of_batches_is_gathered_ahead_by_threads_of_their_own():
+    examples = watched()
+    loader = Loader(examples, CPU)
+    indices = torch.arange(100).view(20, 5)
+    with loader.ahead(indices):
+        loader.batch(indices[0])
+        time.sleep(0.1)
+        assert len(examples.gathered) == 1 + AHEAD
+    assert all(name.startswith("loader") for _, name in examples.gathered)
+    assert loader.batch(indices[7]).targets.tolist() == indices[7].tolist()  # what lay ready is forgotten
+    assert examples.gathered[-1] == (indices[7].tolist(), threading.current_thread().name)
+
+
+def test_an_error_of_the_data_reaches_training():
+    loader = Loader(watched(), CPU)
+    with pytest.raises(IndexError), loader.ahead(torch.tensor([[100]])):
+        loader.batch(torch.tensor([100]))
+
+
+def test_examples_that_live_on_the_device_are_not_waited_for():
+    loader = Loader(TensorExamples(torch.zeros(4, 1), torch.zeros(4)), CPU)
+    with loader.ahead(torch.arange(4)[None]):
+        assert len(loader.batch(torch.arange(4)).targets) == 4
+    assert not loader.streams
+    assert loader.read_waited_s() == 0.0
+
+
+def test_a_streamed_trial_has_the_numbers_of_a_resident_one(worker, tmp_path):
+    resident = evaluations(run(worker, task(tmp_path / "resident")))
+    for world, accumulation in ((1, 1), (1, 4), (2, 1)):
+        where = {"world": world, "accumulation": accumulation}
+        order = task(tmp_path / f"{world}-{accumulation}", STREAMED, **where)
+        rows = run_on_ranks(order)[0] if world > 1 else run(worker, order)
+        for streamed, row in zip(evaluations(rows), resident, strict=True):
+            assert 0 <= streamed.pop("loader_fraction") <= 1
+            assert "loader_fraction" not in row
+            if (world, accumulation) == (1, 1):
+                assert timeless(streamed) == timeless(row)
+            assert streamed["train_loss"] == pytest.approx(row["train_loss"], rel=0.1)
+
+
+def test_the_loader_bound_fraction_of_training_is_measured(worker, tmp_path):
+    slow = replace(STREAMED, dataset={**STREAMED.dataset, "seconds": 0.05})
+    fractions = [
+        [row["loader_fraction"] for row in evaluations(run(worker, task(tmp_path / name, settings)))]
+        for name, settings in (("slow", slow), ("fast", STREAMED))
+    ]
+    assert min(fractions[0]) > 0.5
+    assert max(fractions[1]) < min(fractions[0])
