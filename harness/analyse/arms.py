@@ -59,7 +59,7 @@ class ArmFinding:
 
     @property
     def label(self) -> str:
-        extra = "".join(f" {key}={value:g}" for key, value in self.variant.items())
+        extra = "".join(f" {key}={_written(value)}" for key, value in self.variant.items())
         return f"{self.scaling_rule}{extra}"
 
     @property
@@ -74,6 +74,10 @@ class ArmFinding:
     def seconds(self) -> float | None:
         """Time to target = steps x seconds per step, the step alone on the machine; None before the timing pass."""
         return None if self.step_s is None else self.steps * self.step_s
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def arm_findings(

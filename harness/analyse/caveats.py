@@ -13,9 +13,9 @@ AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's c
 
 
 def caveats(
-    design: Design, rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison], records: Records
+    design: Design, rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison], records: Records, aims: bool
 ) -> list[str]:
-    """One sentence each, most important first."""
+    """One sentence each, most important first; `aims`: whether the trials aimed at a target."""
     workload = design.workload
     lines: list[str] = _from_rereading(design, records)
     if len(rows) > 1 and comparisons:
@@ -36,9 +36,11 @@ def caveats(
             f"TBS {min(large)} and above exceed 5 % of the training set ({max(large)} is {share:.0%} of it): so few "
             "batches an epoch say little about larger data"
         )
-    every = workload.evaluate_every_examples / workload.train_examples
-    lines.append(f"places are known to one evaluation interval, {every:g} epochs")
-    lines += _from_trials(design, rows)
+    if aims:
+        every = workload.evaluate_every_examples / workload.train_examples
+        lines.append(f"places are known to one evaluation interval, {every:g} epochs")
+        lines += _from_misses(design, rows)
+    lines += _from_failures(rows)
     if any("-a1-" not in row.topology for row in rows if row.topology):
         lines.append("seconds of accumulated runs are those of this topology, not of as many real devices")
     described = records.folder.description()
@@ -65,17 +67,22 @@ def _from_rereading(design: Design, records: Records) -> list[str]:
     return lines
 
 
-def _from_trials(design: Design, rows: Sequence[ArmFinding]) -> list[str]:
+def _from_failures(rows: Sequence[ArmFinding]) -> list[str]:
     lines = []
-    missed = sum(row.outcomes.missed for row in rows)
-    if missed:
-        lines.append(f"{missed} trial(s) ended their budget without the target: they count as later than the budget")
     diverged = [f"{row.label} TBS {row.total_batch_size}" for row in rows if row.outcomes.diverged]
     if diverged:
         lines.append(f"diverged: {', '.join(diverged)}")
     failed = sum(row.outcomes.failed for row in rows)
     if failed:
         lines.append(f"{failed} trial(s) failed and are left out: run the same command again")
+    return lines
+
+
+def _from_misses(design: Design, rows: Sequence[ArmFinding]) -> list[str]:
+    lines = []
+    missed = sum(row.outcomes.missed for row in rows)
+    if missed:
+        lines.append(f"{missed} trial(s) ended their budget without the target: they count as later than the budget")
     fastest = min((row.place.examples for row in rows if row.n), default=math.inf)
     half_life = design.workload.averaging.half_life_examples
     if design.workload.averaging.decide_on == "averaged" and half_life > AVERAGING_SHARE * fastest:

@@ -73,6 +73,7 @@ def findings(
     `sections`."""
     rows, results = measured
     trials = distinct_trials(results)
+    aims = any(arm.settings.stop_at_target for arm in arms)
     curves = [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)]
     target = records.target or design.workload.target
     return Findings(
@@ -82,6 +83,7 @@ def findings(
         read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
         verdict=list(verdict),
         not_established=list(not_established),
+        aims_at_target=aims,
         arms=rows,
         comparisons=list(comparisons),
         fits=list(fits),
@@ -89,7 +91,7 @@ def findings(
         curves=[curve for curve in curves if curve is not None],
         fixed_budgets=fixed_budgets(rows, results),
         by_target=answers_by_target(rows, results),
-        caveats=caveats(design, rows, comparisons, records),
+        caveats=caveats(design, rows, comparisons, records, aims),
         metric=target.metric,
         target_value=target.value,
         outcomes={str(kind): sum(trial.outcome is kind for trial in trials) for kind in Outcome},

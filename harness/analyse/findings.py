@@ -10,6 +10,7 @@ from harness.analyse.fixed_budget import FixedBudget
 from harness.analyse.rule_fits import RuleFit
 from harness.analyse.sections import Section
 from harness.analyse.targets import TargetPoint
+from harness.plan.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Findings:
     read_beside: str | None
     verdict: list[str]
     not_established: list[str]
+    aims_at_target: bool  # False: trials use up their budget by design, and what counts is in the sections
     arms: list[ArmFinding]
     comparisons: list[RuleComparison]
     fits: list[RuleFit]
@@ -49,6 +51,14 @@ class Findings:
     data: str  # fingerprint of the records
     trials: int
     provenance: dict[str, Any]
+
+    def endings(self) -> dict[str, int]:
+        """How many distinct trials ended in which way, in words."""
+        counts = {kind: count for kind, count in self.outcomes.items() if count}
+        if self.aims_at_target:
+            return counts
+        used_up = sum(counts.pop(kind, 0) for kind in (str(Outcome.REACHED), str(Outcome.CENSORED)))
+        return {**({"at the end of their budget": used_up} if used_up else {}), **counts}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

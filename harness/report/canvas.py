@@ -114,24 +114,37 @@ class Canvas:
         colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
         self.axes.fill_between(xs, low, high, color=colour, alpha=0.16, linewidth=0, gid=self._mark(series))
 
-    def curve(self, series: int, xs: Sequence[float], ys: Sequence[float]) -> None:
-        """A fitted curve: thin, without markers."""
+    def curve(self, series: int, xs: Sequence[float], ys: Sequence[float], label: str | None = None) -> None:
+        """A fitted curve: thin, without markers; `label` for one that stands alone."""
         colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
-        self.axes.plot(xs, ys, color=colour, linewidth=1.1, linestyle="-", gid=self._mark(series))
+        self.axes.plot(xs, ys, color=colour, linewidth=1.1, linestyle="-", gid=self._mark(series), label=label)
+        if label is not None:
+            self.names.setdefault(series, label)
 
     def reference(self, xs: Sequence[float], ys: Sequence[float], label: str) -> None:
         self.axes.plot(xs, ys, color=LIGHT["muted"], linestyle=(0, (6, 4)), linewidth=1.1, label=label)
 
+    def mark(self, at: float, label: str, axis: str) -> None:
+        """A straight dashed line at a value of the axis `x` (vertical) or `y` (horizontal)."""
+        line = self.axes.axvline if axis == "x" else self.axes.axhline
+        line(at, color=LIGHT["muted"], linestyle=(0, (6, 4)), linewidth=1.1, label=label)
+
+    def log(self, axis: str, base: int) -> None:
+        """A logarithmic axis `x` or `y` whose labels have no exponents."""
+        (self.axes.set_xscale if axis == "x" else self.axes.set_yscale)("log", base=base)
+        drawn = self.axes.xaxis if axis == "x" else self.axes.yaxis
+        low, high = drawn.get_view_interval()
+        between = (1.0, 1.25, 1.5, 1.75) if base == 2 else (1.0, 2.0, 5.0)
+        subs = between if high < 6 * low else (1.0,)  # few powers of the base in a narrow range
+        drawn.set_major_locator(LogLocator(base=base, subs=subs, numticks=9))
+        drawn.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        drawn.set_minor_locator(NullLocator())
+
     def log2(self, x: bool, y: bool, ticks: Sequence[float] = ()) -> None:
-        """Base-2 logarithms without exponents; `ticks` are the values of x that get a label."""
-        for wanted, axis, scale in ((x, self.axes.xaxis, "set_xscale"), (y, self.axes.yaxis, "set_yscale")):
+        """Base-2 logarithms; `ticks` are the values of x that get a label."""
+        for wanted, axis in ((x, "x"), (y, "y")):
             if wanted:
-                getattr(self.axes, scale)("log", base=2)
-                low, high = axis.get_view_interval()
-                subs = (1.0, 1.25, 1.5, 1.75) if high < 6 * low else (1.0,)  # few powers of 2 in a narrow range
-                axis.set_major_locator(LogLocator(base=2, subs=subs, numticks=9))
-                axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-                axis.set_minor_locator(NullLocator())
+                self.log(axis, 2)
         if len(ticks):
             self.axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
             self.axes.xaxis.set_minor_locator(NullLocator())

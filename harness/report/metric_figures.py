@@ -71,7 +71,8 @@ def _learning(
             canvas.band(series, xs, [p.low for p in curve.points], [p.high for p in curve.points])
             every = max(1, len(xs) // MARKS)
             canvas.points(series, name, xs, [p.median for p in curve.points], tips, every=every)
-        canvas.axes.axhline(findings.target_value, color=LIGHT["ink"], linewidth=0.8)
+        if findings.aims_at_target:
+            canvas.axes.axhline(findings.target_value, color=LIGHT["ink"], linewidth=0.8)
         if any(curve.points for curve in curves):
             canvas.log2(True, False)
         canvas.axes.set_xlabel(WORDS[unit])

@@ -3,6 +3,7 @@
 import math
 
 from harness.analyse.arms import ArmFinding, Place
+from harness.analyse.sections import Table
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -35,3 +36,12 @@ def seconds(arm: ArmFinding) -> str:
     if arm.seconds is None:
         return "-"
     return number(arm.seconds) if math.isfinite(arm.seconds) else "∞"
+
+
+def section_rows(table: Table) -> list[list[str]]:
+    """A section's table as it is read: words and counts as they are, other numbers rounded."""
+
+    def cell(value: str | float | int | None) -> str:
+        return str(value) if isinstance(value, str | int) else number(value)
+
+    return [[cell(value) for value in row] for row in table.rows]

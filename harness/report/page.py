@@ -14,8 +14,9 @@ from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, target_figure
-from harness.report.numbers import number
+from harness.report.numbers import number, section_rows
 from harness.report.palette import variables
+from harness.report.section_figures import section_figures
 from harness.report.table import COLUMNS, arm_cells
 
 MORE_COLUMNS = ("missed", "diverged", "failed", "validation", "validation - test", "examples vs smallest TBS")
@@ -25,6 +26,7 @@ MORE_COLUMNS = ("missed", "diverged", "failed", "validation", "validation - test
 class Figures:
     """Every figure of a study, drawn once for all renderers."""
 
+    sections: list[list[Figure]]  # those of findings.sections, each in its order
     costs: list[Figure]
     front: Figure | None
     lr_map: Figure | None
@@ -33,20 +35,25 @@ class Figures:
     by_target: Figure | None
 
     def all(self) -> list[Figure]:
-        rows = [*self.learning, *self.budgets]
+        rows = [*self.sections, *self.learning, *self.budgets]
         single = [figure for figure in (self.front, self.lr_map, self.by_target) if figure is not None]
-        return [*self.costs, *single, *(figure for row in rows for figure in row)]
+        every = [*self.costs, *single, *(figure for row in rows for figure in row)]
+        assert len({figure.name for figure in every}) == len(every), "two figures of one name"
+        return every
 
 
 def draw_all(findings: Findings) -> Figures:
-    costs = [cost_figure(findings, unit) for unit in UNITS]
+    """What the findings hold; of trials that aim at no target, nothing that counts to one."""
+    aims = findings.aims_at_target
+    costs = [cost_figure(findings, unit) for unit in UNITS] if aims else []
     return Figures(
+        sections=section_figures(findings.sections),
         costs=[figure for figure in costs if figure is not None],
         front=front_figure(findings),
-        lr_map=lr_figure(findings),
+        lr_map=lr_figure(findings) if aims else None,
         learning=learning_figures(findings),
-        budgets=budget_figures(findings),
-        by_target=target_figure(findings),
+        budgets=budget_figures(findings) if aims else [],
+        by_target=target_figure(findings) if aims else None,
     )
 
 
@@ -62,6 +69,7 @@ def page_html(findings: Findings, figures: Figures) -> str:
     return environment.get_template("page.html.jinja").render(
         findings=findings,
         figures=figures,
+        section_rows=section_rows,
         columns=[*COLUMNS, *MORE_COLUMNS],
         rows=main_rows(findings),
         provenance=provenance_rows(findings),
@@ -113,7 +121,7 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
     """What made the numbers, a line each, and how every trial ended."""
     said = findings.provenance
     git, hardware, versions = said.get("git") or {}, said.get("hardware") or {}, said.get("versions") or {}
-    ended = ", ".join(f"{count} {kind}" for kind, count in findings.outcomes.items() if count) or "none"
+    ended = ", ".join(f"{count} {kind}" for kind, count in findings.endings().items()) or "none"
     seeds = sorted({seed for arm in findings.arms for seed in arm.seeds})
     lrs: dict[int, set[float]] = {}
     for arm in findings.arms:
@@ -122,9 +130,9 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
     missing = findings.planned - findings.trials
     rows = [
         ("study", f"{said.get('experiment', '')} / {said.get('name', '')}"),
-        ("target", findings.target),
+        ("target", findings.target if findings.aims_at_target else ""),
         ("protocol", findings.protocol),
-        ("read beside", findings.read_beside or ""),
+        ("read beside", (findings.read_beside or "") if findings.aims_at_target else ""),
         (
             "trials",
             f"{findings.trials} of {findings.planned} planned: {ended}" + (f", {missing} missing" if missing else ""),

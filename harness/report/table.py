@@ -1,12 +1,14 @@
-"""The main table on the terminal."""
+"""What a study found, on the terminal."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
-from harness.report.numbers import number, place, seconds, span
+from harness.analyse.sections import Section
+from harness.report.numbers import number, place, seconds, section_rows, span
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
 
@@ -31,12 +33,44 @@ def arm_cells(arm: ArmFinding) -> list[str]:
 
 
 def print_findings(console: Console, findings: Findings) -> None:
-    """Verdict first, then the table, then what to keep in mind."""
+    """Verdict first, then the table of arms, what the question adds, and what to keep in mind."""
     console.print()
     for line in findings.verdict:
-        console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+        _say(console, line, "bold")
     for line in findings.not_established:
-        console.print(f"not established: {line}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"not established: {line}")
+    if findings.aims_at_target:
+        console.print(_arms_table(findings))
+        _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
+    for section in findings.sections:
+        _print_section(console, section)
+    if not findings.aims_at_target:
+        _say(console, f"protocol: {findings.protocol}", "dim")
+    for line in findings.caveats:
+        _say(console, f"note: {line}", "dim")
+
+
+def _say(console: Console, line: str, style: str = "") -> None:
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_section(console: Console, section: Section) -> None:
+    """Its sentences and tables; what was drawn is in the report."""
+    console.print()
+    _say(console, section.title, "bold")
+    for line in section.sentences:
+        _say(console, line)
+    for kept in section.tables:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column, title in enumerate(kept.columns):
+            words = any(isinstance(row[column], str) for row in kept.rows)
+            table.add_column(escape(title), justify="left" if words else "right", no_wrap=True)
+        for row in section_rows(kept):
+            table.add_row(*map(escape, row))
+        console.print(table)
+
+
+def _arms_table(findings: Findings) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "rule" else "right", no_wrap=True)
@@ -46,9 +80,4 @@ def print_findings(console: Console, findings: Findings) -> None:
             table.add_section()
         previous = arm.total_batch_size
         table.add_row(*arm_cells(arm))
-    console.print(table)
-    console.print(
-        f"target: {findings.target}; {findings.protocol}", style="dim", markup=False, highlight=False, soft_wrap=True
-    )
-    for line in findings.caveats:
-        console.print(f"note: {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    return table

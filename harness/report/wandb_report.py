@@ -10,9 +10,10 @@ from typing import Any
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
+from harness.analyse.sections import Section
 from harness.record.files import plain
 from harness.record.wandb_runs import validation_key
-from harness.report.numbers import number, place
+from harness.report.numbers import number, place, section_rows
 from harness.report.table import COLUMNS, arm_cells
 
 TABLE = "arms"  # the table that the charts draw from
@@ -22,17 +23,13 @@ UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds (timed alon
 
 def report_document(findings: Findings, metric: str) -> dict[str, Any]:
     """Verdict, table, to-target charts, curves of the target's `metric`, LRs, caveats, provenance; JSON-able."""
+    sections = [{"markdown": _section(section)} for section in findings.sections]
     blocks: list[dict[str, Any]] = [
         {"markdown": _verdict(findings)},
-        {"markdown": f"## Arms\n\n{_main_table(findings.arms)}\n\n{findings.target}; {findings.protocol}."},
-        {"markdown": "## To the target, by total batch size"},
-        {"panels": [_chart(unit, title) for unit, title in UNITS.items()], "runs": "tables", "group_by": []},
-        {"markdown": "Every trial that reached its target is a point below; one that missed has none."},
-        {"panels": [_scatter("total_batch_size", f"{unit}_to_target") for unit in ("steps", "epochs")], **_TRIALS},
+        *(_to_target(findings, sections) if findings.aims_at_target else sections),
         {"markdown": "## Learning curves\n\nMean over seeds with the range of the seeds, one line a rule and TBS."},
         {"panels": _curves(metric), "runs": "trials", "group_by": ["scaling_rule", "total_batch_size"]},
-        {"markdown": f"## Learning rates\n\n{_best_lrs(findings.arms)}"},
-        {"panels": [_scatter("peak_lr", "epochs_to_target"), _scatter("total_batch_size", "peak_lr")], **_TRIALS},
+        *(_learning_rates(findings) if findings.aims_at_target else ()),
         {"markdown": _bullets("## Keep in mind", findings.caveats)},
         {"markdown": _provenance(findings)},
     ]
@@ -43,6 +40,24 @@ def report_document(findings: Findings, metric: str) -> dict[str, Any]:
         "chart": to_target_chart(),
         "blocks": blocks,
     }
+
+
+def _to_target(findings: Findings, sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"markdown": f"## Arms\n\n{_main_table(findings.arms)}\n\n{findings.target}; {findings.protocol}."},
+        *sections,
+        {"markdown": "## To the target, by total batch size"},
+        {"panels": [_chart(unit, title) for unit, title in UNITS.items()], "runs": "tables", "group_by": []},
+        {"markdown": "Every trial that reached its target is a point below; one that missed has none."},
+        {"panels": [_scatter("total_batch_size", f"{unit}_to_target") for unit in ("steps", "epochs")], **_TRIALS},
+    ]
+
+
+def _learning_rates(findings: Findings) -> list[dict[str, Any]]:
+    return [
+        {"markdown": f"## Learning rates\n\n{_best_lrs(findings.arms)}"},
+        {"panels": [_scatter("peak_lr", "epochs_to_target"), _scatter("total_batch_size", "peak_lr")], **_TRIALS},
+    ]
 
 
 # -- panels ------------------------------------------------------------------------------------------------------
@@ -168,8 +183,18 @@ def _verdict(findings: Findings) -> str:
 
 
 def _main_table(arms: Sequence[ArmFinding]) -> str:
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(arm_cells(arm) for arm in arms)]
-    return "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)
+    return _table(COLUMNS, [arm_cells(arm) for arm in arms])
+
+
+def _section(section: Section) -> str:
+    """Its sentences and tables; figures stay in the study's own report."""
+    tables = [_table(kept.columns, section_rows(kept)) for kept in section.tables]
+    return "\n\n".join([_bullets(f"## {_escaped(section.title)}", section.sentences), *tables])
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, row)) + " |" for row in cells)
 
 
 def _best_lrs(arms: Sequence[ArmFinding]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from rich.console import Console
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
+from harness.analyse.sections import Section
 from harness.record.files import write_json, write_whole
 from harness.record.study import StudyFolder
+from harness.report.canvas import Figure
+from harness.report.numbers import section_rows
 from harness.report.page import Figures, draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 
@@ -25,7 +29,7 @@ def write_reports(console: Console, folder: StudyFolder, findings: Findings, ela
 
 
 def write_files(path: Path, findings: Findings) -> Path:
-    """results.csv, results.json, report.md, report.html and figures/ into a folder; returns the page's path."""
+    """The results as CSV, JSON, Markdown and page, figures/ and tables/ into a folder; returns the page's path."""
     figures = draw_all(findings)
     drawn = path / "figures"
     drawn.mkdir(parents=True, exist_ok=True)
@@ -33,6 +37,11 @@ def write_files(path: Path, findings: Findings) -> Path:
         write_whole(drawn / f"{figure.name}.svg", figure.svg)
         (drawn / f"{figure.name}.png").write_bytes(figure.png())
     write_whole(path / "results.csv", results_csv(findings))
+    tables = [table for section in findings.sections for table in section.tables]
+    assert len({table.name for table in tables}) == len(tables), "two tables of one name"
+    for table in tables:
+        (path / "tables").mkdir(exist_ok=True)
+        write_whole(path / "tables" / f"{table.name}.csv", _csv(table.columns, table.rows))
     write_json(path / "results.json", findings.to_json())
     write_whole(path / "report.md", report_markdown(findings, figures))
     write_whole(path / "report.html", page_html(findings, figures))
@@ -77,11 +86,14 @@ def csv_row(arm: ArmFinding) -> dict[str, Any]:
 def results_csv(findings: Findings) -> str:
     rows = [csv_row(arm) for arm in findings.arms]
     names = list(dict.fromkeys(name for row in rows for name in row))
+    return _csv(names, [[row.get(name) for name in names] for row in rows])
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in row] for row in rows)
     return out.getvalue()
 
 
@@ -92,29 +104,41 @@ def _cell(value: Any) -> Any:
 
 
 def report_markdown(findings: Findings, figures: Figures) -> str:
-    """The page as Markdown: verdict, table, main figures, notes."""
+    """The page as Markdown: verdict, table, what the question adds, main figures, notes."""
     lines = [f"# {findings.question}", "", *[f"**{line}**  " for line in findings.verdict], ""]
     lines += [f"- not established: {line}" for line in findings.not_established]
-    lines += [
-        "",
-        f"Target: {findings.target}; {findings.protocol}.",
-        "",
-        _markdown_row(COLUMNS),
-        _markdown_row(["---"] * len(COLUMNS)),
-    ]
-    lines += [_markdown_row(arm_cells(arm)) for arm in findings.arms]
+    if findings.aims_at_target:
+        lines += ["", f"Target: {findings.target}; {findings.protocol}.", ""]
+        lines += _markdown_table(COLUMNS, map(arm_cells, findings.arms))
+    else:
+        lines += ["", f"Protocol: {findings.protocol}."]
+    for section, drawn in zip(findings.sections, figures.sections, strict=True):
+        lines += _section_markdown(section, drawn)
     lines.append("")
     for fitted in findings.fits:
         lines.append(f"- {fitted.label}: {fitted.diagnosis}")
         lines += [f"  - critical batch size {size}: {size.definition}" for size in fitted.critical]
     singles = [figures.front, figures.lr_map, figures.by_target]
     for figure in [*figures.costs, *(figure for figure in singles if figure is not None)]:
-        alt = figure.alt.replace("[", "(").replace("]", ")")
-        lines += ["", f"![{alt}](figures/{figure.name}.svg)"]
+        lines += ["", _markdown_figure(figure)]
     lines += ["", *[f"- {line}" for line in findings.caveats]]
     lines += ["", f"{findings.trials} trials, data {findings.data}.", ""]
     return "\n".join(lines)
 
 
-def _markdown_row(cells: Any) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _section_markdown(section: Section, drawn: Sequence[Figure]) -> list[str]:
+    lines = ["", f"## {section.title}", "", *[f"- {line}" for line in section.sentences]]
+    for table in section.tables:
+        lines += ["", *_markdown_table(table.columns, section_rows(table))]
+    for figure in drawn:
+        lines += ["", _markdown_figure(figure)]
+    return lines
+
+
+def _markdown_figure(figure: Figure) -> str:
+    alt = figure.alt.replace("[", "(").replace("]", ")")
+    return f"![{alt}](figures/{figure.name}.svg)"
+
+
+def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]

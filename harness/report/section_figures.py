@@ -1,0 +1,77 @@
+"""Draws the plots of a section: nothing here knows what was asked."""
+
+import math
+from collections.abc import Sequence
+
+from harness.analyse.sections import Plot, Section, Series
+from harness.report.canvas import Canvas, Figure, draw
+from harness.report.numbers import number
+
+MARKS = 40  # markers, each with its hover text, along one series
+
+
+def section_figures(sections: Sequence[Section]) -> list[list[Figure]]:
+    """The figures of each section, in its order."""
+    return [[_figure(plot) for plot in section.plots] for section in sections]
+
+
+def _figure(plot: Plot) -> Figure:
+    def paint(canvas: Canvas) -> None:
+        for index, series in enumerate(plot.series):
+            _paint(canvas, index, plot, series)
+        for mark in plot.references:
+            canvas.mark(mark.at, mark.label, mark.axis)
+        for axis, base in (("x", plot.x_log), ("y", plot.y_log)):
+            if base is not None:
+                canvas.log(axis, base)
+        canvas.axes.set_xlabel(plot.x_label)
+        canvas.axes.set_ylabel(plot.y_label)
+
+    has_interval = any(series.low is not None for series in plot.series)
+    columns = ["series", plot.x_label, plot.y_label, *(["low", "high"] if has_interval else [])]
+    rows = [
+        [series.label, number(x), number(y), *([number(low), number(high)] if has_interval else [])]
+        for series in plot.series
+        for x, y, low, high in _points(series)
+    ]
+    rows += [
+        [mark.label, *((number(mark.at), "") if mark.axis == "x" else ("", number(mark.at)))]
+        for mark in plot.references
+    ]
+    rows = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    return draw(plot.name, plot.title, plot.alt, columns, rows, paint)
+
+
+def _points(series: Series) -> list[tuple[float, float, float, float]]:
+    """(x, y, low, high) of every point; nan where there is no interval."""
+    none = [math.nan] * len(series.x)
+    return list(zip(series.x, series.y, series.low or none, series.high or none, strict=True))
+
+
+def _paint(canvas: Canvas, index: int, plot: Plot, series: Series) -> None:
+    """One series; what is not finite, or not positive on a logarithmic axis, is in the data only."""
+    kept = [i for i, (x, y, _, _) in enumerate(_points(series)) if _shown(x, plot.x_log) and _shown(y, plot.y_log)]
+    if not kept:
+        return
+    points = [_points(series)[i] for i in kept]
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    if series.kind == "band":
+        canvas.band(index, xs, [p[2] for p in points], [p[3] for p in points])
+    if series.kind in ("curve", "band"):
+        canvas.curve(index, xs, ys, series.label)
+        return
+    for x, _, low, high in points:
+        if _shown(low, plot.y_log) and _shown(high, plot.y_log):
+            canvas.interval(index, x, low, high)
+    tips = [f"{series.label}: {number(y)} at {number(x)}{_between(low, high)}" for x, y, low, high in points]
+    hollow = None if series.hollow is None else [series.hollow[i] for i in kept]
+    every = max(1, len(xs) // MARKS)
+    canvas.points(index, series.label, xs, ys, tips, line=series.kind == "line", hollow=hollow, every=every)
+
+
+def _shown(value: float, log: int | None) -> bool:
+    return math.isfinite(value) and (log is None or value > 0)
+
+
+def _between(low: float, high: float) -> str:
+    return f" ({number(low)}–{number(high)})" if math.isfinite(low) and math.isfinite(high) else ""
