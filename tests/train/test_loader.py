@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ class OnHost(TensorExamples):
 
     seconds: float = 0.0
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "OnHost":
-        return OnHost(self.inputs.to(dtype), self.targets, self.seconds)
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        return replace(self, inputs=self.inputs.to(dtype))
 
     def gather(self, index: Tensor, pinned: bool) -> Tensor:
         time.sleep(self.seconds)
@@ -53,7 +54,8 @@ class StreamedDigits(Digits):
 
     def load(self) -> Splits:
         splits = super().load()
-        return replace(splits, train=OnHost(splits.train.inputs, splits.train.targets, self.seconds))
+        batch = splits.train.batch(torch.arange(len(splits.train)))
+        return replace(splits, train=OnHost(*batch, seconds=self.seconds))
 
 
 STREAMED = replace(SMALL, dataset={**DIGITS, "_target_": f"{__name__}.StreamedDigits"})
@@ -103,8 +105,7 @@ def test_examples_that_live_on_the_device_are_not_waited_for():
 def test_a_streamed_trial_has_the_numbers_of_a_resident_one(worker, tmp_path):
     resident = evaluations(run(worker, task(tmp_path / "resident")))
     for world, accumulation in ((1, 1), (1, 4), (2, 1)):
-        where = {"world": world, "accumulation": accumulation}
-        order = task(tmp_path / f"{world}-{accumulation}", STREAMED, **where)
+        order = task(tmp_path / f"{world}-{accumulation}", STREAMED, world=world, accumulation=accumulation)
         rows = run_on_ranks(order)[0] if world > 1 else run(worker, order)
         for streamed, row in zip(evaluations(rows), resident, strict=True):
             assert 0 <= streamed.pop("loader_fraction") <= 1
