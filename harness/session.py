@@ -9,11 +9,20 @@ from typing import Any
 from rich.console import Console
 
 from harness.analyse.results import Records
-from harness.config.build import Experiment, Options, Racing, build_design, build_experiment, build_workload, options
+from harness.config.build import (
+    Experiment,
+    Options,
+    Racing,
+    Sequential,
+    build_design,
+    build_experiment,
+    build_workload,
+    options,
+)
 from harness.datasets.examples import Splits
 from harness.doctor import Doctor
 from harness.launch.capacity import fit
-from harness.launch.drain import INTERRUPTED, Drain
+from harness.launch.drain import PREEMPTED, Drain
 from harness.launch.driver import run_study
 from harness.launch.feed import Feed
 from harness.launch.listener import Audience
@@ -23,6 +32,7 @@ from harness.plan.design import Design
 from harness.plan.errors import UserError, one_line
 from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.drain_flag import NAME as DRAIN_FLAG
+from harness.record.examination import find_examination
 from harness.record.limit import write_limit
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
@@ -91,9 +101,8 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     design = build_design(config, build_workload(config, len(splits.train)))
     experiment = build_experiment(config, design)
     if isinstance(experiment, Doctor):
-        return experiment.run(
-            console, opts.folder, cluster.device, config["cluster"]["precision"], cluster.cpus_per_worker
-        )
+        where = (cluster.device, config["cluster"]["precision"], cluster.cpus_per_worker)
+        return experiment.run(console, opts.folder, _workload_code(config), *where)
     folder = StudyFolder(opts.folder)
     inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])
     planned = inquiry.plan()
@@ -103,7 +112,7 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     if unfinished:  # a finished study is reported anywhere
         _check_cluster(cluster, {p.topology.batch.world_size for p in unfinished})
     if opts.dry_run:
-        print_plan(console, planned, design, folder)
+        print_plan(console, planned, design, folder, experiment.follows if isinstance(experiment, Sequential) else None)
         return 0
 
     screen = Screen(console)
@@ -126,7 +135,7 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
         screen.close()
         if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
-            return drain.exit_code if drain.requested else INTERRUPTED
+            return drain.exit_code if drain.requested else PREEMPTED  # no room any more
         from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
 
         findings = experiment.conclude(Records(folder))
@@ -157,11 +166,13 @@ def build_cluster(part: Mapping[str, Any]) -> Cluster:
         max_failures=part["max_failures"],
         report_every_s=part["report_every_s"],
         grace_s=part["grace_s"],
+        node_wait_s=part["node_wait_s"],
         execution=Execution(
             part["evaluation_batch_size"],
             part["checkpoint_every_s"],
             compile=part["compile"],
             channels_last=part["channels_last"],
+            hang_s=part["hang_s"],
         ),
     )
 
@@ -225,7 +236,7 @@ def _check_cluster(cluster: Cluster, world_sizes: set[int]) -> None:
 
 def _description(opts: Options, design: Design, cluster: Cluster, splits: Splits) -> dict[str, Any]:
     """What study.json says besides its sessions."""
-    raw = opts.raw
+    raw, examined = opts.raw, find_examination(opts.folder.parents[1], design.workload, _workload_code(opts.raw))
     specs = [raw["dataset"], raw["model"], raw["optimizer"], raw["schedule"], raw["question"]]
     return {
         "experiment": opts.experiment_name,
@@ -237,5 +248,11 @@ def _description(opts: Options, design: Design, cluster: Cluster, splits: Splits
         "git": git_state(),
         "versions": versions(),
         "hardware": {"cpu": cpu_model(), "cpus": usable_cpus(), "device": cluster.device},
+        "doctor": examined,
         "overrides": raw.get("overrides", []),
     }
+
+
+def _workload_code(config: Mapping[str, Any]) -> str:
+    """Fingerprint of the code that the doctor runs, whatever the question."""
+    return code_fingerprint(config[part] for part in ("dataset", "model", "optimizer", "schedule"))

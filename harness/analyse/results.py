@@ -120,6 +120,11 @@ class Records:
             best = Standing(None, max(best.beyond, missed))
         return best
 
+    def examples(self, trial: Trial) -> int:
+        """Examples a trial has seen by its last evaluation, finished or not; 0 before it has begun."""
+        rows = (self._read(planned).evaluations for planned in self._planned.get(trial.trial_id, []))
+        return max((int(found[-1]["examples"]) for found in rows if found), default=0)
+
     def replicas(self) -> int:
         """Finished runs of a trial on another topology than the one counted."""
         finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]

@@ -19,6 +19,7 @@ from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.scaling import lr_factor
+from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
 from harness.plan.tracking import Tracking
@@ -38,6 +39,8 @@ LEAST = {
     "checkpoint_every_s": 0,
     "report_every_s": 0,
     "grace_s": 0,
+    "node_wait_s": 0,
+    "hang_s": 0,
     "timing_min_steps": 1,
     "timing_min_s": 0,
 }
@@ -59,6 +62,16 @@ class Racing(Protocol):
 
     def limits(self, records: Any) -> Mapping[str, float]:
         """By trial_id, the examples from which on a trial that races stops at its next miss; 0: it need not begin."""
+        ...
+
+
+@runtime_checkable
+class Sequential(Protocol):
+    """An experiment that asks for more once its first trials are in."""
+
+    @property
+    def follows(self) -> str:
+        """What the first round may lead to, for the plan that dry_run prints."""
         ...
 
 
@@ -154,6 +167,7 @@ def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
         co_scaling=CoScaling(**config["lr_scaling"]["co_scaling"]),
         clip_norm=part["clip_norm"],
         stop_at_target=part["stop_at_target"],
+        noise_scale=NoiseScale(**part.get("noise_scale", {})),  # absent in studies older than it
         placement=build_placement(config["cluster"]),
         read_beside=Target(**part["read_beside"]) if part["read_beside"] else None,
     )

@@ -44,9 +44,9 @@ class Feed:
     def end(self, key: str) -> None:
         """A trial has ended, with a result or for good without one."""
         planned = self.running.pop(key)
-        self._renew_limits()
-        if not self.is_finished(planned):
+        if not self.is_finished(planned):  # by the limits it ran under: the next ones may ask it to go on
             self.given_up.add(key)
+        self._renew_limits()
         if not self.waiting:
             self._replan()
 

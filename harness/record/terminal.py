@@ -18,7 +18,8 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.total = self.done = self.skipped = 0
+        self.total = self.skipped = 0
+        self._over: set[str] = set()  # a trial that lost its race may end once more
         self.slots = 1
         self.failed: list[tuple[str, str]] = []
         self._running: dict[str, dict[str, Any]] = {}
@@ -59,7 +60,7 @@ class Screen:
         self._running.pop(planned.key, None)
         label = planned.trial.label
         if final:
-            self.done += 1
+            self._over.add(planned.key)
             self.failed.append((label, reason))
             self.say(f"FAILED {label}: {reason} (log: trials/{planned.key}/log.txt)")
         else:
@@ -70,6 +71,11 @@ class Screen:
         """One line for the record, above the live view."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    @property
+    def done(self) -> int:
+        """Distinct trials that have ended since the start."""
+        return len(self._over)
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
@@ -79,7 +85,7 @@ class Screen:
 
     def _ended(self, planned: PlannedTrial, row: dict[str, Any]) -> None:
         state = self._running.pop(planned.key)
-        self.done += 1
+        self._over.add(planned.key)
         seconds = time.monotonic() - state["began"]
         last = state["row"]
         epochs = f" after {last['epochs']:g} epochs" if last else ""

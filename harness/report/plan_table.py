@@ -12,8 +12,11 @@ from harness.record.study import StudyFolder
 EQUATION = "TBS = per device x workers x accumulation"
 
 
-def print_plan(console: Console, planned: list[PlannedTrial], design: Design, folder: StudyFolder) -> None:
-    """Arms, batch equations, LRs, warm-up, updates, evaluation grid, seeds, topology, trials and cost."""
+def print_plan(
+    console: Console, planned: list[PlannedTrial], design: Design, folder: StudyFolder, follows: str | None = None
+) -> None:
+    """Arms, batch equations, LRs, warm-up, updates, evaluation grid, seeds, topology, trials and cost; `follows` says
+    what a search may ask for once these are in."""
     workload = design.workload
     distinct = {p.key: p for p in planned}
     finished = sum(folder.record(p).is_finished for p in distinct.values())
@@ -53,6 +56,7 @@ def print_plan(console: Console, planned: list[PlannedTrial], design: Design, fo
         f"topology      {ranks} worker(s) a trial, {kinds}",
         f"trials        {len(distinct)} distinct of {len(planned)} planned, {finished} already finished",
         f"cost at most  {cost}",
+        *([f"may follow    {follows}"] if follows else []),
         f"study         {folder.path}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

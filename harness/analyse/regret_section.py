@@ -1,0 +1,108 @@
+"""What trusting a rule costs at each TBS against the LR tuned there, on seeds that chose neither."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from harness.analyse.comparisons import Regret, Verdict, regret
+from harness.analyse.estimates import pooled_log_spread
+from harness.analyse.results import Records
+from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.trial import Arm
+
+TUNED = "tuned"  # the scaling_rule of arms at a tuned LR
+
+
+def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) -> Section:
+    """Every rule's arm against the tuned one of its TBS; a rule that gives the tuned LR shares its trials."""
+    found = {arm.label: [r.observation() for r in records.of_arm(arm, seeds)] for arm in arms}
+    spread = pooled_log_spread({str(arm.settings): found[arm.label] for arm in arms}.values())
+    tuned = {arm.total_batch_size: arm for arm in arms if arm.scaling_rule == TUNED}
+    measured: dict[tuple[str, int], Regret] = {}
+    same: set[tuple[str, int]] = set()
+    for arm in arms:
+        best = tuned.get(arm.total_batch_size)
+        if arm.scaling_rule == TUNED or best is None or not found[arm.label] or not found[best.label]:
+            continue
+        key = arm.scaling_rule, arm.total_batch_size
+        measured[key] = regret(found[arm.label], found[best.label], spread)
+        if arm.settings == best.settings:
+            same.add(key)
+    return Section(
+        "Regret: epochs lost by trusting a rule",
+        _sentences(measured, same),
+        [_plot(measured, same)] if measured else [],
+        [_table(measured, same)],
+    )
+
+
+def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> list[str]:
+    """Each rule at its largest TBS."""
+    if not measured:
+        return ["No rule could be compared with a tuned LR."]
+    lines = []
+    for rule in dict.fromkeys(rule for rule, _ in measured):
+        tbs = max(size for name, size in measured if name == rule)
+        lines.append(f"At TBS {tbs} {_said(rule, measured[rule, tbs], (rule, tbs) in same)}.")
+    return lines
+
+
+def _said(rule: str, found: Regret, is_same: bool) -> str:
+    if is_same:
+        return f"{rule} gives the tuned LR itself: nothing to lose"
+    ends = f"{_percent(found.interval.low)} to {_percent(found.interval.high)}"
+    interval = f"{found.interval.coverage * 100:.0f} % interval {ends}"
+    n = f"n = {found.n_rule} and {found.n_tuned}"
+    if math.isnan(found.regret):
+        return f"neither {rule} nor the tuned LR reaches the target"
+    words = {
+        Verdict.SLOWER: "established",
+        Verdict.FASTER: "established",
+        Verdict.EQUIVALENT: "equivalent within 10 %",
+        Verdict.NOT_ESTABLISHED: "a difference is not established",
+    }[found.verdict]
+    return f"{rule} takes {_percent(found.regret)} epochs against the tuned LR ({interval}, {n}): {words}"
+
+
+def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> Plot:
+    series = []
+    for rule in dict.fromkeys(rule for rule, _ in measured):
+        sizes = sorted(size for name, size in measured if name == rule)
+        points = [measured[rule, size] for size in sizes]
+        exact = [(rule, size) in same for size in sizes]
+        series.append(
+            Series(
+                rule,
+                sizes,
+                [1.0 if e else 1 + p.regret for p, e in zip(points, exact, strict=True)],
+                [1.0 if e else 1 + p.interval.low for p, e in zip(points, exact, strict=True)],
+                [1.0 if e else 1 + p.interval.high for p, e in zip(points, exact, strict=True)],
+                kind="line",
+            )
+        )
+    return Plot(
+        name="regret",
+        title="Epochs under each rule / epochs at the tuned LR",
+        alt=" ".join(_sentences(measured, same)),
+        x_label="total batch size [examples]",
+        y_label="ratio of epochs to target",
+        series=series,
+        references=[Reference("tuned", 1.0, "y")],
+        x_log=2,
+        y_log=2,
+    )
+
+
+def _table(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> Table:
+    columns = ("total_batch_size", "scaling_rule", "regret", "low", "high", "interval", "verdict", "n_rule", "n_tuned")
+    rows = []
+    for (rule, tbs), found in sorted(measured.items(), key=lambda item: (item[0][1], item[0][0])):
+        if (rule, tbs) in same:
+            rows.append([tbs, rule, 0.0, 0.0, 0.0, "the same trials", "equal", found.n_rule, found.n_tuned])
+        else:
+            ends = (found.interval.low, found.interval.high, found.interval.label, str(found.verdict))
+            rows.append([tbs, rule, found.regret, *ends, found.n_rule, found.n_tuned])
+    return Table("regret", columns, rows)
+
+
+def _percent(share: float) -> str:
+    return "∞" if math.isinf(share) else f"{100 * share:+.0f} %"
