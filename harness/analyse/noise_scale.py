@@ -137,7 +137,7 @@ class VarianceAt:
 def training_sums(row: Mapping[str, Any], preconditioned: bool = False) -> TrainingSums | None:
     """Of one evaluation row; None where they were not measured."""
     found = row.get("noise_sums", {}).get("training")
-    blocks = (found or {}).get("preconditioned" if preconditioned else "blocks")
+    blocks = (found or {}).get("preconditioned" if preconditioned else "plain")
     if found is None or blocks is None:
         return None
     finite = [block for block in blocks if None not in block and block[0] > 0]

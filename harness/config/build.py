@@ -18,8 +18,8 @@ from harness.plan.coscaling import CoScaling
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
-from harness.plan.scaling import lr_factor
 from harness.plan.noise_scale import NoiseScale
+from harness.plan.scaling import lr_factor
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
 from harness.plan.tracking import Tracking

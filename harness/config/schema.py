@@ -33,6 +33,13 @@ class AveragingConfig:
 
 
 @dataclass
+class NoiseScaleConfig:
+    in_training: bool = False
+    frozen_every_examples: int = 0
+    frozen_units: int = 0
+
+
+@dataclass
 class WorkloadConfig:
     name: str = MISSING
     loss: str = MISSING
@@ -47,6 +54,7 @@ class WorkloadConfig:
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     clip_norm: float | None = None
     stop_at_target: bool = True
+    noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
 
 
 @dataclass
@@ -105,6 +113,8 @@ class ClusterConfig:
     checkpoint_every_s: float = 60.0
     report_every_s: float = 1.0
     grace_s: float = 60.0
+    node_wait_s: float = 60.0
+    hang_s: float = 1800.0
     timing_min_steps: int = 30
     timing_min_s: float = 3.0
     slurm: SlurmConfig | None = None  # what harness.submit asks Slurm for

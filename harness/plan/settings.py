@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from typing import Any
 
 from harness.plan.errors import UserError
+from harness.plan.noise_scale import FROZEN_BLOCKS, NoiseScale
 from harness.plan.target import Target
 
 Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON-able
@@ -82,6 +83,7 @@ class Settings:
     averaging: Averaging = field(default_factory=Averaging)
     parameter_groups: Spec = field(default_factory=dict)  # arguments of optimizers.groups.parameter_groups
     clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what is measured beside; not part of the identity
     stop_at_target: bool = True  # False: train to the end of the budget, whatever was reached before
 
     def __post_init__(self) -> None:
@@ -90,6 +92,26 @@ class Settings:
             raise UserError(f"the peak LR must be a number > 0, not {peak_lr!r}")
         if self.clip_norm is not None and not (isfinite(self.clip_norm) and self.clip_norm > 0):
             raise UserError(f"clip_norm must be a number > 0, or null for no clipping, not {self.clip_norm}")
+        self._check_noise_scale()
+
+    def _check_noise_scale(self) -> None:
+        plan, span = self.noise_scale, self.batch_norm
+        if plan.is_on and span.span in ("sync", "per_device"):
+            raise UserError(
+                f"noise_scale needs batch_norm.span none or ghost, whose groups stay apart, not {span.span}"
+            )
+        if plan.frozen_every_examples % self.evaluate_every_examples:
+            raise UserError(
+                f"noise_scale.frozen_every_examples={plan.frozen_every_examples} is no multiple of "
+                f"evaluate_every_examples={self.evaluate_every_examples}"
+            )
+        drawn = plan.frozen_units * (span.span_examples if span.span == "ghost" else 1)
+        if drawn > self.train_examples:
+            raise UserError(
+                f"noise_scale.frozen_units={plan.frozen_units} are {drawn} examples drawn without replacement, more "
+                f"than the training set's {self.train_examples}: use at most "
+                f"{plan.frozen_units * self.train_examples // drawn // FROZEN_BLOCKS * FROZEN_BLOCKS}"
+            )
 
     @property
     def peak_lr(self) -> float:
@@ -109,9 +131,10 @@ class Settings:
         """What two runs must share to compute the same numbers: all of it but where the data lie.
 
         A field at its default is left out, so that a setting added later does not rename the trials made before it.
+        What is only measured changes no number and is never part of it.
         """
         dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
-        return {**_changed(self), "dataset": dataset}
+        return {**_changed(replace(self, noise_scale=NoiseScale())), "dataset": dataset}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,6 +145,7 @@ class Settings:
             "target": Target(**value["target"]),
             "batch_norm": BatchNorm(**value["batch_norm"]),
             "averaging": Averaging(**value["averaging"]),
+            "noise_scale": NoiseScale(**value.get("noise_scale", {})),
         }
         return Settings(**{**value, **nested})
 

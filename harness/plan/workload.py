@@ -9,6 +9,7 @@ from harness.plan.batch import BatchPlan, Placement, nearest
 from harness.plan.coscaling import CoScaling, co_scale, co_scale_averaging, co_scale_warmup
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
+from harness.plan.noise_scale import NoiseScale
 from harness.plan.scaling import lr_factor
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
 from harness.plan.target import Target
@@ -39,6 +40,7 @@ class Workload:
     co_scaling: CoScaling = field(default_factory=CoScaling)
     clip_norm: float | None = None  # largest global norm of a gradient, the same at every TBS; None: not clipped
     stop_at_target: bool = True  # False: every trial uses up its budget, as fixed budgets and range tests ask for
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial measures beside; changes no result
     placement: Placement = field(default_factory=Placement)
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
@@ -108,6 +110,11 @@ class Workload:
         optimizer = co_scale(self.optimizer, base_lr=base, peak_lr=peak_lr, batch_ratio=ratio, choices=choices)
         batch = self.batch_plan(total_batch_size)
         spans = {"per_device": batch.per_device_batch_size, "sync": batch.per_device_batch_size * batch.world_size}
+        if self.noise_scale.in_training and batch.per_device_batch_size == total_batch_size:
+            raise UserError(
+                f"noise_scale.in_training compares micro-batches with their batch, but TBS {total_batch_size} is one "
+                f"micro-batch: use cluster.per_device_batch_size={total_batch_size // 2} or below, or a larger TBS"
+            )
         span_examples = spans.get(self.batch_norm.span, self.batch_norm.span_examples)
         batch_norm = replace(self.batch_norm, span_examples=span_examples)
         settings = Settings(
@@ -125,6 +132,7 @@ class Workload:
             averaging=co_scale_averaging(self.averaging, batch_ratio=ratio, choices=self.co_scaling),
             parameter_groups=self.parameter_groups,
             clip_norm=self.clip_norm,
+            noise_scale=self.noise_scale,
             stop_at_target=self.stop_at_target,
         )
         rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule

@@ -19,7 +19,7 @@ from harness.record.study import StudyFolder
 
 AXES = ("examples", "epochs", "seconds")  # what a chart may put on its x axis, besides W&B's own step = updates
 UNFINISHED = "unfinished"  # the outcome of a trial that has none yet
-NOT_METRICS = ("kind", "step", "examples", "epochs", "train_loss", "validation")
+NOT_METRICS = ("kind", "step", "examples", "epochs", "train_loss", "validation", "noise_sums")
 
 
 @dataclass(frozen=True)

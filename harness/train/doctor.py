@@ -19,6 +19,7 @@ from harness.plan.batch import Placement
 from harness.plan.coscaling import CoScaling
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
+from harness.plan.noise_scale import NoiseScale
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings
 from harness.plan.target import Target
@@ -140,6 +141,7 @@ class Probes:
             evaluate_every_examples=size,
             exact_grid=True,
             co_scaling=CoScaling(),
+            noise_scale=NoiseScale(),
             placement=Placement(world, size // (world * accumulation)),
         )
         return probe.arm("none", size, lr=self.workload.base_lr if lr is None else lr).settings

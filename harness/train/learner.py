@@ -18,9 +18,11 @@ from harness.plan.trial import Topology
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
 from harness.train.diagnostics import Diagnostics
+from harness.train.frozen_noise import measure_frozen
 from harness.train.instantiate import instantiate
 from harness.train.loader import Loader
 from harness.train.losses import as_float64, loss_named
+from harness.train.noise_scale import NoiseMeter, check_noise
 from harness.train.precision import DTYPES as DTYPES
 from harness.train.precision import Precision, compiled
 from harness.train.seeds import derive_seed
@@ -60,6 +62,7 @@ class Learner:
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
+        check_noise(settings, topology.precision)
         self._build()
 
     def _build(self) -> None:
@@ -82,6 +85,9 @@ class Learner:
                 static_graph=self.batch.gradient_accumulation_steps == 1,
             )
             self._ddp.broadcast_buffers = False  # the argument of this name warns from torch 2.13 on
+        self.noise = None
+        if self.settings.noise_scale.in_training:
+            self.noise = NoiseMeter(self.model, self.settings, self.batch, self.world, self.splits.endless)
         self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
         for layer in self.running:
             layer.collecting = True
@@ -103,6 +109,8 @@ class Learner:
         self.optimizer: torch.optim.Optimizer = instantiate(self.settings.optimizer, self._groups())
         self.scaler = self.precision.new_scaler()
         self.diagnostics = Diagnostics(model, self.settings.clip_norm)
+        if self.noise is not None:
+            self.noise.reset()
         self.skipped = 0  # updates that were not made, because their gradients overflowed in fp16
         self._weight_decays = [group.get("weight_decay") for group in self.optimizer.param_groups]
         decay = (
@@ -154,16 +162,15 @@ class Learner:
         indices, epochs = examples
         micros = len(indices)
         self._set_hyperparameters(step)
+        if self.noise is not None:
+            self.noise.begin(step * self.batch.total_batch_size, self.optimizer)
         share = 1.0 / self.batch.total_batch_size
         total: Tensor | None = None
         counted: Tensor | None = None
         for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so nothing needs saving.
-            self._seed(derive_seed(self.seed, "update", step, self.world.rank, number))
-            batch = self.loader.batch(indices[number])
-            if self.splits.augment is not None:
-                seed = derive_seed(self.seed, "augment")
-                batch = self.splits.augment(batch, seed, epochs[number], indices[number], self.group)
+            self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
+            batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
             count = self.loss.count(batch.targets)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
                 outputs = self.precision.forward(self.train_model, self._laid_out(batch.inputs))
@@ -175,8 +182,11 @@ class Learner:
             if isinstance(count, Tensor):
                 counted = count if counted is None else counted + count
         assert total is not None
-        if counted is not None:
-            total = total * self._recount(counted)
+        factor = None if counted is None else self._recount(counted)
+        if factor is not None:
+            total = total * factor
+        if self.noise is not None:
+            self.noise.end(factor)
         made = self._step(last)
         self.optimizer.zero_grad(set_to_none=True)
         if self.running:
@@ -185,6 +195,12 @@ class Learner:
         if self.average is not None and made:
             self.average.update()
         return total
+
+    def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
+        """Training examples as the model gets them: changed at random where the data set does so."""
+        if self.splits.augment is None:
+            return batch
+        return self.splits.augment(batch, derive_seed(self.seed, "augment"), epochs, indices, self.group)
 
     def _step(self, last: bool) -> bool:
         """Clip and make the update from the gradients as they are; False where fp16 overflowed and it was skipped."""
@@ -227,7 +243,8 @@ class Learner:
         found = {"momentum": momentum, "weight_decay": max(decays, default=None)}
         return {name: float(value) for name, value in found.items() if value is not None}
 
-    def _seed(self, seed: int) -> None:
+    def seed_random(self, seed: int) -> None:
+        """Of dropout and the like."""
         # Not torch.manual_seed: without a CUDA context that one records a stack trace at every call.
         torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
@@ -276,6 +293,18 @@ class Learner:
         count, *totals = self.world.sum(torch.stack(sums)).tolist()
         return {name: total / count for name, total in zip(self.loss.metrics, totals, strict=True)}
 
+    def measure_noise(self, start: int, step: int) -> dict[str, Any]:
+        """What the row of the evaluation at `step` says of the gradient's noise since the one at `start`; empty where
+        nothing is measured (see plan.noise_scale)."""
+        every, size = self.settings.noise_scale.frozen_every_examples, self.batch.total_batch_size
+        parts = [] if self.noise is None else [self.noise.read()]
+        if every and step * size // every > start * size // every:
+            parts.append(measure_frozen(self, step))
+        row: dict[str, Any] = {}
+        for part in parts:
+            row = {key: row.get(key, {}) | values for key, values in part.items()}
+        return row
+
     def _prepare_statistics(self, model: nn.Module) -> None:
         plan = self.settings.batch_norm
         if plan.span == "none":
@@ -317,6 +346,8 @@ class Learner:
         """Tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
         state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         state["schedule"] = self.schedule.state()
+        if self.noise is not None:
+            state["noise"] = self.noise.state()
         state["diagnostics"], state["skipped"] = self.diagnostics.state(), self.skipped
         if self.scaler is not None:
             state["scaler"] = self.scaler.state()
@@ -329,6 +360,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
         self.diagnostics.restore(state["diagnostics"])
+        if self.noise is not None and "noise" in state:
+            self.noise.restore(state["noise"])
         self.skipped = state["skipped"]
         if self.scaler is not None:
             self.scaler.restore(state["scaler"])
@@ -337,14 +370,19 @@ class Learner:
             self.average.steps = state["average"]["steps"]
 
     def rank_state(self) -> Tensor:
-        """What differs between ranks until an evaluation joins it: running batch-norm averages, float64 [k]."""
-        values = [value.double() for layer in self.running for value in (layer.mean, layer.var)]
-        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self.world.device), *values])
+        """What differs between ranks until an evaluation joins it, float64 [k]: running batch-norm averages, sums of
+        squared gradients."""
+        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self.world.device), *self._own()])
 
     def restore_rank_state(self, state: Tensor) -> None:
-        places = [value for layer in self.running for value in (layer.mean, layer.var)]
-        for place, value in zip(places, state.split([len(place) for place in places]), strict=True):
+        places = self._own()
+        for place, value in zip(places, state.split([place.numel() for place in places]), strict=True):
             place.copy_(value)
+
+    def _own(self) -> list[Tensor]:
+        """Flat views of what is this rank's alone."""
+        values = [value for layer in self.running for value in (layer.mean, layer.var)]
+        return values if self.noise is None else [*values, self.noise.sums.view(-1)]
 
 
 def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:

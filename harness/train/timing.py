@@ -2,9 +2,10 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.datasets.examples import Splits
+from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.learner import Learner, device_wait
@@ -37,6 +38,7 @@ def time_steps(
     channels_last: bool = False,
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
+    settings = replace(settings, noise_scale=NoiseScale())  # the training alone, not what is measured beside it
     learner = Learner(
         settings, 0, topology, world, splits, evaluation_batch=1024, compile=compile, channels_last=channels_last
     )

@@ -42,6 +42,7 @@ class Execution:
     channels_last: bool = False  # memory format of images and convolutions; rounds differently
     drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
     study_attempt: int = 0
+    hang_s: float = 0.0  # without progress until a worker process ends itself; 0: it waits for ever
     limit_file: str | None = None  # see record.limit; None: this trial does not race
 
     def is_draining(self) -> bool:
@@ -79,10 +80,12 @@ def train(
     execution: Execution,
     wants_pause: Callable[[], bool] = lambda: False,
     wants_drain: Callable[[], bool] = lambda: False,
+    beat: Callable[[], None] = lambda: None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Run one trial in `folder`; yields the rows written since the last yield, whenever rank 0 wants a pause.
 
     The last row of the last yield is `end`, or `drain` where rank 0 wanted one: the trial then lies in a checkpoint.
+    Every rank calls `beat` about once in POLL_S: it is alive, whatever it waits for next.
     `attempt` is rank 0's right to write (None on other ranks). Continues from the newest checkpoint in `folder`.
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
@@ -117,6 +120,7 @@ def train(
     def decide(wanted: int) -> int:
         """Rank 0's decision on every rank (rule 7). Costs a host sync on a GPU, hence about once in POLL_S."""
         nonlocal updates
+        beat()
         if world.is_main:
             wanted |= CHECKPOINT if time.monotonic() - last_checkpoint >= execution.checkpoint_every_s else 0
             wanted |= DRAIN | CHECKPOINT if wants_drain() else 0
@@ -167,6 +171,7 @@ def train(
         burst = exploded(losses, progress.first_loss)
         diverged_step = None if burst is None else start + burst + 1
         scores = {} if diverged_step is not None else _validation_scores(learner)
+        noise = {} if diverged_step is not None else learner.measure_noise(start, target_step)
         clock.enter(None)
         _slowest(clock, world)
         examples = target_step * settings.total_batch_size
@@ -185,8 +190,8 @@ def train(
             "validation": scores,
             "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),
             **_loader_fraction(learner, interval_s),
-            **_loader_fraction(learner, interval_s),
             "diagnostics": learner.diagnostics.read(),
+            **noise,
             "skipped_updates": learner.skipped,
             "memory_peak_bytes": memory_peak_bytes(world.device),
             "clock": clock.state(),
@@ -265,14 +270,6 @@ def _slowest(clock: Clock, world: World) -> None:
     if world.size > 1:
         values = torch.tensor(list(clock.state().values()), dtype=torch.float64, device=world.device)
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))
-
-
-def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:
-    """Which part of the interval's training the slowest rank stood still for data; nothing where data are resident."""
-    if not learner.loader.streams:
-        return {}
-    waited = torch.tensor(learner.loader.read_waited_s(), dtype=torch.float64, device=learner.world.device)
-    return {"loader_fraction": min(1.0, learner.world.maximum(waited).item() / max(interval_s, 1e-9))}
 
 
 def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:

@@ -180,7 +180,7 @@ def test_the_variance_of_batch_gradients_falls_as_one_over_the_batch_size():
 def test_journal_rows_read_back_and_pool():
     blocks = [[2, 8.0, 2.0], [2, None, 2.0], [0, 0.0, 0.0]]
     sizes = {"piece_examples": 8, "total_batch_size": 64, "population": 512}
-    row = {"noise_sums": {"training": {**sizes, "blocks": blocks}}}
+    row = {"noise_sums": {"training": {**sizes, "plain": blocks}}}
     sums = training_sums(row)
     assert sums is not None
     assert sums.blocks.tolist() == [[2, 8.0, 2.0]]  # neither what was not finite nor what was not measured

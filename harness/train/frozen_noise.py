@@ -1,0 +1,160 @@
+"""Measures the gradient's noise at frozen weights: products of gradients of examples drawn apart from each other.
+
+A draw is one example, whose gradient is exact and comes from torch.func, many at a time. Batch norm makes the examples
+of a group depend on each other, so there a draw is one ghost group. Without replacement from a training set; an
+endless stream's draws are new ones. The weights, the random state and the statistics stay as they are.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.datasets.examples import Batch
+from harness.plan.noise_scale import FROZEN_BLOCKS, two_batch
+from harness.train.batch_norm import batch_norms
+from harness.train.noise_scale import METRICS, preconditioner
+from harness.train.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from harness.train.learner import Learner
+
+CHUNK_VALUES = 1 << 24  # of per-example gradients held at a time
+CHUNK_EXAMPLES = 64
+PRODUCT_COLUMNS = 1 << 20
+
+
+class GradientTree:
+    """Squared norms of the sums of 1, 2, 4, ... consecutive vectors, fed one after another."""
+
+    def __init__(self, share: int, device: torch.device) -> None:
+        depth = (share & -share).bit_length()  # 2^j draws for every 2^j that divides a block
+        self.levels = torch.zeros(depth, dtype=torch.float64, device=device)
+        self._waiting: dict[int, Tensor] = {}  # sums of 2^j vectors without a partner yet
+
+    def add(self, vector: Tensor) -> None:
+        level = 0
+        while level < len(self.levels):
+            self.levels[level] += _square(vector)
+            if (partner := self._waiting.pop(level, None)) is None:
+                self._waiting[level] = vector
+                return
+            vector, level = partner + vector, level + 1
+
+
+@torch.no_grad()
+def measure_frozen(learner: "Learner", step: int) -> dict[str, Any]:
+    """Rows as harness.analyse.noise_scale reads them; the same on every number of ranks, dropout apart."""
+    plan, world, group = learner.settings.noise_scale, learner.world, learner.group
+    drawn = _draw(learner, step, plan.frozen_units * group).view(FROZEN_BLOCKS, -1, group)
+    parameters = [p for p in learner.model.parameters() if p.requires_grad]
+    scales = preconditioner(learner.optimizer, parameters)
+    flat = [None] if scales is None else [None, torch.cat([scale.flatten() for scale in scales])]
+    size = sum(p.numel() for p in parameters)
+    make = {"dtype": parameters[0].dtype, "device": world.device}
+    sums = [torch.zeros(FROZEN_BLOCKS, size, **make) for _ in flat]
+    squares = torch.zeros(len(flat), FROZEN_BLOCKS, dtype=torch.float64, device=world.device)
+    trees = [GradientTree(drawn.shape[1], world.device) for _ in flat]
+    counted = torch.zeros((), dtype=torch.float64, device=world.device)
+    learner.seed_random(derive_seed(learner.seed, "noise", step, world.rank))
+    with _as_in_training(learner.model):
+        for block in range(*world.share(FROZEN_BLOCKS)):
+            for count, gradients in _gradients(learner, drawn[block], step):
+                counted += count
+                for place, scale in enumerate(flat):
+                    for gradient in gradients if scale is None else gradients * scale:
+                        sums[place][block] += gradient
+                        squares[place, block] += _square(gradient)
+                        trees[place].add(gradient)
+    # Sums over counted elements (tokens, say) become means over them.
+    factor = (drawn.numel() / world.sum(counted)).square()
+    population = None if learner.splits.endless else learner.settings.train_examples
+    sizes = {"unit_examples": group, "units": plan.frozen_units, "population": population}
+    values: dict[str, float | None] = {}
+    parts: dict[str, Any] = {}
+    for name, vectors, square, tree in zip(METRICS, sums, squares, trees, strict=False):
+        products = _products(world.sum(vectors)) * factor
+        own, levels = world.sum(square) * factor, world.sum(tree.levels) * factor
+        parts[name] = {"squares": own.tolist(), "products": products.tolist(), "levels": levels.tolist()}
+        means = own.sum().item() / plan.frozen_units, products.sum().item() / plan.frozen_units**2
+        moments = two_batch(group, plan.frozen_units * group, *means, population)
+        values["frozen" if name == "plain" else "frozen_preconditioned"] = moments.noise_scale
+    return {"noise_scale": values, "noise_sums": {"frozen": {**sizes, **parts}}}
+
+
+def _draw(learner: "Learner", step: int, count: int) -> Tensor:
+    """Indices [count] on the device, a function of (seed, step); other draws than training's."""
+    seed = derive_seed(learner.seed, "noise", step)
+    if learner.splits.endless:
+        drawn = torch.arange(count) + (seed >> 16)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randperm(learner.settings.train_examples, generator=generator)[:count]
+    return drawn.to(learner.world.device)
+
+
+def _gradients(learner: "Learner", drawn: Tensor, step: int) -> Iterator[tuple[int | Tensor, Tensor]]:
+    """(counted elements, mean gradients [draws, size]) of `drawn` [units, examples of a unit], some at a time."""
+    size = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
+    together = 1 if batch_norms(learner.model) else max(1, min(CHUNK_EXAMPLES, CHUNK_VALUES // size))
+    for units in drawn.split(together):
+        index = units.flatten()
+        batch = learner.augmented(learner.splits.train.batch(index), index, torch.full_like(index, step))
+        count = learner.loss.count(batch.targets)
+        yield count, (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch)
+
+
+def _of_group(learner: "Learner", batch: Batch) -> Tensor:
+    """[1, size] of one batch-norm group."""
+    parameters = [p for p in learner.model.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        outputs = learner.precision.forward(learner.model, batch.inputs)
+        loss = learner.loss.total(outputs, batch.targets) / len(batch.targets)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])[None]
+
+
+def _of_examples(learner: "Learner", batch: Batch) -> Tensor:
+    """[examples, size], each exactly its own."""
+    model = learner.model
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+    fixed |= dict(model.named_buffers())
+
+    def loss(parameters: dict[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+        def call(inputs: Tensor) -> Tensor:
+            return torch.func.functional_call(model, {**parameters, **fixed}, (inputs,))
+
+        return learner.loss.total(learner.precision.forward(call, inputs[None]), target[None])
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
+    gradients = each(trained, batch.inputs, batch.targets)
+    return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
+
+
+@contextmanager
+def _as_in_training(model: nn.Module) -> Iterator[None]:
+    """The model in training mode, its running statistics left alone."""
+    collecting = [layer for layer in batch_norms(model) if layer.collecting]
+    was_training = model.training
+    model.train()
+    for layer in collecting:
+        layer.collecting = False
+    try:
+        yield
+    finally:
+        for layer in collecting:
+            layer.collecting = True
+        model.train(was_training)
+
+
+def _products(vectors: Tensor) -> Tensor:
+    """Inner products of all pairs of rows, in float64 whatever they are: differences of them are wanted."""
+    parts = (part.double() for part in vectors.split(PRODUCT_COLUMNS, dim=1))
+    return torch.stack([part @ part.T for part in parts]).sum(0)
+
+
+def _square(vector: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vector).double().square()

@@ -1,0 +1,151 @@
+"""Measures the gradient's noise while a trial trains: squared norms of its micro-batch and its batch gradients.
+
+A hook on each parameter sees the gradient of one backward pass on this rank, before it is added to earlier ones and
+before DDP reduces it; nothing it does changes a number of the training. A communication hook would see whole buckets,
+with the accumulated micro-batches in one sum, and not at all with one rank. Micro-batches are the small batch and the
+global batch is the big one, so the same micro-batches give the same sums on any number of ranks. Nothing is read from
+the device between two evaluations.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from harness.plan.batch import BatchPlan
+from harness.plan.errors import UserError
+from harness.plan.noise_scale import MomentAverage, Moments, two_batch
+from harness.plan.settings import Settings
+from harness.train.world import World
+
+BLOCKS = 8  # of an evaluation interval: neighbouring updates resample together
+METRICS = ("plain", "preconditioned")  # |g| and |P g|, P as Adam scales a gradient
+SECOND_MOMENTS = ("exp_avg_sq", "second_moment")  # names in torch's and in our optimizers
+
+
+class NoiseMeter:
+    """Watches the updates of one model; sums live on the device, this rank's own until `read`."""
+
+    def __init__(self, model: nn.Module, settings: Settings, batch: BatchPlan, world: World, endless: bool) -> None:
+        self.batch = batch
+        self.world = world
+        self.every = settings.evaluate_every_examples
+        self.population = None if endless else settings.train_examples
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        for place, parameter in enumerate(self._parameters):
+            parameter.register_hook(self._hook(place))
+        self._block: int | None = None  # of the update under way; None: not measured
+        self._scales: list[Tensor] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        self.sums = torch.zeros(BLOCKS, len(METRICS), 3, dtype=torch.float64, device=self.world.device)
+        self.averages = [MomentAverage() for _ in METRICS]
+
+    def begin(self, start: int, optimizer: torch.optim.Optimizer) -> None:
+        """Before the backward passes of the update whose batch begins at stream position `start`.
+
+        A batch that spans two passes through the training set is left out: it may hold an example twice, and the
+        correction for drawing without replacement is that of one pass.
+        """
+        last = start + self.batch.total_batch_size - 1
+        spans_two = self.population is not None and start // self.population != last // self.population
+        self._block = None if spans_two else start % self.every * BLOCKS // self.every
+        self._scales = preconditioner(optimizer, self._parameters) if self._block is not None else None
+        self._squares = torch.zeros(len(METRICS), dtype=torch.float64, device=self.world.device)
+
+    def _hook(self, place: int) -> Callable[[Tensor], None]:
+        def see(gradient: Tensor) -> None:
+            if self._block is not None:
+                self._squares[0] += _square(gradient)
+                if self._scales is not None:
+                    self._squares[1] += _square(gradient * self._scales[place])
+
+        return see
+
+    def end(self, factor: Tensor | None) -> None:
+        """After the backward passes and the reduction, before clipping; `factor`: what the gradients were multiplied
+        by after it (see Learner._recount)."""
+        if self._block is None:
+            return
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        # What a hook saw, times the accumulation steps, is the mean gradient of its micro-batch: each is handed in as a
+        # share of the batch, times W (which DDP's mean divides by).
+        steps = self.batch.gradient_accumulation_steps
+        small = self._squares * (steps**2 / (self.batch.world_size * steps))
+        small = small if factor is None else small * factor.double().square()
+        row = self.sums[self._block]
+        row[0] += self._sums_of(small[0], get_total_norm(gradients))
+        if self._scales is not None:
+            scaled = [p.grad * s for p, s in zip(self._parameters, self._scales, strict=True) if p.grad is not None]
+            row[1] += self._sums_of(small[1], get_total_norm(scaled))
+        self._block = self._scales = None
+
+    def _sums_of(self, small: Tensor, norm: Tensor) -> Tensor:
+        """Updates, this rank's part of the mean squared norm of its micro-batches, and its part of the batch's."""
+        parts = [torch.full_like(small, 1 / self.world.size), small, norm.double().square() / self.world.size]
+        return torch.stack(parts)
+
+    def read(self) -> dict[str, Any]:
+        """The interval's sums over all ranks and the averages so far, JSON-able; starts a new interval."""
+        sums = self.world.sum(self.sums.clone()).tolist()
+        self.sums.zero_()
+        sizes = {"piece_examples": self.batch.per_device_batch_size, "total_batch_size": self.batch.total_batch_size}
+        blocks: dict[str, list[list[float]] | None] = {}
+        for place, (name, average) in enumerate(zip(METRICS, self.averages, strict=True)):
+            measured = [block[place] for block in sums if block[place][0] > 0]
+            blocks[name] = measured or None
+            if measured:
+                average.update(self._moments(measured))
+        values = [average.value for average in self.averages]
+        found = {
+            name: value.noise_scale
+            for name, value in zip(("training", "training_preconditioned"), values, strict=True)
+            if value
+        }
+        return {
+            "noise_scale": found,
+            "noise_sums": {"training": {**sizes, "population": self.population, **blocks}},
+        }
+
+    def _moments(self, blocks: list[list[float]]) -> Moments:
+        updates, small, big = (math.fsum(column) for column in zip(*blocks, strict=True))
+        sizes = self.batch.per_device_batch_size, self.batch.total_batch_size
+        return two_batch(*sizes, small / updates, big / updates, self.population)
+
+    def state(self) -> list[list[float]]:
+        return [average.state() for average in self.averages]
+
+    def restore(self, state: list[list[float]]) -> None:
+        self.averages = [MomentAverage(values) for values in state]
+
+
+def check_noise(settings: Settings, precision: str) -> None:
+    """Refuse what cannot be measured on this precision."""
+    if settings.noise_scale.is_on and precision == "fp16":
+        raise UserError("noise_scale cannot be measured in fp16, whose gradients are scaled: use bf16 or float32")
+
+
+@torch.no_grad()
+def preconditioner(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> list[Tensor] | None:
+    """P = 1 / (sqrt(v) + eps) of each parameter, v the bias-corrected second moment before this update. 0 for a weight
+    without a gradient so far, whose 1 / eps would outweigh all others. None where the optimizer keeps no second moment
+    for every parameter, or before its first update."""
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    found = []
+    for p in parameters:
+        state, group = optimizer.state.get(p, {}), groups[p]
+        name = next((name for name in SECOND_MOMENTS if name in state), None)
+        if name is None or "betas" not in group:
+            return None
+        corrected = state[name] / (1 - group["betas"][1] ** state["step"])
+        found.append(torch.where(corrected > 0, 1 / (corrected.sqrt() + group.get("eps", 1e-8)), 0.0))
+    return found
+
+
+def _square(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(gradient.detach()).double().square()
