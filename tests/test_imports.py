@@ -31,7 +31,7 @@ ALLOWED = {
     "experiments": ("plan", "analyse"),
 }
 # What a person calls joins the rooms and may import all of them; no room imports it.
-DOORS = ("__main__", "session", "doctor", "status", "submit", "track", "report.__main__")
+DOORS = ("__main__", "session", "doctor", "published", "status", "submit", "track", "report.__main__")
 # Package -> the only rooms that know it.
 KNOWN_TO = {
     "hydra": ("config",),

@@ -28,6 +28,14 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """What the shape of E(B) hints at."""
+
+    shape: Model | None  # the curve that describes the sweep; None where none is seen to
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Outlier:
     """A trial far from the others of its arm: look at it before believing the arm."""
 
@@ -56,8 +64,8 @@ def choose(fits: Sequence[Fit]) -> Choice:
     )
 
 
-def diagnose(fits: Sequence[Fit]) -> str:
-    """One sentence on the shape of E(B), by the error in predicting each arm from the others.
+def diagnose(fits: Sequence[Fit]) -> Diagnosis:
+    """The shape of E(B), by the error in predicting each arm from the others.
 
     A hint, not a test: an LR tuned at every TBS gives a hyperbola in theory and in most published sweeps, while
     a curve linear in log2 B is what a sweep with one LR or one fixed rule tends to look like.
@@ -65,25 +73,36 @@ def diagnose(fits: Sequence[Fit]) -> str:
     by_model = {fit.model: fit for fit in fits if fit.parameters}
     hyperbola = by_model.get(Model.HYPERBOLA)
     if hyperbola is None:
-        return "No curve: fewer than two arms reached the target."
+        return Diagnosis(None, "No curve: fewer than two arms reached the target.")
     if math.isnan(hyperbola.quality.left_out_error):
-        return f"No diagnosis of the shape: {hyperbola.arms} arms reached the target, and it takes three."
+        return Diagnosis(
+            None, f"No diagnosis of the shape: {hyperbola.arms} arms reached the target, and it takes three."
+        )
     if not _rise_is_established(by_model):
-        return "No rise of E with TBS is established in this sweep: a bigger batch has cost no examples so far."
+        return Diagnosis(
+            None, "No rise of E with TBS is established in this sweep: a bigger batch has cost no examples so far."
+        )
     least = min(fit.quality.rms_error for fit in by_model.values())
     if least > POOR:
-        return f"No curve describes the sweep (rms error {least:.0%} at best): its arms differ in more than TBS."
+        return Diagnosis(
+            None, f"No curve describes the sweep (rms error {least:.0%} at best): its arms differ in more than TBS."
+        )
     errors = {model: fit.quality.left_out_error for model, fit in by_model.items() if fit.quality.left_out_error >= 0}
     own = errors[Model.HYPERBOLA]
     rival = min((Model.LOG_LINEAR, Model.POWER_LAW), key=lambda model: errors.get(model, math.inf))
     if own >= NOTICEABLE and own > CLEARLY * errors.get(rival, math.inf):
         numbers = f"left-out error {errors[rival]:.1%} against {own:.1%} of the hyperbola"
         if rival is Model.LOG_LINEAR:
-            return f"Log-linear: the LR is probably not tuned per TBS ({numbers})."
-        return f"Power law: every doubling costs the same factor, and no region of free scaling is seen ({numbers})."
+            return Diagnosis(Model.LOG_LINEAR, f"Log-linear: the LR is probably not tuned per TBS ({numbers}).")
+        return Diagnosis(
+            Model.POWER_LAW,
+            f"Power law: every doubling costs the same factor, and no region of free scaling is seen ({numbers}).",
+        )
     if own >= NOTICEABLE and hyperbola.quality.lack_of_fit_p < 0.05:
-        return f"The hyperbola misses arms by more than their seeds explain ({own:.1%} left out): probably tuning."
-    return f"A hyperbola describes the sweep (left-out error {own:.1%})."
+        return Diagnosis(
+            None, f"The hyperbola misses arms by more than their seeds explain ({own:.1%} left out): probably tuning."
+        )
+    return Diagnosis(Model.HYPERBOLA, f"A hyperbola describes the sweep (left-out error {own:.1%}).")
 
 
 def _rise_is_established(fits: Mapping[Model, Fit]) -> bool:

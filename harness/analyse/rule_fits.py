@@ -8,6 +8,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.critical_batch import CriticalBatchSize, Front, critical_batch_sizes, front
 from harness.analyse.diagnosis import Choice, Outlier, choose, diagnose, outliers
 from harness.analyse.estimates import Observation
+from harness.analyse.fit_likelihood import Arms
 from harness.analyse.fit_models import Model
 from harness.analyse.fits import Fit, fit
 from harness.analyse.results import TrialResult
@@ -23,6 +24,7 @@ class RuleFit:
     fits: list[Fit]
     choice: Choice
     diagnosis: str
+    shape: Model | None  # that the diagnosis finds; None where it finds none
     critical: list[CriticalBatchSize]  # by its definitions
     front: Front
     outliers: list[Outlier]
@@ -30,7 +32,7 @@ class RuleFit:
     @property
     def is_hyperbola(self) -> bool:
         """Whether E_min / S_min means something here: other shapes have no E_min."""
-        return self.diagnosis.startswith("A hyperbola describes")
+        return self.shape is Model.HYPERBOLA
 
 
 def fit_rules(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]]) -> list[RuleFit]:
@@ -39,21 +41,25 @@ def fit_rules(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult
     for row, found in zip(rows, results, strict=True):
         if found:
             arms.setdefault(row.label, {})[row.total_batch_size] = [result.observation() for result in found]
-    return [_rule_fit(label, by_tbs) for label, by_tbs in arms.items() if _reached(by_tbs) >= LEAST_ARMS]
+    return [fit_curve(label, by_tbs) for label, by_tbs in arms.items() if reached_arms(by_tbs) >= LEAST_ARMS]
 
 
-def _reached(by_tbs: dict[int, list[Observation]]) -> int:
+def reached_arms(by_tbs: Arms) -> int:
+    """Total batch sizes at which some trial reached."""
     return sum(any(math.isfinite(o.place) for o in observations) for observations in by_tbs.values())
 
 
-def _rule_fit(label: str, arms: dict[int, list[Observation]]) -> RuleFit:
-    fits = [fit(arms, model) for model in Model]
+def fit_curve(label: str, arms: Arms, examples_per_unit: float = 1.0) -> RuleFit:
+    """Every model through {TBS: trials}; `examples_per_unit` turns the unit of their places into examples."""
+    fits = [fit(arms, model, examples_per_unit=examples_per_unit) for model in Model]
+    diagnosis = diagnose(fits)
     return RuleFit(
         label=label,
         fits=fits,
         choice=choose(fits),
-        diagnosis=diagnose(fits),
+        diagnosis=diagnosis.sentence,
+        shape=diagnosis.shape,
         critical=list(critical_batch_sizes(arms)),
-        front=front(arms),
+        front=front(arms, examples_per_unit),
         outliers=list(outliers(arms)),
     )

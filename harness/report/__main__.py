@@ -3,6 +3,7 @@
     python -m harness.report outputs/tbs_sweep/a
     python -m harness.report outputs/tbs_sweep/a --target 0.95 --budget-epochs 20
     python -m harness.report outputs/tbs_sweep/a --metric loss --target 0.3
+    python -m harness.report outputs/tbs_sweep/a --overlay mlperf_resnet --overlay smith2018
 
 Without options report.html and its companions are written again in the study's folder. With one, the answer to the
 other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Needs neither torch
@@ -18,11 +19,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.analyse.published.csv_table import Told
+from harness.analyse.published.curves import PublishedCurve
+from harness.analyse.published.overlay import overlay_sections
+from harness.analyse.published.read import read
 from harness.analyse.results import Records
 from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.plan.target import DIRECTIONS, Target
 from harness.plan.workload import Workload
+from harness.published import add_reading_options, told_by
 from harness.record.study import StudyFolder
 from harness.report.table import print_findings
 from harness.report.write import write_files
@@ -38,24 +44,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", type=float, help="another value to reach, easier than the study's own")
     parser.add_argument("--metric", help="another metric of the journals to reach it with, like loss")
     parser.add_argument("--budget-epochs", type=float, help="read as if every trial had ended there")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="published curves beside it, see docs/published.md",
+    )
+    add_reading_options(parser, "--published-target")
     given = parser.parse_args(arguments)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own experiment class is found where python -m harness finds it
     try:
-        report(given.study, given.target, given.metric, given.budget_epochs)
+        overlays = [curve for source in given.overlay for curve in overlay(source, told_by(given))]
+        report(given.study, given.target, given.metric, given.budget_epochs, overlays)
     except UserError as error:
         print("error:", *str(error).split("\n"), file=sys.stderr)
         return BAD_INPUT
     return 0
 
 
-def report(study: Path, value: float | None, metric: str | None, budget_epochs: float | None) -> None:
+def report(
+    study: Path,
+    value: float | None,
+    metric: str | None,
+    budget_epochs: float | None,
+    overlays: Sequence[PublishedCurve] = (),
+) -> None:
     """Write the report that was asked for and print it. Raises UserError."""
     folder = StudyFolder(study)
     experiment, design = reopen(folder)
     target = asked_target(design.workload, value, metric)
     budget = asked_budget(design.workload, budget_epochs)
     findings = experiment.conclude(Records(folder, target, budget))
+    if overlays:
+        findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
     name = "-".join(
         [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
     )
@@ -67,6 +90,14 @@ def report(study: Path, value: float | None, metric: str | None, budget_epochs: 
         console = Console(width=LOG_WIDTH)
     print_findings(console, findings)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def overlay(source: str, told: Told) -> Sequence[PublishedCurve]:
+    """The curves of a published source; UserError where it has none to lay over."""
+    curves = read(source, told).curves
+    if not curves:
+        raise UserError(f"--overlay {source}: no costs over total batch sizes in it")
+    return curves
 
 
 def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:

@@ -1,11 +1,9 @@
 """Critical batch sizes by definition, and what is said where the sweep does not reach them."""
 
-import csv
 import json
 import math
 import re
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +18,8 @@ from harness.analyse.critical_batch import (
 )
 from harness.analyse.estimates import Observation
 from harness.analyse.fit_models import Model
+from harness.analyse.published.read import read
 from harness.plan.outcome import Outcome
-
-PUBLISHED = Path(__file__).parent / "published"
 
 
 def reached(value):
@@ -43,14 +40,11 @@ def synthetic(sizes, critical=150.0, sd=0.02, seeds=3, seed=0):
 
 def olympic_means(benchmark):
     """One point an arm: the published olympic mean."""
-    with (PUBLISHED / "mlperf_rcp_summary.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    return {int(row["global_batch_size"]): [reached(row["olympic_mean"])] for row in rows}
+    return next(curve.by_size for curve in read("mlperf_means").curves if curve.label == benchmark)
 
 
 def resnet_runs():
-    points = json.loads((PUBLISHED / "mlperf_rcp_full_resnet_bert_llama8b.json").read_text())["resnet"]["points"]
-    return {point["global_batch_size"]: [reached(v) for v in point["to_converge"]] for point in points}
+    return read("mlperf_resnet").curves[0].by_size
 
 
 def test_the_definitions_differ_by_a_factor_of_four_and_say_so():

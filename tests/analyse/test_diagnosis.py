@@ -1,9 +1,6 @@
 """Sentences about fits, and the alarm for trials that look like errors."""
 
-import csv
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +9,8 @@ from harness.analyse.diagnosis import choose, diagnose, outliers
 from harness.analyse.estimates import Observation
 from harness.analyse.fit_models import Model
 from harness.analyse.fits import fit
+from harness.analyse.published.read import read
 from harness.plan.outcome import Outcome
-
-PUBLISHED = Path(__file__).parent / "published"
 
 
 def reached(value, width=0.0):
@@ -22,14 +18,11 @@ def reached(value, width=0.0):
 
 
 def runs(benchmark):
-    points = json.loads((PUBLISHED / "mlperf_rcp_full_resnet_bert_llama8b.json").read_text())[benchmark]["points"]
-    return {point["global_batch_size"]: [reached(v) for v in point["to_converge"]] for point in points}
+    return read(f"mlperf_{benchmark}").curves[0].by_size
 
 
 def olympic_means(benchmark):
-    with (PUBLISHED / "mlperf_rcp_summary.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["benchmark"] == benchmark]
-    return {int(row["global_batch_size"]): [reached(row["olympic_mean"])] for row in rows}
+    return next(curve.by_size for curve in read("mlperf_means").curves if curve.label == benchmark)
 
 
 SMITH = {128: [reached(48)], 256: [reached(70)], 512: [reached(95)], 1024: [reached(116)]}
@@ -65,7 +58,9 @@ def test_within_two_the_data_do_not_choose():
 
 
 def test_smiths_table_is_diagnosed_as_untuned():
-    assert diagnose(fits(SMITH)).startswith("Log-linear: the LR is probably not tuned per TBS (left-out error 1.")
+    found = diagnose(fits(SMITH))
+    assert found.shape is Model.LOG_LINEAR
+    assert found.sentence.startswith("Log-linear: the LR is probably not tuned per TBS (left-out error 1.")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,7 @@ def test_smiths_table_is_diagnosed_as_untuned():
     ids=["resnet", "lora", "unet3d", "cosmoflow", "one arm", "two arms"],
 )
 def test_other_sweeps_get_the_sentence_their_readers_gave_them(arms, beginning):
-    assert diagnose(fits(arms)).startswith(beginning)
+    assert diagnose(fits(arms)).sentence.startswith(beginning)
 
 
 def test_gpt3s_typing_error_raises_the_alarm_and_its_siblings_do_not():

@@ -1,10 +1,8 @@
 """Fits of E(B): what published sweeps give, what synthetic ones recover, and what too little data refuses."""
 
-import csv
 import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +12,8 @@ from hypothesis import strategies as st
 from harness.analyse.estimates import Observation
 from harness.analyse.fit_models import Model
 from harness.analyse.fits import fit
+from harness.analyse.published.read import read
 from harness.plan.outcome import Outcome
-
-PUBLISHED = Path(__file__).parent / "published"
 
 
 def reached(value, width=0.0):
@@ -32,14 +29,12 @@ DIVERGED = Observation(Outcome.DIVERGED, math.inf, math.nan)
 
 def reference_runs(benchmark):
     """Every published run, {TBS: trials}."""
-    points = json.loads((PUBLISHED / "mlperf_rcp_full_resnet_bert_llama8b.json").read_text())[benchmark]["points"]
-    return {point["global_batch_size"]: [reached(v) for v in point["to_converge"]] for point in points}
+    return read(f"mlperf_{benchmark}").curves[0].by_size
 
 
 def smith():
     """Smith 2018: epochs that fit one time budget, not epochs to a target; the shape is what is tested here."""
-    with (PUBLISHED / "smith2018_fig6_tbs_epochs.csv").open() as file:
-        return {int(row["tbs"]): [reached(row["epochs_published"])] for row in csv.DictReader(file)}
+    return read("smith2018").curves[0].by_size
 
 
 def synthetic(sizes, critical=150.0, minimum=4.0, sd=0.02, seeds=3, seed=0):

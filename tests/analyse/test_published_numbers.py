@@ -1,33 +1,25 @@
-"""Published runs: hit rate, test and crossing give the published numbers."""
+"""Published runs, read by the importer, give the published numbers: hit rates, tests, first and sustained hits."""
 
-import csv
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.analyse.comparisons import p_mean_below
-from harness.analyse.estimates import Observation, reach_rate
-from harness.plan.outcome import Outcome
+from harness.analyse.published.csv_table import Told
+from harness.analyse.published.curves import Meaning
+from harness.analyse.published.findings import finals_rate
+from harness.analyse.published.read import read
 from harness.plan.target import Target
-
-PUBLISHED = Path(__file__).parent / "published"
-
-
-def column(file, name):
-    with (PUBLISHED / file).open() as rows:
-        return [float(row[name]) for row in csv.DictReader(rows)]
 
 
 def test_nanogpts_80_losses_pass_on_the_mean_though_25_of_them_miss():
     """modded-nanogpt, record of 2025-01-04: mean 3.27914, sd 0.00191, p = 0.0001 as rounded there."""
-    losses = column("nanogpt_80_final_val_losses.csv", "final_val_loss")
-    assert np.mean(losses) == pytest.approx(3.27914, abs=5e-6)
-    assert np.std(losses, ddof=1) == pytest.approx(0.00191, abs=5e-6)
-    assert p_mean_below(losses, 3.28) == pytest.approx(6.7e-5, rel=0.01)
-    outcomes = [Outcome.REACHED if loss <= 3.28 else Outcome.CENSORED for loss in losses]
-    rate = reach_rate([Observation(o, 1.0 if o is Outcome.REACHED else math.inf, 1.0) for o in outcomes])
+    (finals,) = read("nanogpt_80").finals
+    assert np.mean(finals.values) == pytest.approx(3.27914, abs=5e-6)
+    assert np.std(finals.values, ddof=1) == pytest.approx(0.00191, abs=5e-6)
+    assert p_mean_below(finals.values, finals.target.value) == pytest.approx(6.7e-5, rel=0.01)
+    rate = finals_rate(finals)
     assert (rate.reached, rate.n) == (55, 80)
     assert rate.interval.high < 0.8
 
@@ -37,23 +29,31 @@ def test_nanogpts_80_losses_pass_on_the_mean_though_25_of_them_miss():
     [(85, 55.3, 63.5), (88, 73.7, 73.7), (90, 75.8, 75.8), (90.5, 75.8, 79.9), (91.5, 79.9, 79.9), (92, 79.9, None)],
 )
 def test_smiths_archived_run_touches_its_targets_before_it_holds_them(target, touched, held):
-    """ResNet-56, TBS 512: 85 % is touched 8 epochs before it is held, and 92 % is touched but never held.
-
-    To hold a target for good is to be confirmed by every evaluation that is left.
-    """
-    accuracies = column("smith2018_resnet56_tbs512_log.csv", "test_accuracy_6400img")
-    epochs = column("smith2018_resnet56_tbs512_log.csv", "epoch")
-    first = Target("accuracy", target / 100, "max", confirm=1).crossing(accuracies).first_touch
-    assert first is not None
-    assert epochs[first] == pytest.approx(touched, abs=0.05)
-    start = len(epochs) if held is None else next(i for i, epoch in enumerate(epochs) if abs(epoch - held) < 0.05)
+    """ResNet-56, TBS 512: 85 % is touched 8 epochs before it is held for good, and 92 % is touched but never held."""
+    (curve,) = read("smith2018_log", Told(target=Target("accuracy", target / 100, "max", confirm=1))).curves
+    (arm,) = curve.arms
+    (run,) = arm.hits
+    assert (curve.unit, arm.total_batch_size) == ("epochs", 512)
+    assert run.first_touch == pytest.approx(touched, abs=0.05)
+    assert arm.observations[0].value == run.first_touch  # confirm=1: the first touch is the crossing
     if held is None:
-        assert accuracies[-1] < target / 100
+        assert math.isnan(run.held_from)
     else:
-        assert (
-            Target("accuracy", target / 100, "max", confirm=len(epochs) - start).crossing(accuracies).crossed == start
-        )
-        assert (
-            Target("accuracy", target / 100, "max", confirm=len(epochs) - start + 1).crossing(accuracies).crossed
-            is None
-        )
+        assert run.held_from == pytest.approx(held, abs=0.05)
+
+
+def test_smiths_epochs_are_read_as_those_of_a_time_budget():
+    (curve,) = read("smith2018").curves
+    assert curve.meaning is Meaning.IN_TIME_BUDGET
+    assert [(arm.total_batch_size, arm.observations[0].value) for arm in curve.arms] == [
+        (128, 48), (256, 70), (512, 95), (1024, 116),
+    ]  # fmt: skip
+
+
+def test_every_benchmark_of_mlperfs_means_is_a_curve_in_its_own_unit():
+    curves = {curve.label: curve for curve in read("mlperf_means").curves}
+    assert len(curves) == 19
+    assert sum(len(curve.arms) for curve in curves.values()) == 106
+    assert {curve.meaning for curve in curves.values()} == {Meaning.TO_TARGET}
+    units = {"resnet": "epochs", "bert": "examples", "gpt3": "tokens", "rgat": "epochs"}
+    assert {name: curves[name].unit for name in units} == units

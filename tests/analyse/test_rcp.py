@@ -1,22 +1,20 @@
 """MLPerf's arithmetic against the worked examples of its rules and its published reference points."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 
+from harness.analyse.published.read import read
 from harness.analyse.rcp import ConvergencePoint, fastest_accepted_mean, interpolate, olympic_mean, pruned
 
-PUBLISHED = Path(__file__).parent / "published"
 # Runs of the worked example in training_rules.adoc, "RCP examples".
 AT_128 = [16, 14, 16, 17, 16, 16, 15, 16, 15, 16]
 AT_256 = [20, 21, 21, 20, 22, 22, 21, 21, 20, 20]
 
 
 def resnet_points():
-    points = json.loads((PUBLISHED / "mlperf_rcp_full_resnet_bert_llama8b.json").read_text())["resnet"]["points"]
-    return {point["global_batch_size"]: [float(v) for v in point["to_converge"]] for point in points}
+    curve = read("mlperf_resnet").curves[0]
+    return {arm.total_batch_size: [run.place for run in arm.observations] for arm in curve.arms}
 
 
 def reference(total_batch_size, runs, sd="trimmed_sd"):

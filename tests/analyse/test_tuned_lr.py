@@ -1,14 +1,11 @@
 """The best LR at each TBS and its exponent."""
 
-import csv
 import math
-from pathlib import Path
 
 import pytest
 
+from harness.analyse.published.read import read
 from harness.analyse.tuned_lr import BestLr, best_lr, lr_exponent
-
-PUBLISHED = Path(__file__).parent / "published"
 
 
 def points(table):
@@ -16,9 +13,8 @@ def points(table):
 
 
 def benchmark(name):
-    with (PUBLISHED / "mlperf_rcp_summary.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["benchmark"] == name]
-    return points({int(row["global_batch_size"]): float(row["base_lr"]) for row in rows})
+    found = next(curve for curve in read("mlperf_means").curves if curve.label == name)
+    return points({arm.total_batch_size: arm.lr for arm in found.arms})
 
 
 def test_the_best_lr_reaches_first_and_ties_give_the_geometric_middle():
