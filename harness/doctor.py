@@ -11,7 +11,7 @@ from harness.launch.gang import Gang, GangError, InProcessGang, ProcessGang
 from harness.launch.tasks import last_line
 from harness.plan.design import Design
 from harness.plan.errors import UserError
-from harness.record.files import write_json
+from harness.record.examination import write_examination
 from harness.train.doctor import Check, Probes, examine
 from harness.train.worker import Task
 
@@ -33,8 +33,9 @@ class Doctor:
     def conclude(self, records: Any) -> Any:
         raise NotImplementedError("a doctor's verdict is printed, not concluded from records")
 
-    def run(self, console: Console, folder: Path, device: str, precision: str, threads: int) -> int:
-        """Print every check and write them to `folder`/doctor.json; exit code 0, or 1 where one failed."""
+    def run(self, console: Console, folder: Path, code: str, device: str, precision: str, threads: int) -> int:
+        """Print every check and write them to `folder`/doctor.json, where later studies of the workload find them
+        (`code`: fingerprint of the code that runs); exit code 0, or 1 where one failed."""
         split_device = device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
         workload = self.design.workload
         console.print(
@@ -53,8 +54,7 @@ class Doctor:
                 gangs.close()
         for check in checks:
             console.print(str(check), markup=False, highlight=False)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "doctor.json", {"workload": workload.name, "checks": [vars(check) for check in checks]})
+        write_examination(folder, workload, code, f"{precision} on {device}", checks)
         return _verdict(console, checks)
 
 

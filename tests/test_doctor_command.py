@@ -1,6 +1,7 @@
 """python -m harness +experiment=doctor: what a person sees, and the exit code a script sees."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,11 @@ def test_a_sound_workload_passes_every_check_it_prints(tmp_path):
     assert sound.returncode == 0, sound.stderr
     assert sound.stdout.count("PASS") == 8
     assert "all 8 checks passed" in sound.stdout
+    words = ["+experiment=tbs_sweep", "question.total_batch_sizes=[16]", "seeds=[0]", "cluster=inline"]
+    sweep = [sys.executable, "-m", "harness", *words, "tracking=disabled", f"output_dir={tmp_path}"]
+    subprocess.run(sweep, check=True, capture_output=True, timeout=120, cwd=tmp_path)
+    page = (tmp_path / "tbs_sweep" / "default" / "report.html").read_text()
+    assert re.search(r"all 8 checks passed on \d{4}-\d\d-\d\d, float32 on cpu<", page)
 
 
 @pytest.mark.long

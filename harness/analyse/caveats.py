@@ -9,6 +9,7 @@ from harness.analyse.results import Records
 from harness.plan.design import Design
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
+LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which its seconds say little of the device
 AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (rule 13)
 
 
@@ -46,6 +47,11 @@ def caveats(
     described = records.folder.description()
     if described.get("mixed_code"):
         lines.append("this study mixes records of different code or data (allow_mixed_code)")
+    if failed := (described.get("doctor") or {}).get("failed"):
+        lines.append(f"the doctor found faults in this workload that no number here is free of: {', '.join(failed)}")
+    waiting = max((row.get("loader_fraction", 0.0) for row in records.folder.timings()), default=0.0)
+    if waiting > LOADER_SHARE:
+        lines.append(f"updates wait for data up to {waiting:.0%} of their time: seconds are in part those of the disk")
     if replicas := records.replicas():
         lines.append(f"{replicas} replica(s) on another topology are kept in the study and not mixed in")
     return lines

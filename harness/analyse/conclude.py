@@ -151,5 +151,5 @@ def _same_seeds(
 def provenance(records: Records) -> dict[str, Any]:
     """What made the numbers, as the report prints it: no host, no path."""
     described = records.folder.description()
-    keys = ("experiment", "name", "git", "versions", "hardware", "code_fingerprint", "data_fingerprint")
+    keys = ("experiment", "name", "git", "versions", "hardware", "code_fingerprint", "data_fingerprint", "doctor")
     return {key: described[key] for key in keys if key in described}

@@ -148,6 +148,7 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
         ),
         ("code", str(said.get("code_fingerprint", ""))),
         ("data set", str(said.get("data_fingerprint", ""))),
+        ("doctor", (said.get("doctor") or {}).get("summary", "")),
         ("records", findings.data),
     ]
     return [(name, value) for name, value in rows if value]

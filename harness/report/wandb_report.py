@@ -216,8 +216,9 @@ def _provenance(findings: Findings) -> str:
     hardware = ", ".join(f"{name} {value}" for name, value in sorted(said.get("hardware", {}).items()))
     git = said.get("git", {})
     commit = f"commit {git['commit']}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""
+    doctor = f"doctor: {said['doctor']['summary']}" if said.get("doctor") else ""
     prints = [f"{key.partition('_')[0]} {said[key]}" for key in ("code_fingerprint", "data_fingerprint") if key in said]
-    return _bullets("## Provenance", [*lines, *filter(None, [commit, versions, hardware, ", ".join(prints)])])
+    return _bullets("## Provenance", [*lines, *filter(None, [commit, versions, hardware, doctor, ", ".join(prints)])])
 
 
 def _bullets(title: str, lines: Iterable[str]) -> str:

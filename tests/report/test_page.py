@@ -15,6 +15,7 @@ from rich.console import Console
 from synthetic_study import LRS, SWEEP, findings_of, learns, nan, never, write_study
 
 from harness.analyse.findings import Findings
+from harness.record.files import append_lines, write_json
 from harness.report.cost_figures import cost_figure
 from harness.report.page import draw_all, page_html
 from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
@@ -242,3 +243,14 @@ def test_a_miss_is_drawn_as_an_arrow_and_written_as_a_bound(tmp_path: Path):
     assert epochs is not None
     assert "> 40 at TBS 512" in epochs.alt
     assert [row[3] for row in epochs.rows if row[0] == "512"] == ["> 40"] * len(missed)
+
+
+def test_what_the_doctor_and_the_loader_found_is_in_the_report(tmp_path: Path):
+    study = write_study(tmp_path / "study")
+    doctor = {"summary": "1 of 8 checks failed: clocks on 2026-01-01, float32 on cpu", "failed": ["clocks"]}
+    write_json(study.path / "study.json", {**study.description(), "doctor": doctor})
+    append_lines(study.path / "timing.jsonl", [{**row, "loader_fraction": 0.42} for row in study.timings()])
+    findings = findings_of(study)
+    assert any("the doctor found faults" in line and "clocks" in line for line in findings.caveats)
+    assert any("wait for data up to 42%" in line for line in findings.caveats)
+    assert doctor["summary"] in page_html(findings, draw_all(findings))
