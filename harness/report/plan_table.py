@@ -6,6 +6,7 @@ from rich.table import Table
 
 from harness.plan.batch import BatchPlan
 from harness.plan.design import Design
+from harness.plan.settings import BatchNorm
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
 
@@ -49,8 +50,7 @@ def print_plan(
         f"workload      {workload.name}: {workload.train_examples:,} training examples, loss {workload.loss}",
         f"target        {target}; budget {per_trial:g} epochs",
         f"evaluation    {grid}",
-        f"batch norm    {workload.batch_norm.span}, {workload.batch_norm.span_examples} examples a group, "
-        f"statistics {workload.batch_norm.statistics}",
+        f"batch norm    {_batch_norm(workload.batch_norm)}",
         f"averaging     half-life {workload.averaging.half_life_examples:g} examples",
         f"seeds         {', '.join(map(str, design.seeds))}",
         f"topology      {ranks} worker(s) a trial, {kinds}",
@@ -66,3 +66,9 @@ def equation(batch: BatchPlan) -> str:
     """The batch equation in the columns' order."""
     factors = (batch.per_device_batch_size, batch.world_size, batch.gradient_accumulation_steps)
     return f"{batch.total_batch_size} = {' x '.join(map(str, factors))}"
+
+
+def _batch_norm(chosen: BatchNorm) -> str:
+    if chosen.span == "none":
+        return "none"
+    return f"{chosen.span}, {chosen.span_examples} examples a group, statistics {chosen.statistics}"
