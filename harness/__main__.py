@@ -1,5 +1,6 @@
 """python -m harness +experiment=NAME ...: compose -> plan -> launch -> analyse -> report."""
 
+import errno
 import os
 import sys
 
@@ -7,6 +8,9 @@ from harness.launch.drain import INTERRUPTED, Drain, Interrupted
 from harness.plan.errors import UserError
 
 BAD_INPUT = 2
+UNWRITABLE = 74  # EX_IOERR of sysexits.h
+# What happens to a file system, as opposed to what a program gets wrong.
+FOLDER_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 def main() -> int:
@@ -27,6 +31,16 @@ def main() -> int:
     except UserError as error:
         print("error:", *str(error).split("\n"), file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        if error.errno not in FOLDER_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else "the study folder: "
+        print(
+            f"error: {where}{error.strerror}; what is written stays valid, and the same command goes on once that is "
+            "put right",
+            file=sys.stderr,
+        )
+        return UNWRITABLE
     except Interrupted:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return drain.exit_code

@@ -12,11 +12,7 @@ def fit(cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, fl
     Raises UserError where the largest fits nowhere.
     """
 
-    def workers_on(cpus: float, gpus: float) -> int:
-        by_gpu = int(gpus / cluster.gpus_per_worker + 1e-9) if cluster.gpus_per_worker else 10**9
-        return min(int(cpus // cluster.cpus_per_worker), by_gpu)
-
-    slots = sum(workers_on(cpus, gpus) for cpus, gpus in nodes)
+    slots = workers_that_fit(cluster, nodes)
     largest = max(world_sizes, default=1)
     if largest > slots:
         have = f"{sum(c for c, _ in nodes):g} CPUs and {sum(g for _, g in nodes):g} GPUs on {len(nodes)} node(s)"
@@ -26,3 +22,13 @@ def fit(cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, fl
             "cluster.cpus_per_worker or cluster.gpus_per_worker"
         )
     return max(1, slots // min(world_sizes, default=1))
+
+
+def workers_that_fit(cluster: Cluster, nodes: Sequence[tuple[float, float]]) -> int:
+    """How many workers the nodes (CPUs, GPUs) hold, each of them on one node."""
+
+    def on(cpus: float, gpus: float) -> int:
+        by_gpu = int(gpus / cluster.gpus_per_worker + 1e-9) if cluster.gpus_per_worker else 10**9
+        return min(int(cpus // cluster.cpus_per_worker), by_gpu)
+
+    return sum(on(cpus, gpus) for cpus, gpus in nodes)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.launch.costs import Costs
 from harness.plan.trial import PlannedTrial
 
 Next = Callable[[], Sequence[PlannedTrial]]  # every trial planned so far, given the records on disk
@@ -20,6 +21,7 @@ class Feed:
     is_finished: IsFinished
     limits: Limits = dict
     tell: Tell = lambda planned, examples: None
+    costs: Costs = field(default_factory=lambda: Costs(lambda planned: {}))
     waiting: list[PlannedTrial] = field(default_factory=list)
     running: dict[str, PlannedTrial] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)  # ended for good without a result
@@ -46,6 +48,8 @@ class Feed:
         planned = self.running.pop(key)
         if not self.is_finished(planned):  # by the limits it ran under: the next ones may ask it to go on
             self.given_up.add(key)
+        elif self.costs.learn(planned):
+            self.waiting.sort(key=self.costs.order)
         self._renew_limits()
         if not self.waiting:
             self._replan()
@@ -90,11 +94,6 @@ class Feed:
         finished = {key for key, planned in distinct.items() if key not in taken and self.is_finished(planned)}
         fresh = [p for key, p in distinct.items() if key not in {*taken, *finished} and self._may_start(p)]
         self.total = len(taken & distinct.keys()) + len(finished) + len(fresh)
-        # Longest first, so that no long trial is left alone at the end. Small batches make more updates a budget.
-        self.waiting = sorted(fresh, key=lambda p: -expected_updates(p))
-
-
-def expected_updates(planned: PlannedTrial) -> int:
-    """A stand-in for a trial's length before any has run: micro-batches its budget would take."""
-    batch = planned.topology.batch
-    return planned.trial.arm.settings.budget_steps * batch.gradient_accumulation_steps
+        for key in finished:
+            self.costs.learn(distinct[key])
+        self.waiting = sorted(fresh, key=self.costs.order)

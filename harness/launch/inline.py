@@ -1,6 +1,7 @@
 """The launcher without Ray: one trial after another, the same trainer; for debugging, tests and small machines."""
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from harness.launch.drain import Drain
@@ -61,8 +62,11 @@ def _run_one(
     planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, races: bool
 ) -> bool:
     """Whether the trial has ended; else it was stopped on demand."""
-    gang = gangs.of(planned.topology.batch.world_size)
-    gang.start(task_of(planned, study, cluster.execution, races))
+    world_size, execution = planned.topology.batch.world_size, cluster.execution
+    if world_size == 1:
+        execution = replace(execution, hang_s=0.0)  # the worker that would end itself is the driver
+    gang = gangs.of(world_size)
+    gang.start(task_of(planned, study, execution, races))
     while rows := gang.advance(cluster.report_every_s):
         listener.trial_rows(planned, rows)
         if rows[-1]["kind"] in ("end", "drain"):

@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.launch.ray_probe import live_nodes
 from harness.launch.tasks import last_line
 from harness.plan.errors import UserError
 from harness.record.drain_flag import is_current
@@ -35,7 +36,7 @@ def check_nodes(study: Study, execution: Execution) -> None:
     specs = [description["config"][name] for name in SPECS]
     witnesses = study.path / WITNESSES
     witnesses.mkdir(exist_ok=True)
-    nodes = {node["NodeID"]: _name(node) for node in ray.nodes() if node["Alive"]}
+    nodes = {node.id: node.name for node in live_nodes()}
     tokens = {node_id: secrets.token_hex(16) for node_id in nodes}
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     asked = {
@@ -103,11 +104,6 @@ def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any
                 f"{name} has other {what.get(key, key)} ({answer.get(key, 'none')}, here {here.get(key, 'none')}): "
                 "make every node the same"
             )
-
-
-def _name(node: Mapping[str, Any]) -> str:
-    name, address = node["NodeName"], node["NodeManagerAddress"]
-    return f"node {name}" if name == address else f"node {name} ({address})"
 
 
 def _reads(path: Path, token: str) -> bool:

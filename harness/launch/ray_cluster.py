@@ -8,9 +8,11 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import psutil
 
 from harness.launch.drain import sheltered
 from harness.launch.ray_probe import refusal, report_nodes
@@ -20,6 +22,8 @@ from harness.record.provenance import usable_cpus
 
 CONNECT_S = 4.0  # for a port to open
 ANSWER_S = 10.0  # for a Ray cluster behind it to let us in; an idle one on a slow machine takes about 2 s
+SCRATCH = "harness-"  # then the driver's pid; short, as sockets lie below
+OWNER = "host"  # the file in it that names the driver's machine
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
 # Read by Ray and Tune at import, hence set before it.
@@ -47,7 +51,9 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
     """
     os.environ.update(QUIET)
     os.environ.pop("RAY_ADDRESS", None)  # an inherited address would silently join a stranger's cluster
-    scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+    _clear_scratch()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+    (scratch / OWNER).write_text(socket.gethostname())
     embedded = cluster.address == "local"
     if embedded:
         _private_token(scratch)
@@ -72,6 +78,16 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clear_scratch() -> None:
+    """Remove what killed drivers of this machine have left."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{OWNER}"):
+        pid = owner.parent.name.removeprefix(SCRATCH).partition("-")[0]
+        with suppress(OSError):
+            is_ours = owner.stat().st_uid == os.getuid() and owner.read_text() == socket.gethostname()
+            if is_ours and pid.isdigit() and not psutil.pid_exists(int(pid)):
+                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _private_token(scratch: Path) -> None:

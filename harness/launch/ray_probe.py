@@ -2,18 +2,39 @@
 
 import os
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 # Read by Ray at import. Its defaults try for 20 s to be let in, and wait 60 s for a node of theirs on this machine.
 IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_server_request_timeout_seconds": "5"}
 LONGEST = 300  # characters of another program's words
 
 
-def node_resources() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every live node of the connected cluster."""
+class Node(NamedTuple):
+    """A live node of a Ray cluster."""
+
+    id: str
+    name: str  # as a message calls it
+    cpus: float
+    gpus: float
+
+
+def live_nodes() -> list[Node]:
+    """Those of the connected cluster."""
     import ray
 
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in resources]
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            name, address = node["NodeName"], node["NodeManagerAddress"]
+            label = f"node {name}" if name == address else f"node {name} ({address})"
+            resources = node["Resources"]
+            found.append(Node(node["NodeID"], label, resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
+    return found
+
+
+def node_resources() -> list[tuple[float, float]]:
+    """(CPUs, GPUs) of every live node of the connected cluster."""
+    return [(node.cpus, node.gpus) for node in live_nodes()]
 
 
 def report_nodes(address: str, pipe: Connection) -> None:

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from harness.launch.drain import Drain
 from harness.launch.feed import Feed
 from harness.launch.listener import Watcher
+from harness.launch.node_watch import NodeWatch
 from harness.launch.tasks import Cluster, last_line, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
@@ -77,15 +78,17 @@ def _is_drained(result: Mapping[str, Any] | None) -> bool:
 
 
 class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
-    """Passes what Tune reports to the listener, and stops Tune once a drain has nothing left to wait for."""
+    """Passes what Tune reports to the listener, and stops Tune where there is nothing left to wait for."""
 
-    def __init__(self, searcher: FeedSearcher, watcher: Watcher, study: Path, drain: Drain) -> None:
+    def __init__(self, searcher: FeedSearcher, watcher: Watcher, study: Path, drain: Drain, nodes: NodeWatch) -> None:
         self.searcher = searcher
         self.watcher = watcher
         self.study = study
         self.drain = drain
+        self.nodes = nodes
         self.live: set[str] = set()  # Tune's ids of the trials that train
         self.announced = False
+        self.unwritable: OSError | None = None  # the study folder, for the driver
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         if iteration == 0:
@@ -99,7 +102,12 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self.drain.requested and (not self.live or self.drain.expired)
+        if self.unwritable:
+            return True
+        if self.drain.requested:
+            return not self.live or self.drain.expired
+        # While any trial trains the others may be waiting for its place.
+        return self.nodes.has_no_room(lambda: [] if self.live else list(self.searcher.feed.running.values()))
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self.live.add(trial.trial_id)
@@ -124,7 +132,10 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         planned = self.searcher.of_tune_id[trial.trial_id]
         reason = last_line(str(trial.get_error() or trial.get_pickled_error() or ""))
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
-            write_failure(self.study / "trials" / planned.key, reason)
+            try:
+                write_failure(self.study / "trials" / planned.key, reason)
+            except OSError as error:  # a full disk; what else would run could not be written either
+                self.unwritable = error
         self.watcher.trial_failed(planned, reason, final)
 
 
@@ -135,7 +146,7 @@ def run_ray(
     # Enough waiting trials to keep every slot busy, few enough that the longest-first order means something.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
     searcher = FeedSearcher(feed, study, cluster, drain)
-    ears = _Ears(searcher, watcher, study, drain)
+    ears = _Ears(searcher, watcher, study, drain, NodeWatch(cluster, watcher.say))
     tuner = tune.Tuner(
         TrialTrainable,
         tune_config=tune.TuneConfig(
@@ -163,3 +174,5 @@ def run_ray(
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     drain.listen()
+    if ears.unwritable:
+        raise ears.unwritable

@@ -23,6 +23,7 @@ class Cluster:
     max_failures: int  # retries of a trial, each from its checkpoint
     report_every_s: float
     grace_s: float  # from a signal until trials that have not stopped are given up
+    node_wait_s: float  # for lost nodes to come back before a sweep that no longer fits ends
     execution: Execution
 
     @property

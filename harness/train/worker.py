@@ -1,5 +1,6 @@
 """A warm process that runs trials one after another, keeping data, process group and device context between them."""
 
+import faulthandler
 import gc
 import ipaddress
 import os
@@ -28,6 +29,7 @@ from harness.train.trainer import Execution, train
 from harness.train.world import World
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+STDERR = 2  # the descriptor: a trial's log, whatever sys.stderr is
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Worker:
         self._running: Iterator[list[dict[str, Any]]] | None = None
         self._attempt: Attempt | None = None
         self._pause_at = 0.0
+        self._hang_s = 0.0
 
     def bind_store(self, host: str) -> int:
         """Rank 0: open the rendezvous store on a free port of `host` and return it; nobody can take it in between.
@@ -142,7 +145,9 @@ class Worker:
             task.execution,
             wants_pause=lambda: time.monotonic() >= self._pause_at,
             wants_drain=task.execution.is_draining,
+            beat=lambda: _watch(task.execution.hang_s),
         )
+        self._hang_s = task.execution.hang_s
 
     def advance(self, seconds: float) -> list[dict[str, Any]]:
         """Train on until the first evaluation after `seconds`; returns the rows written.
@@ -150,7 +155,11 @@ class Worker:
         The last one is `end` when done and `drain` when stopped on demand; after either, the answer is an empty list.
         """
         self._pause_at = time.monotonic() + seconds
-        rows = next(self._running, []) if self._running is not None else []
+        _watch(self._hang_s)
+        try:
+            rows = next(self._running, []) if self._running is not None else []
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         if not rows or rows[-1]["kind"] in ("end", "drain"):
             self.stop()
         return rows
@@ -176,3 +185,13 @@ class Worker:
         """Resident memory of this process."""
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _watch(hang_s: float) -> None:
+    """Unless called again in time, every thread's traceback goes to the trial's log and this process ends.
+
+    The watchdog is a thread of the interpreter's own that needs no lock, so a rank stuck in a collective, in a driver
+    or in a lock is ended as well; its gang fails at once and the trial goes on from its checkpoint.
+    """
+    if hang_s:
+        faulthandler.dump_traceback_later(hang_s, exit=True, file=STDERR)

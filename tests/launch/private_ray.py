@@ -58,6 +58,18 @@ class PrivateRay:
             assert time.monotonic() < deadline, f"node {name} does not start"
             time.sleep(0.1)
 
+    def workers(self, kind: str) -> list[psutil.Process]:
+        """Live processes of one class of Ray actors, on any node."""
+        found = []
+        for node in self.nodes.values():
+            for process in psutil.Process(node.pid).children(recursive=True):
+                try:
+                    if "".join(process.cmdline()[:1]).startswith(f"ray::{kind}"):
+                        found.append(process)
+                except psutil.Error:
+                    continue
+        return found
+
     def lose(self, name: str) -> None:
         """The node and everything that runs on it, gone at once."""
         top = psutil.Process(self.nodes.pop(name).pid)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,15 @@ def command(output: Path, *arguments: str, study: str = "s") -> list[str]:
     return [sys.executable, "-m", "harness", *arguments, f"output_dir={output}", f"study={study}"]
 
 
-def start(output: Path, *arguments: str, cwd: Path | None = None, study: str = "s") -> "subprocess.Popen[str]":
+def start(
+    output: Path,
+    *arguments: str,
+    cwd: Path | None = None,
+    study: str = "s",
+    env: Mapping[str, str] = os.environ,
+) -> "subprocess.Popen[str]":
     """The command in the background, in a process group of its own."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**env, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         command(output, *arguments, study=study),
         stdout=subprocess.PIPE,

@@ -1,11 +1,13 @@
 """The feed hands out every unfinished trial once, long ones first, and asks the experiment again when a round is in."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from harness.launch.capacity import fit
-from harness.launch.feed import Feed, expected_updates
+from harness.launch.costs import Costs, budget_passes
+from harness.launch.feed import Feed
 from harness.launch.tasks import Cluster
 from harness.plan.batch import plan_batch
 from harness.plan.duration import Duration
@@ -52,8 +54,36 @@ def test_rules_that_give_the_same_settings_share_one_run():
 
 def test_long_trials_go_first():
     feed = Feed(lambda: [planned("linear", tbs, 0) for tbs in (512, 16, 128)], lambda p: False)
-    updates = [expected_updates(trial) for trial in drain(feed)]
-    assert updates == sorted(updates, reverse=True)
+    passes = [budget_passes(trial) for trial in drain(feed)]
+    assert passes == sorted(passes, reverse=True)
+
+
+def test_many_workers_go_before_long_trials():
+    wide = replace(planned("linear", 512, 0), topology=Topology(plan_batch(512, 4)))
+    feed = Feed(lambda: [planned("linear", 16, 0), wide], lambda p: False)
+    assert [trial.topology.batch.world_size for trial in drain(feed)] == [4, 1]
+
+
+def test_ended_trials_say_which_of_the_waiting_ones_are_long():
+    # None needs its whole budget at TBS 128, linear a quarter: the seeds that wait are told apart by that.
+    parts = {"none": 1.0, "linear": 0.25}
+
+    def record(ended: PlannedTrial) -> dict[str, Any]:
+        steps = int(ended.trial.arm.settings.budget_steps * parts[ended.trial.arm.scaling_rule])
+        return {"steps": steps, "clock": {"total_s": steps * 0.01}}
+
+    everything = [planned(rule, 128, seed) for seed in (0, 1) for rule in ("linear", "none")]
+    done: set[str] = set()
+    feed = Feed(lambda: everything, lambda p: p.key in done, costs=Costs(record))
+    for _ in range(2):
+        first = feed.take()
+        assert first is not None
+        done.add(first.key)
+        feed.end(first.key)
+    assert feed.costs.expected_s(planned("none", 128, 1)) == pytest.approx(4 * 8 * 0.01)  # 4 epochs of 8 updates
+    assert [trial.trial.arm.scaling_rule for trial in drain(feed)] == ["none", "linear"]
+    resumed = Feed(lambda: everything, lambda p: p.key in done, costs=Costs(record))
+    assert [trial.trial.arm.scaling_rule for trial in resumed.waiting] == ["none", "linear"]
 
 
 def test_finished_trials_are_not_handed_out_again():
@@ -125,7 +155,7 @@ def test_a_stopped_trial_is_handed_out_again_once_it_no_longer_races():
     assert not again.races(trial)
 
 
-CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, 60.0, Execution())
+CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, 60.0, 60.0, Execution())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""A disk that fills up ends a trial or the sweep with a clear line; what was written stays valid and goes on."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from private_ray import may_mount
+from sweeps import SMALL, Sweep, finish, start, sweep
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not may_mount(), reason="a small file system of its own needs the right to mount"),
+]
+
+# Nobody meets the target; the second trial is under way when the disk fills up.
+TWO_TRIALS = [
+    *SMALL,
+    "seeds=[0]",
+    "question.total_batch_sizes=[128,256]",
+    "lr_scaling=linear",
+    "workload.target.value=0.9999",
+    "workload.budget={epochs: 20}",
+    "cluster.checkpoint_every_s=0",
+    "cluster.cpus=1",
+]
+DISK_BYTES = 8 * 2**20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, left_bytes: int) -> Path:
+    """A file that leaves so much room on the disk."""
+    ballast = disk / "ballast"
+    with open(ballast, "wb") as file:
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        os.posix_fallocate(file.fileno(), 0, max(1, free - left_bytes))
+    return ballast
+
+
+def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str) -> tuple[Sweep, bytes, Path]:
+    """(what the sweep said, the first record as it was then, the ballast)."""
+    process = start(disk, *TWO_TRIALS, *arguments, cwd=disk)
+    deadline = time.monotonic() + 100
+    while (
+        not (records := list(disk.glob("*/s/trials/*/*/record.json")))
+        or len(list(disk.glob("*/s/trials/*/*/checkpoint/*.pt"))) == 0
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first = records[0].read_bytes()
+    ballast = fill(disk, left_bytes)
+    found = finish(process, disk)
+    assert records[0].read_bytes() == first
+    return found, first, ballast
+
+
+def goes_on_once_there_is_room(disk: Path, ballast: Path, *arguments: str) -> None:
+    ballast.unlink()
+    resumed = sweep(disk, *TWO_TRIALS, *arguments, cwd=disk)
+    assert resumed.code == 0, resumed.out + resumed.err
+    calm = sweep(disk, *TWO_TRIALS, "cluster=inline", cwd=disk, study="calm")
+    assert resumed.science() == calm.science()
+
+
+@pytest.mark.parametrize("arguments", [["cluster=inline"], []])
+def test_no_room_for_a_checkpoint_fails_the_trial_with_its_cause(disk, arguments):
+    found, _, ballast = filled_during_the_second_trial(disk, 48 * 2**10, *arguments)
+    assert found.code == 1, found.out + found.err
+    assert "No space left on device" in found.out
+    failed = [record for record in found.records().values() if record["outcome"] == "failed"]
+    assert [record["error"] for record in failed] == ["OSError: [Errno 28] No space left on device"]
+    goes_on_once_there_is_room(disk, ballast, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [["cluster=inline"], []])
+def test_no_room_for_the_journal_ends_the_sweep_with_one_line(disk, arguments):
+    found, _, ballast = filled_during_the_second_trial(disk, 0, *arguments)
+    assert found.code == 74, found.out + found.err
+    errors = [line for line in found.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "No space left on device; what is written stays valid" in errors[0]
+    goes_on_once_there_is_room(disk, ballast, *arguments)
