@@ -22,6 +22,7 @@ from harness.config.build import (
 from harness.datasets.examples import Splits
 from harness.doctor import Doctor
 from harness.launch.capacity import fit
+from harness.launch.costs import Costs
 from harness.launch.drain import PREEMPTED, Drain
 from harness.launch.driver import run_study
 from harness.launch.feed import Feed
@@ -130,7 +131,13 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
             sink.open(study.path)
         timing = (config["cluster"]["timing_min_steps"], config["cluster"]["timing_min_s"])
         began = time.monotonic()
-        feed = Feed(plan, inquiry.is_finished, inquiry.limits, lambda p, limit: write_limit(study.trial_path(p), limit))
+        feed = Feed(
+            plan,
+            inquiry.is_finished,
+            inquiry.limits,
+            lambda planned, limit: write_limit(study.trial_path(planned), limit),
+            Costs(lambda planned: folder.record(planned).record),
+        )
         run_study(study, feed, _drainable(cluster, study), Audience(screen, sink), timing, drain)
         screen.close()
         if drain.requested or not feed.is_over:
