@@ -150,15 +150,7 @@ def search_section(found: Sequence[SearchedLr], seeds: Sequence[int], train_exam
     ]
     lrs = [[one.total_batch_size, c.lr, c.median / train_examples, c.at_least / train_examples, c.examples, *c.trials]
            for one in found for c in one.candidates]  # fmt: skip
-    candidates = (
-        "total_batch_size",
-        "lr",
-        "epochs_to_target",
-        "epochs_at_least",
-        "examples",
-        "trials",
-        "trials_stopped",
-    )
+    candidates = ("total_batch_size", "lr", "epochs", "epochs_at_least", "examples", "trials", "stopped")
     return Section(
         "Tuned LR at each total batch size",
         search_sentences(found, seeds),

@@ -1,0 +1,64 @@
+"""The validation metric that trials end their budget with: medians over seeds, and differences between two arms."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from harness.analyse.crossing import metric_at
+from harness.analyse.estimates import CONFIDENCE, inverted_cdf
+from harness.analyse.results import TrialResult
+from harness.plan.errors import UserError
+from harness.plan.outcome import Outcome
+from harness.plan.target import DIRECTIONS, Target
+
+
+def metric_to_compare(name: str | None, target: Target) -> Target:
+    """The metric whose final values an experiment compares, as a Target for its direction; null: the target's own."""
+    if name is None or name == target.metric:
+        return target
+    if name not in DIRECTIONS:
+        raise UserError(f"question.metric must be null or one of {', '.join(DIRECTIONS)}, not {name!r}")
+    return replace(target, metric=name, mode=DIRECTIONS[name])
+
+
+def final_value(result: TrialResult, metric: Target) -> float:
+    """The metric at the last evaluation, on the deciding weights; the worst possible for a trial that diverged."""
+    worst = math.inf if metric.mode == "min" else -math.inf
+    if result.outcome is Outcome.DIVERGED or not result.evaluations:
+        return worst
+    value = metric_at(result.evaluations[-1], metric, result.settings.averaging.decide_on)
+    return worst if value is None or not math.isfinite(value) else value
+
+
+def median_final(results: Iterable[TrialResult], metric: Target) -> float:
+    """The median of the final values, the worse of the two middle ones of an even number; nan without data."""
+    values = sorted(final_value(result, metric) for result in results if result.outcome.is_data)
+    return inverted_cdf(values, 0.5) if metric.mode == "max" else -inverted_cdf([-v for v in reversed(values)], 0.5)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of b minus mean of a with Welch's interval; infinite ends where a trial diverged or n is below 2."""
+
+    value: float
+    low: float
+    high: float
+    n_a: int
+    n_b: int
+
+    @property
+    def is_established(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Compare the final values of two arms."""
+    if min(len(a), len(b)) < 2 or not np.isfinite([*a, *b]).all():
+        value = float(np.mean(b) - np.mean(a)) if a and b and np.isfinite([*a, *b]).all() else math.nan
+        return Difference(value, -math.inf, math.inf, len(a), len(b))
+    interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(CONFIDENCE)
+    return Difference(float(np.mean(b) - np.mean(a)), float(interval.low), float(interval.high), len(a), len(b))
