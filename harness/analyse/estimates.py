@@ -7,7 +7,7 @@ over successes only is offered nowhere.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -81,6 +81,11 @@ class Interval:
 
     def __contains__(self, number: float) -> bool:
         return self.low <= number <= self.high
+
+
+def scaled(found: Observation, factor: float) -> Observation:
+    """An observation in another unit, like examples for steps."""
+    return replace(found, value=found.value * factor, low=found.low * factor)
 
 
 NO_DATA = Interval(0.0, math.inf, 1.0, "no data")

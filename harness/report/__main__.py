@@ -3,11 +3,13 @@
     python -m harness.report outputs/tbs_sweep/a
     python -m harness.report outputs/tbs_sweep/a --target 0.95 --budget-epochs 20
     python -m harness.report outputs/tbs_sweep/a --metric loss --target 0.3
+    python -m harness.report outputs/tbs_sweep/a outputs/tbs_sweep/b --fail-if-slower 5%
     python -m harness.report outputs/tbs_sweep/a --overlay mlperf_resnet --overlay smith2018
 
 Without options report.html and its companions are written again in the study's folder. With one, the answer to the
-other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Needs neither torch
-nor ray.
+other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Two studies A B are
+compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code is 3 where B is established to need
+that much more. Needs neither torch nor ray.
 """
 
 import argparse
@@ -19,11 +21,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.analyse.findings import Findings
 from harness.analyse.published.csv_table import Told
 from harness.analyse.published.curves import PublishedCurve
 from harness.analyse.published.overlay import overlay_sections
 from harness.analyse.published.read import read
 from harness.analyse.results import Records
+from harness.analyse.two_studies import compare_studies
+from harness.analyse.two_studies_findings import comparison_findings
 from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.plan.target import DIRECTIONS, Target
@@ -33,7 +38,7 @@ from harness.record.study import StudyFolder
 from harness.report.table import print_findings
 from harness.report.write import write_files
 
-BAD_INPUT = 2
+BAD_INPUT, SLOWER = 2, 3
 LOG_WIDTH = 140
 
 
@@ -41,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m harness.report", description="Report on a study on disk.")
     parser.add_argument("study", type=Path, help="folder of a study, like outputs/tbs_sweep/a")
+    parser.add_argument("other", type=Path, nargs="?", help="a second study to compare with the first")
+    parser.add_argument("--fail-if-slower", metavar="5%", help="exit 3 where the second needs so much more epochs")
     parser.add_argument("--target", type=float, help="another value to reach, easier than the study's own")
     parser.add_argument("--metric", help="another metric of the journals to reach it with, like loss")
     parser.add_argument("--budget-epochs", type=float, help="read as if every trial had ended there")
@@ -56,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own experiment class is found where python -m harness finds it
     try:
+        if given.other is not None:
+            margin = asked_margin(given.fail_if_slower)
+            slower = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
+            return SLOWER if slower and margin is not None else 0
+        if given.fail_if_slower is not None:
+            raise UserError("--fail-if-slower compares two studies: python -m harness.report A B --fail-if-slower 5%")
         overlays = [curve for source in given.overlay for curve in overlay(source, told_by(given))]
         report(given.study, given.target, given.metric, given.budget_epochs, overlays)
     except UserError as error:
@@ -84,12 +97,44 @@ def report(
     )
     place = study / "read_as" / name if name else study
     place.mkdir(parents=True, exist_ok=True)
+    show(findings, place)
+
+
+def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> bool:
+    """Write and print B against A; whether anything is established to be slower by more than `margin`."""
+    records = []
+    for path in (first, second):
+        folder = StudyFolder(path)
+        _, design = reopen(folder)
+        records.append(Records(folder, asked_target(design.workload, value, metric)))
+    found = compare_studies(*records, margin=margin)
+    place = second / "compared_with" / f"{first.parent.name}_{first.name}"
+    place.mkdir(parents=True, exist_ok=True)
+    show(comparison_findings(found), place)
+    return bool(found.slower)
+
+
+def show(findings: Findings, place: Path) -> None:
+    """Write the report's files and print its tables and where it lies."""
     page = write_files(place, findings)
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
     print_findings(console, findings)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def asked_margin(text: str | None) -> float | None:
+    """`5%` or `0.05` as 0.05; UserError for what is no share from 0 to below 1000 %."""
+    if text is None:
+        return None
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 10:
+        raise UserError(f"--fail-if-slower takes a share like 5% or 0.05, not {text!r}")
+    return share
 
 
 def overlay(source: str, told: Told) -> Sequence[PublishedCurve]:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from harness.analyse.estimates import Observation
-from harness.analyse.published.evaluations import Hits, scaled
+from harness.analyse.estimates import Observation, scaled
+from harness.analyse.published.evaluations import Hits
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from harness.analyse.estimates import Observation
+from harness.analyse.estimates import Observation, scaled
 from harness.plan.outcome import Outcome
 from harness.plan.target import Target
 
@@ -26,11 +26,6 @@ class Hits:
             self.held_from * factor,
             scaled(self.observation, factor),
         )
-
-
-def scaled(found: Observation, factor: float) -> Observation:
-    """An observation in another unit, like examples for steps."""
-    return replace(found, value=found.value * factor, low=found.low * factor)
 
 
 def hits(places: Sequence[float], metrics: Sequence[float | None], target: Target) -> Hits:

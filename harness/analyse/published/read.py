@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.analyse.estimates import scaled
 from harness.analyse.published.batch_science import is_tree, read_batch_science
 from harness.analyse.published.csv_table import CsvTable, Finals, Told
 from harness.analyse.published.curves import Meaning, PublishedArm, PublishedCurve, curve
 from harness.analyse.published.dawnbench import read_dawnbench
-from harness.analyse.published.evaluations import scaled
 from harness.analyse.published.rcp_json import is_collection, is_rcp, read_collection, read_rcp
 from harness.analyse.published.shipped import SHIPPED, TABLES, Shipped
 from harness.analyse.results import Records

@@ -1,0 +1,256 @@
+"""Two studies compared: what was set differently, and whether B needs more epochs or seconds to the target than A.
+
+For convergence regression tests: run the same sweep before and after a change, and let an exit code say whether it
+costs more. A ratio of 1.2 says that B needs 1.2 times what A needs.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from harness.analyse import two_sample
+from harness.analyse.comparisons import Comparison, compare, correct, holm
+from harness.analyse.estimates import Interval, Observation, PooledSpread, pooled_log_spread, scaled, with_outcome
+from harness.analyse.results import Records, TrialResult
+from harness.plan.errors import UserError
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+
+# Where a study lies and what it is called says nothing of what it does; overrides say again what the values say.
+UNTOLD = (
+    "config.overrides",
+    "config.output_dir",
+    "config.study",
+    "config.tracking",
+    "config.dry_run",
+    "name",
+    "started",
+    "finished",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value of study.json that is not the same; None where one study has none."""
+
+    key: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class ArmChange:
+    """One arm that both studies ran."""
+
+    label: str
+    total_batch_size: int
+    epochs: Comparison  # ratio of epochs to the target, B over A; Holm-corrected over the arms
+    seconds_ratio: float  # of steps times seconds per update; nan without both timing passes
+    seconds_interval: Interval  # the epochs' interval widened by the extremes of both timing passes
+    p_slower: float  # one-sided: of B needing at most 1 + margin times the epochs of A; Holm-corrected
+
+
+@dataclass(frozen=True)
+class StudyComparison:
+    """B against A."""
+
+    a: str
+    b: str
+    target: Target
+    margin: float
+    changes: tuple[Change, ...]
+    arms: tuple[ArmChange, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    overall: Interval  # of the geometric mean ratio over the arms in which every trial reached
+    overall_ratio: float
+    p_slower_overall: float  # one-sided as an arm's, corrected with them
+
+    @property
+    def slower(self) -> tuple[str, ...]:
+        """What is established to be slower in B by more than the margin: arms, or `overall`."""
+        found = [arm.label for arm in self.arms if arm.p_slower < two_sample.LEVEL]
+        return (*(["overall"] if self.p_slower_overall < two_sample.LEVEL else []), *found)
+
+
+def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyComparison:
+    """Compare the arms that both plans list. UserError where the studies have none in common, or other targets."""
+    target = _common_target(a, b)
+    plans = _arms(a), _arms(b)
+    shared = _distinct([label for label in plans[0] if label in plans[1]], *plans)
+    if not shared:
+        raise UserError(
+            f"{a.folder.path.name} and {b.folder.path.name} have no arm (rule, TBS, variant) in common: "
+            f"{', '.join(plans[0]) or 'none'} against {', '.join(plans[1]) or 'none'}"
+        )
+    ours = {label: a.of_arm(*plans[0][label]) for label in shared}
+    theirs = {label: b.of_arm(*plans[1][label]) for label in shared}
+    spread = pooled_log_spread([_epochs(results) for results in (*ours.values(), *theirs.values())])
+    raw, overall, p_slower = {}, [], {}
+    for label in shared:
+        pair, same_seeds = _observed(ours[label], theirs[label])
+        if all(pair):
+            raw[label] = compare(*pair, same_seeds=same_seeds, spread=spread)
+            p_slower[label] = p_slower_by(*pair, margin, spread)
+            overall.append(pair)
+    if not raw:
+        raise UserError("no arm that both studies planned has finished trials in both")
+    ratio, interval, p_overall = _overall(overall, margin, spread)
+    adjusted = dict(zip(["", *p_slower], holm([p_overall, *p_slower.values()]), strict=True))
+    arms = []
+    for label, result in correct(raw).items():
+        seconds, seconds_interval = _seconds(a, b, ours[label], theirs[label], result)
+        size = plans[0][label][0].total_batch_size
+        arms.append(ArmChange(label, size, result, seconds, seconds_interval, adjusted[label]))
+    return StudyComparison(
+        a=a.folder.path.name,
+        b=b.folder.path.name,
+        target=target,
+        margin=margin,
+        changes=tuple(changes(a.folder.description(), b.folder.description())),
+        arms=tuple(arms),
+        only_a=tuple(label for label in plans[0] if label not in plans[1]),
+        only_b=tuple(label for label in plans[1] if label not in plans[0]),
+        overall=interval,
+        overall_ratio=ratio,
+        p_slower_overall=adjusted[""],
+    )
+
+
+def p_slower_by(
+    a: Sequence[Observation], b: Sequence[Observation], margin: float, spread: PooledSpread | None = None
+) -> float:
+    """One-sided p of "b needs at most (1 + margin) times what a needs": Welch's t on log, ranks where any missed."""
+    a, b = [scaled(o, 1 + margin) for o in with_outcome(a)], with_outcome(b)
+    if not (a and b):
+        return math.nan
+    if all(o.reached for o in [*a, *b]):
+        found = two_sample.welch(a, b, spread)
+        if found is None:
+            return math.nan
+        if found.error == 0:
+            return 0.0 if found.log_ratio > 0 else 1.0
+        return float(special.stdtr(found.degrees, -found.log_ratio / found.error))
+    p, _ = two_sample.permutation_p(a, b)
+    above = sum((x.place < y.place) - (x.place > y.place) for x in a for y in b)
+    return p / 2 if above > 0 else 1 - p / 2
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+    """The values of two study.json that differ, by dotted key, configuration first."""
+    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
+    for key in sorted({*ours, *theirs}, key=lambda key: (not key.startswith("config."), key)):
+        is_untold = any(key == prefix or key.startswith(f"{prefix}.") for prefix in UNTOLD)
+        if not is_untold and ours.get(key) != theirs.get(key):
+            yield Change(key, ours.get(key), theirs.get(key))
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def _arms(records: Records) -> dict[str, tuple[Arm, list[int]]]:
+    """{label: (arm, seeds)} of a plan; a second arm of the same label is told apart by optimizer and workload."""
+    arms: dict[str, tuple[Arm, list[int]]] = {}
+    for planned in records.folder.plan():
+        arm, label = planned.trial.arm, planned.trial.arm.label
+        if label in arms and arms[label][0].settings != arm.settings:
+            label = f"{label} ({arm.workload}, {arm.optimizer})"
+        _, seeds = arms.setdefault(label, (arm, []))
+        if planned.trial.seed not in seeds:
+            seeds.append(planned.trial.seed)
+    return arms
+
+
+def _common_target(a: Records, b: Records) -> Target:
+    targets = []
+    for records in (a, b):
+        planned = records.folder.plan()
+        if not planned:
+            raise UserError(f"{records.folder.path.name} has no planned trial")
+        targets.append(records.target or planned[0].trial.arm.settings.target)
+    if targets[0] != targets[1]:
+        raise UserError(
+            f"the studies aim at {targets[0]} and {targets[1]}: give --target, a value both journals answer"
+        )
+    return targets[0]
+
+
+def _epochs(results: Sequence[TrialResult]) -> list[Observation]:
+    return [scaled(result.observation(), 1 / result.settings.train_examples) for result in results]
+
+
+def _distinct(
+    labels: Sequence[str], a: Mapping[str, tuple[Arm, list[int]]], b: Mapping[str, tuple[Arm, list[int]]]
+) -> list[str]:
+    """One label for arms that share their runs in both studies (at k = 1 every rule is none): they count once."""
+    first: dict[str, str] = {}
+    for label in labels:
+        shared = str((a[label][0].settings.identity, b[label][0].settings.identity))
+        first.setdefault(shared, label)
+    return list(first.values())
+
+
+def _observed(
+    a: Sequence[TrialResult], b: Sequence[TrialResult]
+) -> tuple[tuple[list[Observation], list[Observation]], bool]:
+    """Observations in epochs, by seed, and whether both studies have the same seeds."""
+    kept = [sorted((r for r in arm if r.outcome.is_data), key=lambda result: result.trial.seed) for arm in (a, b)]
+    same = [r.trial.seed for r in kept[0]] == [r.trial.seed for r in kept[1]]
+    return (_epochs(kept[0]), _epochs(kept[1])), same
+
+
+def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | None:
+    return records.step_seconds(result.topology, result.trial.arm.workload, result.trial.arm.optimizer)
+
+
+def _overall(
+    pairs: Sequence[tuple[list[Observation], list[Observation]]], margin: float, spread: PooledSpread
+) -> tuple[float, Interval, float]:
+    """Mean of the arms' log ratios, every arm alike, its t interval and the one-sided p; nan where none can say."""
+    differences = [
+        found
+        for a, b in pairs
+        if all(o.reached for o in [*a, *b]) and (found := two_sample.welch(a, b, spread)) is not None
+    ]
+    if not differences:
+        return math.nan, Interval(0.0, math.inf, 1.0, "no arm in which every trial reached"), math.nan
+    count = len(differences)
+    errors = np.array([found.error**2 for found in differences]) / count**2
+    degrees = np.array([found.degrees for found in differences])
+    error = float(np.sqrt(errors.sum()))
+    mean = math.fsum(found.log_ratio for found in differences) / count
+    # Welch and Satterthwaite's degrees of freedom of a sum of independent variances.
+    total = float(errors.sum() ** 2 / np.sum(errors**2 / degrees)) if error > 0 else float(degrees.sum())
+    whole = two_sample.Difference(mean, error, total)
+    distance = mean - math.log1p(margin)
+    p = float(special.stdtr(total, -distance / error)) if error > 0 else float(distance <= 0)
+    return math.exp(mean), whole.ratio_interval("mean over arms, t on log"), p
+
+
+def _seconds(
+    a: Records,
+    b: Records,
+    ours: Sequence[TrialResult],
+    theirs: Sequence[TrialResult],
+    epochs: Comparison,
+) -> tuple[float, Interval]:
+    """Ratio of seconds to target: that of updates times that of seconds per update, alone on the machine."""
+    first, second = _step_seconds(a, ours[0]), _step_seconds(b, theirs[0])
+    if first is None or second is None:
+        return math.nan, Interval(0.0, math.inf, 1.0, "no timing pass in both studies")
+    sizes = theirs[0].settings.train_examples / ours[0].settings.train_examples  # an epoch of B in epochs of A
+    low = second.get("fastest_s", second["median_s"]) / first.get("slowest_s", first["median_s"])
+    high = second.get("slowest_s", second["median_s"]) / first.get("fastest_s", first["median_s"])
+    ratio = epochs.ratio * sizes * second["median_s"] / first["median_s"]
+    method = f"{epochs.interval.method}, extremes of both timing passes"
+    ends = epochs.interval.low * sizes * low, epochs.interval.high * sizes * high
+    return ratio, Interval(*ends, epochs.interval.coverage, method)
