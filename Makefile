@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-SOAK := tests/launch tests/slurm tests/record tests/test_track.py
+CLUSTERS := tests/launch tests/slurm
 
-.PHONY: sweep test test-long test-soak lint format clean
+.PHONY: sweep test test-long lint format clean
 
 sweep: $(READY)
 	$(BIN)/python -m harness +experiment=tbs_sweep
@@ -14,12 +14,10 @@ sweep: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile
 
+# Kills, soak, simulations two at a time; what starts clusters, drains and times out has the machine to itself.
 test-long: $(READY)
-	$(BIN)/python -m pytest -m "long and not extras" $(addprefix --ignore=,$(SOAK))
-
-# Kills of drivers, drains, real Slurm, a dead W&B server: long, and sensitive to a loaded machine.
-test-soak: $(READY)
-	$(BIN)/python -m pytest -m "long and not extras" $(SOAK)
+	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile $(addprefix --ignore=,$(CLUSTERS))
+	$(BIN)/python -m pytest -m "long and not extras" $(CLUSTERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
