@@ -39,7 +39,8 @@ class Arm:
 
     @property
     def label(self) -> str:
-        extra = "".join(f" {key}={value}" for key, value in self.variant.items())
+        said = {key: f"{value:g}" if isinstance(value, float) else value for key, value in self.variant.items()}
+        extra = "".join(f" {key}={value}" for key, value in said.items())
         return f"{self.scaling_rule} TBS {self.total_batch_size}{extra}"
 
     def to_json(self) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from harness.config.build import Experiment, Racing, reopen
 from harness.config.compose import compose_config
 from harness.plan.batch import plan_batch
 from harness.plan.outcome import Outcome
+from harness.plan.settings import Settings
 from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.files import append_lines, write_json
 from harness.record.journal import Attempt, read_trial
 from harness.record.study import StudyFolder
+from harness.train.instantiate import instantiate
 
 Curve = Callable[[Trial, int], float]  # the validation accuracy of a trial after so many examples
 TRAIN_EXAMPLES = 1024
@@ -88,7 +90,7 @@ class Simulation:
             step = settings.evaluation_step(len(metrics))
             examples = step * settings.total_batch_size
             metrics.append(self.curve(trial, examples))
-            attempt.write(_evaluation(step, examples, metrics[-1]))
+            attempt.write({**_evaluation(step, examples, metrics[-1]), **_position(settings, step)})
             if settings.stop_at_target and settings.target.crossing(metrics).confirmed is not None:
                 outcome = Outcome.REACHED
             elif examples >= settings.budget_examples:
@@ -116,6 +118,14 @@ def table(findings: Findings, name: str) -> list[dict[str, Any]]:
 
 def _placed(trial: Trial) -> PlannedTrial:
     return PlannedTrial(trial, Topology(plan_batch(trial.arm.total_batch_size, 1, span_examples=16)))
+
+
+def _position(settings: Settings, step: int) -> dict[str, float]:
+    """LR and momentum of the last update, as the schedule has them."""
+    schedule = instantiate(settings.schedule)
+    momentum = schedule.momentum(step - 1)
+    lr = settings.peak_lr * schedule.lr_factor(step - 1)
+    return {"lr": lr, "momentum": settings.optimizer.get("momentum", 0.0) if momentum is None else momentum}
 
 
 def _evaluation(step: int, examples: int, accuracy: float) -> dict[str, object]:

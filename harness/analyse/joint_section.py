@@ -1,0 +1,90 @@
+"""What a joint search over LR, TBS and momentum found: the points, the best ones, and what they have in common."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.samplers import Point
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A point and its median examples to target: infinite where it misses, None while it is open."""
+
+    point: Point
+    examples: float | None
+
+    def cost(self, minimise: str) -> float:
+        """In examples or updates; infinite where it is not known to reach."""
+        examples = math.inf if self.examples is None else self.examples
+        return examples if minimise == "examples" else examples / self.point.total_batch_size
+
+    @property
+    def effective_lr(self) -> float:
+        """LR / (1 - momentum): the length of a step in a steady direction."""
+        return self.point.lr / (1 - (self.point.momentum or 0.0))
+
+
+def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, is_over: bool) -> Section:
+    """The table of all points, and the cost of each TBS against LR and against LR / (1 - momentum)."""
+    reached = [one for one in scored if math.isfinite(one.cost(minimise))]
+    sentences = _sentences(reached, len(scored), minimise, train_examples, is_over)
+    has_momentum = any(one.point.momentum is not None for one in scored)
+    plots = []
+    if reached:
+        plots.append(_plot("joint_lr", "LR", reached, minimise, sentences[0]))
+    if reached and has_momentum:
+        plots.append(_plot("joint_effective_lr", "LR / (1 - momentum)", reached, minimise, sentences[0]))
+    columns = ("lr", "total_batch_size", "momentum", "epochs", "updates")
+    rows = [
+        [
+            one.point.lr,
+            one.point.total_batch_size,
+            one.point.momentum,
+            None if one.examples is None else one.examples / train_examples,
+            None if one.examples is None else one.examples / one.point.total_batch_size,
+        ]
+        for one in sorted(scored, key=lambda one: one.cost(minimise))
+    ]
+    return Section("LR, total batch size and momentum", sentences, plots, [Table("joint_search", columns, rows)])
+
+
+def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, is_over: bool) -> list[str]:
+    if not is_over:
+        return ["The search is not finished: run the same command again."]
+    if not reached:
+        return [f"None of the {points} points reached the target in half of its seeds."]
+    best = min(reached, key=lambda one: one.cost(minimise))
+    cost = best.cost(minimise)
+    needs = f"{cost / train_examples:.3g} epochs" if minimise == "examples" else f"{cost:.0f} updates"
+    lines = [f"Fewest {minimise} among {points} points: {_said(best)} needs {needs}."]
+    sizes = sorted({one.point.total_batch_size for one in reached})
+    if len(sizes) > 1:
+        tops = [min((one for one in reached if one.point.total_batch_size == size), key=lambda one: one.cost(minimise))
+                for size in sizes]  # fmt: skip
+        lines.append(f"Best at each TBS: {'; '.join(map(_said, tops))}.")
+    return lines
+
+
+def _said(one: Scored) -> str:
+    momentum = "" if one.point.momentum is None else f", momentum {one.point.momentum:.3g}"
+    return f"TBS {one.point.total_batch_size} with LR {one.point.lr:.3g}{momentum}"
+
+
+def _plot(name: str, label: str, reached: Sequence[Scored], minimise: str, alt: str) -> Plot:
+    series = []
+    for size in sorted({one.point.total_batch_size for one in reached}):
+        own = [one for one in reached if one.point.total_batch_size == size]
+        lrs = [one.point.lr if name == "joint_lr" else one.effective_lr for one in own]
+        series.append(Series(f"TBS {size}", lrs, [one.cost(minimise) for one in own]))
+    return Plot(
+        name=name,
+        title=f"{minimise.capitalize()} to target against {label}",
+        alt=alt,
+        x_label=label,
+        y_label=f"{minimise} to target (median of the tuning seeds)",
+        series=series,
+        x_log=10,
+        y_log=2,
+    )
