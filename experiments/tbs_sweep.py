@@ -1,15 +1,19 @@
 """How many epochs, steps and seconds does each total batch size need to reach the target, under each LR rule?
 
 Design: every rule at every total batch size over the same seeds (at k = 1 the rules are one trial, run once), each
-trial until its target is confirmed or its budget ends. Protocol and statistics: DESIGN rules 4-6 and 13-16.
+trial until its target is confirmed or its budget ends. Protocol and statistics: DESIGN rules 4-6 and 13-16. With
+`annealed_check` the largest total batch size also gets the length that a schedule annealed to zero needs under each
+rule, so that both answers stand side by side (rule 13).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.plan.design import Declared, Design
+from harness.analyse.schedule_length import LengthQuestion, length_section
+from harness.plan.design import Declared, Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
 
@@ -17,12 +21,22 @@ from harness.plan.trial import Arm, Trial
 class TbsSweep:
     """A grid of total batch size x LR-scaling rule x seed."""
 
-    def __init__(self, design: Design, total_batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        design: Design,
+        total_batch_sizes: Sequence[int],
+        annealed_check: bool = False,
+        annealed_seeds: Sequence[int] = (100, 101, 102),
+    ) -> None:
         if not total_batch_sizes:
             raise UserError("question.total_batch_sizes is empty: give at least one, e.g. [16,64,256]")
         self.design = design
         self.total_batch_sizes = sorted(set(total_batch_sizes))
         design.workload.check_batch_sizes(self.total_batch_sizes)
+        self.annealed: list[LengthQuestion] = []
+        if annealed_check:
+            check_tuning_seeds(annealed_seeds, design.seeds, "annealed_seeds")
+            self.annealed = [self._annealed(rule, tuple(annealed_seeds)) for rule in design.scaling_rules]
 
     @property
     def arms(self) -> list[Arm]:
@@ -36,13 +50,34 @@ class TbsSweep:
         return Declared((rules[0], rules[-1]), self.total_batch_sizes[-1]) if len(rules) > 1 else None
 
     def trials(self, records: Records) -> list[Trial]:
-        return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
+        sweep = [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
+        return sweep + [trial for question in self.annealed for trial in question.trials(records)]
 
     def conclude(self, records: Records) -> Findings:
-        return rule_findings(
+        found = rule_findings(
             "How many epochs, steps and seconds does each total batch size need to reach the target?",
             self.design,
             self.arms,
             records,
             self.declared,
+        )
+        if not self.annealed:
+            return found
+        section = length_section(self.annealed, records)
+        said = [f"Annealed to zero instead: {sentence}" for sentence in section.sentences]
+        return replace(found, verdict=[*found.verdict, *said], sections=[*found.sections, section])
+
+    def _annealed(self, rule: str, seeds: tuple[int, ...]) -> LengthQuestion:
+        """The length that a linear decay to zero needs at the largest TBS, after the workload's own warm-up."""
+        workload = self.design.workload
+        schedule = {"_target_": "harness.plan.horizons.Decay", "horizon": None, "warmup": workload.schedule["warmup"]}
+        return LengthQuestion(
+            replace(workload, schedule=schedule),
+            rule,
+            self.design.power,
+            self.total_batch_sizes[-1],
+            seeds,
+            self.design.seeds,
+            start=max(1, workload.budget_examples // workload.evaluate_every_examples // 4),
+            points=3,
         )

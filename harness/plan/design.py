@@ -35,11 +35,11 @@ class Declared:
     total_batch_size: int
 
 
-def check_tuning_seeds(tuning_seeds: Sequence[int], reporting_seeds: Sequence[int]) -> None:
+def check_tuning_seeds(tuning_seeds: Sequence[int], reporting_seeds: Sequence[int], name: str = "tuning_seeds") -> None:
     """Raises UserError unless the seeds that choose are usable and none of them reports (rule 16)."""
     if not tuning_seeds or len(set(tuning_seeds)) < len(tuning_seeds) or min(tuning_seeds) < 0:
-        raise UserError(f"question.tuning_seeds must be distinct integers >= 0, at least one, not {list(tuning_seeds)}")
+        raise UserError(f"question.{name} must be distinct integers >= 0, at least one, not {list(tuning_seeds)}")
     if common := sorted(set(tuning_seeds) & set(reporting_seeds)):
         raise UserError(
-            f"question.tuning_seeds and seeds share {', '.join(map(str, common))}: a seed that chooses must not report"
+            f"question.{name} and seeds share {', '.join(map(str, common))}: a seed that chooses must not report"
         )
