@@ -5,7 +5,7 @@ while a trial trains, and products of independently drawn gradients at frozen we
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,12 @@ class TrainingSums:
     def estimate(self) -> NoiseEstimate:
         """Over all blocks together; a block is the unit of the bootstrap."""
 
-        def moments(sums: Array) -> Moments:
-            updates, small, big = sums
+        def moments(weights: Array) -> Array:
+            updates, small, big = (weights @ self.blocks).T
             sizes = self.piece_examples, self.total_batch_size
-            return two_batch(*sizes, small / updates, big / updates, self.population)
+            return np.array(two_batch(*sizes, small / updates, big / updates, self.population))
 
-        def resampled(weights: Array) -> Moments:
-            return moments(weights @ self.blocks)
-
-        if not len(self.blocks):
-            return _unknown()
-        return _bootstrap(moments(self.blocks.sum(0)), resampled, len(self.blocks))
+        return _bootstrap([moments], [len(self.blocks)])
 
 
 @dataclass(frozen=True)
@@ -89,21 +84,22 @@ class FrozenProducts:
     levels: tuple[float, ...]  # at 2^j draws: sum of |sum of 2^j consecutive draws|^2 over all of them
 
     def estimate(self) -> NoiseEstimate:
-        """The mean product over pairs of different draws is |G|^2 (less tr(Sigma) / N without replacement); a block
-        drawn twice by the bootstrap makes no pairs with its own copy."""
-        blocks, share = len(self.squares), self.units // len(self.squares)
+        return frozen_estimate([self])
+
+    def moments(self, weights: Array) -> Array:
+        """[2, draws] trace and squared norm with block k counted `weights`[draw, k] times.
+
+        The mean product over pairs of different draws is |G|^2 (less tr(Sigma) / N without replacement); a block that
+        the bootstrap draws twice makes no pairs with its own copy.
+        """
+        share = self.units // len(self.squares)
         within = np.diag(self.products) - self.squares  # pairs inside a block
         between = self.products - np.diag(np.diag(self.products))
-
-        def moments(weights: Array) -> Moments:
-            total, twice = weights.sum(), np.square(weights).sum()
-            pairs = share**2 * (total**2 - twice) + share * (share - 1) * total
-            cross = float((weights @ between @ weights + weights @ within) / pairs)
-            square = float(weights @ self.squares / share / total)
-            trace = self.unit_examples * (square - cross)
-            return Moments(trace, cross + (trace / self.population if self.population else 0.0))
-
-        return _bootstrap(moments(np.ones(blocks)), moments, blocks)
+        total, twice = weights.sum(1), np.square(weights).sum(1)
+        pairs = share**2 * (total**2 - twice) + share * (share - 1) * total
+        cross = ((weights @ between * weights).sum(1) + weights @ within) / pairs
+        trace = self.unit_examples * (weights @ self.squares / share / total - cross)
+        return np.array([trace, cross + (trace / self.population if self.population else 0.0)])
 
     def by_batch_size(self) -> "list[VarianceAt]":
         """Scatter and mean squared norm of the means of 1, 2, 4, ... draws, as long as there are 4 such means."""
@@ -168,24 +164,26 @@ def frozen_products(row: Mapping[str, Any], preconditioned: bool = False) -> Fro
     return FrozenProducts(found["unit_examples"], found["units"], found["population"], squares, products, levels)
 
 
-def _bootstrap(moments: Moments, resampled: Any, blocks: int) -> NoiseEstimate:
-    """Percentile intervals over `blocks` drawn with replacement; `resampled` takes how often each was drawn.
+def frozen_estimate(products: Sequence[FrozenProducts]) -> NoiseEstimate:
+    """Of several trials at one place in training: their mean moments, each resampled by itself."""
+    return _bootstrap([one.moments for one in products], [len(one.squares) for one in products])
 
-    In a ratio whose denominator is not positive the noise scale counts as infinite.
-    """
-    if blocks < LEAST_BLOCKS:
-        return NoiseEstimate(moments, (-math.inf, math.inf), (0.0, math.inf), blocks)
+
+def _bootstrap(moments: Sequence[Callable[[Array], Array]], blocks: Sequence[int]) -> NoiseEstimate:
+    """Mean of `moments` with percentile intervals over blocks drawn with replacement; each takes how often its blocks
+    were drawn, [draws, blocks]. Where a denominator is not positive the noise scale counts as infinite."""
+    unknown = (-math.inf, math.inf), (0.0, math.inf)
+    if not moments or min(blocks) == 0:
+        return NoiseEstimate(Moments(math.nan, math.nan), *unknown, 0)
+    trace, norm = np.mean([of(np.ones((1, count)))[:, 0] for of, count in zip(moments, blocks, strict=True)], axis=0)
+    found = Moments(float(trace), float(norm))
+    if min(blocks) < LEAST_BLOCKS:
+        return NoiseEstimate(found, *unknown, min(blocks))
     rng = np.random.default_rng(0)
-    weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=DRAWS).astype(float)
-    weights = weights[(weights > 0).sum(1) > 1]  # one block alone has no pair
-    draws = [resampled(weight) for weight in weights]
-    norms = [draw.squared_norm for draw in draws]
-    ratios = [draw.trace / draw.squared_norm if draw.squared_norm > 0 else math.inf for draw in draws]
+    drawn = [rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float) for count in blocks]
+    traces, norms = np.mean([of(weights) for of, weights in zip(moments, drawn, strict=True)], axis=0)
+    ratios = np.divide(traces, norms, out=np.full(DRAWS, math.inf), where=norms > 0)
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     low, high = np.percentile(norms, tails)
     scale_low, scale_high = np.percentile(ratios, tails, method="inverted_cdf")
-    return NoiseEstimate(moments, (float(low), float(high)), (float(scale_low), float(scale_high)), blocks)
-
-
-def _unknown() -> NoiseEstimate:
-    return NoiseEstimate(Moments(math.nan, math.nan), (-math.inf, math.inf), (0.0, math.inf), 0)
+    return NoiseEstimate(found, (float(low), float(high)), (float(scale_low), float(scale_high)), min(blocks))

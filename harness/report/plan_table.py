@@ -1,12 +1,14 @@
 """dry_run=true: every arm with its resolved values, and what the sweep will take."""
 
+from collections.abc import Iterable, Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from harness.plan.batch import BatchPlan
 from harness.plan.design import Design
-from harness.plan.settings import BatchNorm
+from harness.plan.settings import BatchNorm, Settings
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
 
@@ -28,7 +30,7 @@ def print_plan(
         arm, settings = p.trial.arm, p.trial.arm.settings
         warmup = settings.schedule.get("warmup", 0)
         table.add_row(
-            arm.scaling_rule,
+            " ".join([arm.scaling_rule, *(f"{key}={value}" for key, value in arm.variant.items())]),
             equation(p.topology.batch),
             f"{arm.batch_ratio:g}",
             f"{settings.peak_lr:.4g}",
@@ -40,32 +42,69 @@ def print_plan(
     examples = sum(p.trial.arm.settings.budget_examples for p in distinct.values())
     ranks = ", ".join(str(w) for w in sorted({p.topology.batch.world_size for p in distinct.values()}))
     kinds = ", ".join(sorted({f"{p.topology.device} {p.topology.precision}" for p in distinct.values()}))
-    target = f"validation {workload.target} on {workload.averaging.decide_on} weights"
-    per_trial = workload.budget_examples / workload.train_examples
-    every = workload.evaluate_every_examples
-    evaluations = workload.budget_examples // every
-    grid = f"every {every:,} examples ({every / workload.train_examples:g} epochs), at most {evaluations} a trial"
-    cost = f"{examples:,} training examples ({examples / workload.train_examples:,.0f} epochs) if no trial reaches"
+    trials = [p.trial.arm.settings for p in distinct.values()]
+    stops = any(settings.stop_at_target for settings in trials)
+    cost = f"{examples:,} training examples ({examples / workload.train_examples:,.0f} epochs)"
     for line in (
         f"workload      {workload.name}: {workload.train_examples:,} training examples, loss {workload.loss}",
-        f"target        {target}; budget {per_trial:g} epochs",
-        f"evaluation    {grid}",
-        f"batch norm    {_batch_norm(workload.batch_norm)}",
-        f"averaging     half-life {workload.averaging.half_life_examples:g} examples",
+        f"target        {_each(map(_target, trials))}",
+        f"evaluation    {_each(map(_grid, trials))}",
+        f"batch norm    {_each(_batch_norm(settings.batch_norm) for settings in trials)}",
+        f"averaging     {_each(_averaging(settings) for settings in trials)}",
         f"seeds         {', '.join(map(str, design.seeds))}",
         f"topology      {ranks} worker(s) a trial, {kinds}",
         f"trials        {len(distinct)} distinct of {len(planned)} planned, {finished} already finished",
-        f"cost at most  {cost}",
+        f"cost at most  {cost}{' if no trial reaches' if stops else ''}",
+        *_measured(trials),
         *([f"may follow    {follows}"] if follows else []),
         f"study         {folder.path}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _each(values: Iterable[str]) -> str:
+    """What all trials share, or the few things that they do not."""
+    return "; or ".join(dict.fromkeys(values)) or "none"
+
+
+def _target(settings: Settings) -> str:
+    budget = f"{settings.budget_examples / settings.train_examples:g} epochs"
+    if not settings.stop_at_target:
+        return f"none: to the end of {budget}"
+    return f"validation {settings.target} on {settings.averaging.decide_on} weights; budget {budget}"
+
+
+def _grid(settings: Settings) -> str:
+    every, evaluations = settings.evaluate_every_examples, settings.budget_examples // settings.evaluate_every_examples
+    return f"every {every:,} examples ({every / settings.train_examples:g} epochs), at most {evaluations} a trial"
+
+
+def _averaging(settings: Settings) -> str:
+    half_life = settings.averaging.half_life_examples
+    return f"half-life {half_life:g} examples" if half_life else "none"
+
+
 def equation(batch: BatchPlan) -> str:
     """The batch equation in the columns' order."""
     factors = (batch.per_device_batch_size, batch.world_size, batch.gradient_accumulation_steps)
     return f"{batch.total_batch_size} = {' x '.join(map(str, factors))}"
+
+
+def _measured(trials: Sequence[Settings]) -> list[str]:
+    """What measuring the gradient's noise costs beside; nothing where it is off."""
+    measuring = [settings for settings in trials if settings.noise_scale.is_on]
+    if not measuring:
+        return []
+    drawn = sum(
+        settings.budget_examples
+        // settings.noise_scale.frozen_every_examples
+        * settings.noise_scale.frozen_units
+        * (settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1)
+        for settings in measuring
+        if settings.noise_scale.frozen_units
+    )
+    norms = "norms of every gradient; " * any(settings.noise_scale.in_training for settings in measuring)
+    return [f"noise scale   {norms}{drawn:,} examples more at frozen weights, each or each group by itself"]
 
 
 def _batch_norm(chosen: BatchNorm) -> str:
