@@ -28,6 +28,7 @@ from harness.plan.trial import Topology
 from harness.record.provenance import cpu_model
 from harness.train.instantiate import instantiate
 from harness.train.learner import Learner, device_wait
+from harness.train.speed import Speed
 from harness.train.world import World
 
 EXAMPLES = 4096
@@ -128,8 +129,8 @@ def make_learner(case: Case, data: TensorExamples, device: torch.device, argumen
     )
     topology = Topology(plan_batch(case.total_batch_size, 1), device.type, arguments.precision)
     splits = Splits(data, data, data, "random")
-    flags = {"compile": arguments.compile, "channels_last": arguments.channels_last}
-    learner = Learner(settings, 0, topology, World(0, 1, device), splits, 1024, **flags)
+    speed = Speed(compile=arguments.compile, channels_last=arguments.channels_last)
+    learner = Learner(settings, 0, topology, World(0, 1, device), splits, 1024, speed)
     learner.warm_up()
     return learner
 

@@ -108,7 +108,7 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])
     planned = inquiry.plan()
     _check_schedules(planned)
-    rehearse(planned, splits)
+    rehearse(planned, splits, cluster.execution)
     unfinished = [p for p in planned if not inquiry.is_finished(p)]
     if unfinished:  # a finished study is reported anywhere
         _check_cluster(cluster, {p.topology.batch.world_size for p in unfinished})
@@ -179,6 +179,8 @@ def build_cluster(part: Mapping[str, Any]) -> Cluster:
             part["checkpoint_every_s"],
             compile=part["compile"],
             channels_last=part["channels_last"],
+            gradient_compression=part["gradient_compression"],
+            activation_checkpointing=part["activation_checkpointing"],
             hang_s=part["hang_s"],
         ),
     )

@@ -109,6 +109,8 @@ class ClusterConfig:
     precision: str = "float32"
     compile: bool = False
     channels_last: bool = False
+    gradient_compression: bool = False
+    activation_checkpointing: bool = False
     max_failures: int = 2
     checkpoint_every_s: float = 60.0
     report_every_s: float = 1.0

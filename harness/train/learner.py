@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Examples, Splits
 from harness.optimizers.groups import parameter_groups
-from harness.plan.errors import UserError
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
@@ -24,8 +23,9 @@ from harness.train.loader import Loader
 from harness.train.losses import as_float64, loss_named
 from harness.train.noise_scale import NoiseMeter, check_noise
 from harness.train.precision import DTYPES as DTYPES
-from harness.train.precision import Precision, compiled
+from harness.train.precision import Precision
 from harness.train.seeds import derive_seed
+from harness.train.speed import Speed, check_speed, compiled, compress_gradients, recompute_activations
 from harness.train.stream import ExampleStream, cut, group_layout
 from harness.train.world import World
 
@@ -44,9 +44,7 @@ class Learner:
         world: World,
         splits: Splits,
         evaluation_batch: int,
-        *,
-        compile: bool = False,
-        channels_last: bool = False,
+        speed: Speed | None = None,
     ) -> None:
         self.settings = settings
         self.topology = topology
@@ -54,8 +52,7 @@ class Learner:
         self.world = world
         self.splits = splits
         self.evaluation_batch = evaluation_batch
-        self.compile = compile
-        self.channels_last = channels_last
+        self.speed = speed or Speed()
         self.precision = Precision(topology.precision, world.device)
         self.loss = loss_named(settings.loss)
         self.schedule: Schedule = instantiate(settings.schedule)
@@ -63,6 +60,7 @@ class Learner:
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         check_noise(settings, topology.precision)
+        check_speed(settings, topology, self.speed)
         self._build()
 
     def _build(self) -> None:
@@ -72,9 +70,11 @@ class Learner:
             model: nn.Module = instantiate(self.settings.model)
         model = convert_batch_norm(model, self.settings.batch_norm)
         self.model = model.to(self.world.device, self.precision.dtype)
-        if self.channels_last:
+        if self.speed.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._groups()  # frozen parameters must not ask for gradients when DDP looks
+        if self.speed.activation_checkpointing:
+            recompute_activations(self.model)
         self.wrapped: nn.Module = self.model
         self._ddp: DistributedDataParallel | None = None
         if self.world.size > 1:
@@ -85,6 +85,8 @@ class Learner:
                 static_graph=self.batch.gradient_accumulation_steps == 1,
             )
             self._ddp.broadcast_buffers = False  # the argument of this name warns from torch 2.13 on
+            if self.speed.gradient_compression:
+                compress_gradients(self._ddp)
         self.noise = None
         if self.settings.noise_scale.in_training:
             self.noise = NoiseMeter(self.model, self.settings, self.batch, self.world, self.splits.endless)
@@ -92,9 +94,7 @@ class Learner:
         for layer in self.running:
             layer.collecting = True
         self.train_model: Callable[..., Any] = self.wrapped
-        if self.compile:
-            if self.running:
-                raise UserError("cluster.compile=true cannot collect batch_norm.statistics=running: use reestimated")
+        if self.speed.compile:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
         self._fresh_state()
 
@@ -173,7 +173,7 @@ class Learner:
             batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
             count = self.loss.count(batch.targets)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
-                outputs = self.precision.forward(self.train_model, self._laid_out(batch.inputs))
+                outputs = self.outputs(self.train_model, batch.inputs)
                 loss = self.loss.total(outputs, batch.targets) * share
                 # DDP takes the mean over ranks of what each hands in: times W makes it the sum.
                 handed_in = loss * self.world.size if self.world.size > 1 else loss
@@ -216,11 +216,14 @@ class Learner:
         self.diagnostics.after_step()
         return True
 
+    def outputs(self, model: Callable[..., Any], inputs: Tensor) -> Tensor:
+        """What `model`, of this trial's kind, answers in the trial's arithmetic."""
+        return self.precision.forward(model, self._laid_out(inputs))
+
     def _laid_out(self, inputs: Tensor) -> Tensor:
         """Images in the memory format of the model; anything else as it is."""
-        return (
-            inputs.contiguous(memory_format=torch.channels_last) if self.channels_last and inputs.dim() == 4 else inputs
-        )
+        images = self.speed.channels_last and inputs.dim() == 4
+        return inputs.contiguous(memory_format=torch.channels_last) if images else inputs
 
     def _set_hyperparameters(self, step: int) -> None:
         """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (rule 4)."""
@@ -285,7 +288,7 @@ class Learner:
             for first in range(start, stop, self.evaluation_batch):
                 index = torch.arange(first, min(first + self.evaluation_batch, stop), device=self.world.device)
                 batch = examples.batch(index)
-                outputs = self.precision.forward(model, self._laid_out(batch.inputs))
+                outputs = self.outputs(model, batch.inputs)
                 scores = self.loss.scores(outputs, batch.targets)
                 parts = [self.loss.count(batch.targets), *(scores[name] for name in self.loss.metrics)]
                 sums = [total + as_float64(part, self.world.device) for total, part in zip(sums, parts, strict=True)]

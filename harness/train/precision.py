@@ -1,13 +1,11 @@
-"""The arithmetic of a trial: dtype of the weights, autocast, loss scaling, TF32; and its torch.compile (rule 20)."""
+"""The arithmetic of a trial: dtype of the weights, autocast, loss scaling, TF32."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from harness.plan.trial import Topology
+from torch import Tensor
 
 # Weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
@@ -41,6 +39,7 @@ class Precision:
         """The model's output, in the dtype of the weights: losses and their sums are never taken in half precision."""
         with self.autocast():
             outputs = model(inputs)
+        outputs = getattr(outputs, "logits", outputs)  # the models of transformers answer with more than logits
         return outputs.to(self.dtype) if outputs.is_floating_point() else outputs
 
     def new_scaler(self) -> "LossScaler | None":
@@ -76,20 +75,3 @@ class LossScaler:
 
     def restore(self, state: dict[str, Any]) -> None:
         self._scaler.load_state_dict(state)
-
-
-_compiled_for: tuple[object, ...] | None = None  # what the graphs that this process holds were made for
-
-
-def compiled(model: nn.Module, topology: Topology, workload: str) -> Callable[..., Any]:
-    """`model` through torch.compile with fixed shapes; graphs are kept while (workload, W, precision, micro-batch) are
-    those of the last call, and dropped with any change. Reaching the recompile limit raises, it never runs eagerly.
-    """
-    global _compiled_for
-    batch = topology.batch
-    wanted = (workload, batch.world_size, topology.precision, batch.per_device_batch_size, topology.device)
-    if wanted != _compiled_for:
-        torch._dynamo.reset()
-        _compiled_for = wanted
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportAttributeAccessIssue]
-    return torch.compile(model, dynamic=False)

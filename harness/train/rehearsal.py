@@ -10,14 +10,16 @@ from harness.plan.errors import UserError, one_line
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.learner import DTYPES, Learner
+from harness.train.speed import Speed, check_speed
 from harness.train.world import World
 
 LEAST_EXAMPLES = 2  # batch norm over a single example has no variance
 
 
-def rehearse(planned: Sequence[PlannedTrial], splits: Splits) -> None:
+def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> None:
     """Build model, parameter groups and optimizer of each kind of trial as a worker would; where trials run on CPUs,
-    pass a few training examples through model and loss too (a model for GPUs may have no kernels here).
+    pass a few training examples through model and loss too (a model for GPUs may have no kernels here). Nothing is
+    compiled.
 
     Raises UserError with the reason in one line.
     """
@@ -25,7 +27,7 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits) -> None:
     for p in kinds.values():
         settings = p.trial.arm.settings
         try:
-            _rehearse_one(p, splits)
+            _rehearse_one(p, splits, speed)
         except UserError:
             raise
         except Exception as error:
@@ -35,16 +37,18 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits) -> None:
             ) from error
 
 
-def _rehearse_one(planned: PlannedTrial, splits: Splits) -> None:
+def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> None:
     settings, topology = planned.trial.arm.settings, planned.topology
     world = World(0, 1, torch.device("cpu"))
     splits = replace(splits, train=splits.train.to(world.device, DTYPES[topology.precision]))
-    learner = Learner(settings, planned.trial.seed, topology, world, splits, evaluation_batch=1)
+    check_speed(settings, topology, speed)
+    eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
+    learner = Learner(settings, planned.trial.seed, topology, world, splits, evaluation_batch=1, speed=eager)
     if topology.device == "cpu":
         count = max(LEAST_EXAMPLES, learner.group)
         batch = splits.train.batch(torch.arange(count) % len(splits.train))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            learner.loss.total(learner.model(batch.inputs), batch.targets)
+            learner.loss.total(learner.outputs(learner.model, batch.inputs), batch.targets)
 
 
 def _kind(settings: Settings) -> str:

@@ -9,6 +9,7 @@ from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.learner import Learner, device_wait
+from harness.train.speed import Speed
 from harness.train.world import World
 
 BLOCKS = 6  # the device is waited for once a block, so waiting costs a block little
@@ -33,15 +34,11 @@ def time_steps(
     splits: Splits,
     min_steps: int = 30,
     min_s: float = 3.0,
-    *,
-    compile: bool = False,
-    channels_last: bool = False,
+    speed: Speed | None = None,
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
     settings = replace(settings, noise_scale=NoiseScale())  # the training alone, not what is measured beside it
-    learner = Learner(
-        settings, 0, topology, world, splits, evaluation_batch=1024, compile=compile, channels_last=channels_last
-    )
+    learner = Learner(settings, 0, topology, world, splits, evaluation_batch=1024, speed=speed)
     learner.warm_up()
     learner.loader.read_waited_s()
     wait = device_wait(world.device)

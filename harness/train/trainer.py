@@ -24,6 +24,7 @@ from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_c
 from harness.train.clock import Clock
 from harness.train.diagnostics import memory_peak_bytes
 from harness.train.learner import Learner, device_wait, exploded
+from harness.train.speed import Speed
 from harness.train.world import World
 
 # What rank 0 decides, as bits of one broadcast integer; above them travel the updates until the next decision.
@@ -33,13 +34,11 @@ POLL_S = 1.0  # seconds of updates between two looks at the drain flag and at th
 
 
 @dataclass(frozen=True)
-class Execution:
+class Execution(Speed):
     """How a trial is run, none of which changes its numbers beyond rounding."""
 
     evaluation_batch_size: int = 1024  # examples per forward pass
     checkpoint_every_s: float = 60.0
-    compile: bool = False  # the training pass through torch.compile; rounds differently
-    channels_last: bool = False  # memory format of images and convolutions; rounds differently
     drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
     study_attempt: int = 0
     hang_s: float = 0.0  # without progress until a worker process ends itself; 0: it waits for ever
@@ -90,16 +89,7 @@ def train(
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
     began = time.perf_counter()
-    learner = Learner(
-        settings,
-        seed,
-        topology,
-        world,
-        splits,
-        execution.evaluation_batch_size,
-        compile=execution.compile,
-        channels_last=execution.channels_last,
-    )
+    learner = Learner(settings, seed, topology, world, splits, execution.evaluation_batch_size, execution)
     learner.warm_up()
     clock = Clock(wait=device_wait(world.device))
     progress, interval_losses = _resume(learner, clock, folder / "checkpoint", world)

@@ -167,8 +167,7 @@ class Worker:
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         """Seconds per update of a task's (TBS, topology, precision), this gang being alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
-        flags = {"compile": task.execution.compile, "channels_last": task.execution.channels_last}
-        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, **flags)
+        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, task.execution)
 
     def stop(self) -> None:
         """Drop the running trial, if any; its files stay as they are."""

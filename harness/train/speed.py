@@ -1,0 +1,96 @@
+"""What makes updates faster or smaller and changes nothing but rounding; and where it may not be used."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from harness.plan.errors import UserError
+from harness.plan.settings import Settings
+from harness.plan.trial import Topology
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Options of a trial's training pass; each of them rounds differently at most."""
+
+    compile: bool = False  # through torch.compile
+    channels_last: bool = False  # memory format of images and convolutions
+    gradient_compression: bool = False  # ranks exchange gradients in bf16: half the bytes
+    activation_checkpointing: bool = False  # activations inside a block are computed again instead of being kept
+
+
+def check_speed(settings: Settings, topology: Topology, speed: Speed) -> None:
+    """Raises UserError for options that this trial cannot be run with."""
+    if speed.compile and settings.batch_norm.statistics == "running":
+        raise UserError("cluster.compile=true cannot collect batch_norm.statistics=running: use reestimated")
+    if speed.activation_checkpointing and settings.noise_scale.frozen_units:
+        raise UserError(
+            "noise_scale.frozen_units needs per-example gradients: use cluster.activation_checkpointing=false"
+        )
+    if speed.gradient_compression and topology.precision != "bf16":
+        raise UserError(
+            f"cluster.gradient_compression=true rounds gradients to bf16, which cluster.precision={topology.precision} "
+            "does not: use it with cluster.precision=bf16"
+        )
+
+
+def compress_gradients(ddp: DistributedDataParallel) -> None:
+    """Let ranks exchange their gradients in bf16, summed as the backend sums bf16."""
+    ddp.register_comm_hook(None, _in_bf16)
+
+
+def _in_bf16(state: None, bucket: dist.GradBucket) -> Future[Tensor]:
+    # torch's own hook, which DDP refuses under its own name on CPUs, although gloo knows bf16.
+    return bf16_compress_hook(state, bucket)  # pyright: ignore[reportArgumentType]
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Keep the inputs of the model's blocks only; what happens inside of one is computed again in the backward pass
+    (Chen et al. 2016, 1604.06174), with the same random numbers. Raises UserError for a model without blocks.
+    """
+    blocks = list(_blocks(model))
+    if not blocks:
+        raise UserError(
+            f"cluster.activation_checkpointing=true finds no blocks in {type(model).__name__}: they are nn.Sequential "
+            "containers and the members of containers"
+        )
+    for block in blocks:
+        # On the instance, so that names of modules and parameters stay; a deep copy binds its own forward.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost containers that are made of layers; else, where its members are layers, a container
+    as a whole."""
+    for child in module.children():
+        if not isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from _blocks(child)
+            continue
+        composed = [member for member in child if any(True for _ in member.children())]
+        yield from composed or [child] * isinstance(child, nn.Sequential)
+
+
+_compiled_for: tuple[object, ...] | None = None  # what the graphs that this process holds were made for
+
+
+def compiled(model: nn.Module, topology: Topology, workload: str) -> Callable[..., Any]:
+    """`model` through torch.compile with fixed shapes; graphs are kept while (workload, W, precision, micro-batch) are
+    those of the last call, and dropped with any change. Reaching the recompile limit raises, it never runs eagerly.
+    """
+    global _compiled_for
+    batch = topology.batch
+    wanted = (workload, batch.world_size, topology.precision, batch.per_device_batch_size, topology.device)
+    if wanted != _compiled_for:
+        torch._dynamo.reset()
+        _compiled_for = wanted
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.compile(model, dynamic=False)
