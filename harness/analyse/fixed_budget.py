@@ -48,19 +48,19 @@ def fixed_budgets(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialRe
     """
     budgets = []
     for unit in UNITS:
-        costs = [cost for row in rows if math.isfinite(cost := row.place.examples / _examples_per(row, unit))]
+        costs = [cost for row in rows if math.isfinite(cost := row.place.examples / examples_per(row, unit))]
         for share in SHARES if costs else ():
             amount = share * min(costs)
             cells = [
-                _cell(row, found, amount * _examples_per(row, unit))
+                _cell(row, found, amount * examples_per(row, unit))
                 for row, found in zip(rows, results, strict=True)
-                if math.isfinite(_examples_per(row, unit))
+                if math.isfinite(examples_per(row, unit))
             ]
             budgets.append(FixedBudget(unit, amount, cells))
     return budgets
 
 
-def _examples_per(row: ArmFinding, unit: str) -> float:
+def examples_per(row: ArmFinding, unit: str) -> float:
     """Examples of one unit; nan where the timing pass is missing."""
     if unit == "epochs":
         return float(row.train_examples)

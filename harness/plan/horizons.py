@@ -165,3 +165,33 @@ class RangeTest(WithHorizon):
     def shape(self, step: int) -> float:
         share = min(1.0, (step - self.warmup) / (self.horizon - 1 - self.warmup))
         return mix(self.start, 1.0, share) if self.ramp == "linear" else self.start ** (1 - share)
+
+
+@dataclass(kw_only=True)
+class MomentumRangeTest(WithHorizon):
+    """Momentum from `low` in the first update after the warm-up to `high` in the last, evenly in log(1 - momentum), at
+    the peak LR throughout (Smith 2018, 1803.09820, section 4.3, where it rises linearly)."""
+
+    low: float = 0.5
+    high: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.low < self.high < 1:
+            raise UserError(f"schedule.low < high must both lie in [0, 1), not {self.low!r} and {self.high!r}")
+        if self.horizon - self.warmup < 2:
+            raise UserError(
+                f"schedule.horizon of a range test must leave 2 updates or more after the warm-up of {self.warmup}, "
+                f"not {self.horizon}"
+            )
+
+    @property
+    def final_lr_factor(self) -> float:
+        return 1.0
+
+    def shape(self, step: int) -> float:
+        return 1.0
+
+    def momentum(self, step: int) -> float | None:
+        share = min(1.0, max(0, step - self.warmup) / (self.horizon - 1 - self.warmup))
+        return 1 - (1 - self.low) ** (1 - share) * (1 - self.high) ** share

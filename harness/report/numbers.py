@@ -1,6 +1,7 @@
 """How numbers are written, the same in every renderer."""
 
 import math
+from collections.abc import Sequence
 
 from harness.analyse.arms import ArmFinding, Place
 from harness.analyse.sections import Table
@@ -38,6 +39,11 @@ def seconds(arm: ArmFinding) -> str:
     return number(arm.seconds) if math.isfinite(arm.seconds) else "∞"
 
 
+def section_columns(table: Table) -> list[str]:
+    """Its column names as they are read: words, which break over lines."""
+    return [name.replace("_", " ") for name in table.columns]
+
+
 def section_rows(table: Table) -> list[list[str]]:
     """A section's table as it is read: words and counts as they are, other numbers rounded."""
 
@@ -45,3 +51,14 @@ def section_rows(table: Table) -> list[list[str]]:
         return str(value) if isinstance(value, str | int) else number(value)
 
     return [[cell(value) for value in row] for row in table.rows]
+
+
+def ranges(values: Sequence[int]) -> str:
+    """Ascending integers with runs shortened: 0, 1, 4–9."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

@@ -14,7 +14,7 @@ from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, target_figure
-from harness.report.numbers import number, section_rows
+from harness.report.numbers import number, ranges, section_columns, section_rows
 from harness.report.palette import variables
 from harness.report.section_figures import section_figures
 from harness.report.table import COLUMNS, arm_cells
@@ -69,6 +69,7 @@ def page_html(findings: Findings, figures: Figures) -> str:
     return environment.get_template("page.html.jinja").render(
         findings=findings,
         figures=figures,
+        section_columns=section_columns,
         section_rows=section_rows,
         columns=[*COLUMNS, *MORE_COLUMNS],
         rows=main_rows(findings),
@@ -137,7 +138,7 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
             "trials",
             f"{findings.trials} of {findings.planned} planned: {ended}" + (f", {missing} missing" if missing else ""),
         ),
-        ("seeds", ", ".join(map(str, seeds))),
+        ("seeds", ranges(seeds)),
         ("LRs tried", tried),
         ("topologies", ", ".join(sorted({arm.topology for arm in findings.arms if arm.topology}))),
         ("hardware", ", ".join(str(value) for value in hardware.values() if value)),

@@ -1,5 +1,7 @@
 """What a study found, on the terminal."""
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -8,7 +10,7 @@ from rich.table import Table
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
-from harness.report.numbers import number, place, seconds, section_rows, span
+from harness.report.numbers import number, place, seconds, section_columns, section_rows, span
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
 
@@ -43,7 +45,7 @@ def print_findings(console: Console, findings: Findings) -> None:
         console.print(_arms_table(findings))
         _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
     for section in findings.sections:
-        _print_section(console, section)
+        _print_section(console, section, said=findings.verdict)
     if not findings.aims_at_target:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:
@@ -54,17 +56,18 @@ def _say(console: Console, line: str, style: str = "") -> None:
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_section(console: Console, section: Section) -> None:
-    """Its sentences and tables; what was drawn is in the report."""
+def _print_section(console: Console, section: Section, said: Sequence[str]) -> None:
+    """Its tables, and its sentences unless they were `said` above; what was drawn is in the report."""
     console.print()
     _say(console, section.title, "bold")
     for line in section.sentences:
-        _say(console, line)
+        if line not in said:
+            _say(console, line)
     for kept in section.tables:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column, title in enumerate(kept.columns):
+        for column, title in enumerate(section_columns(kept)):
             words = any(isinstance(row[column], str) for row in kept.rows)
-            table.add_column(escape(title), justify="left" if words else "right", no_wrap=True)
+            table.add_column(escape(title), justify="left" if words else "right")
         for row in section_rows(kept):
             table.add_row(*map(escape, row))
         console.print(table)

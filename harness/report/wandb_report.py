@@ -13,7 +13,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.record.files import plain
 from harness.record.wandb_runs import validation_key
-from harness.report.numbers import number, place, section_rows
+from harness.report.numbers import number, place, section_columns, section_rows
 from harness.report.table import COLUMNS, arm_cells
 
 TABLE = "arms"  # the table that the charts draw from
@@ -188,7 +188,7 @@ def _main_table(arms: Sequence[ArmFinding]) -> str:
 
 def _section(section: Section) -> str:
     """Its sentences and tables; figures stay in the study's own report."""
-    tables = [_table(kept.columns, section_rows(kept)) for kept in section.tables]
+    tables = [_table(section_columns(kept), section_rows(kept)) for kept in section.tables]
     return "\n\n".join([_bullets(f"## {_escaped(section.title)}", section.sentences), *tables])
 
 

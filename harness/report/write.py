@@ -15,7 +15,7 @@ from harness.analyse.sections import Section
 from harness.record.files import write_json, write_whole
 from harness.record.study import StudyFolder
 from harness.report.canvas import Figure
-from harness.report.numbers import section_rows
+from harness.report.numbers import section_columns, section_rows
 from harness.report.page import Figures, draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 
@@ -129,7 +129,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
 def _section_markdown(section: Section, drawn: Sequence[Figure]) -> list[str]:
     lines = ["", f"## {section.title}", "", *[f"- {line}" for line in section.sentences]]
     for table in section.tables:
-        lines += ["", *_markdown_table(table.columns, section_rows(table))]
+        lines += ["", *_markdown_table(section_columns(table), section_rows(table))]
     for figure in drawn:
         lines += ["", _markdown_figure(figure)]
     return lines

@@ -63,7 +63,7 @@ MARKDOWN = """\
 - TBS 64 bears LR 0.5 <at most>.
 - TBS 128 bears no LR | of those tried.
 
-| total_batch_size | rule | largest_lr | epochs |
+| total batch size | rule | largest lr | epochs |
 | --- | --- | --- | --- |
 | 4096 | linear | 0.333 | 1.5 |
 | 8192 | a|b | - | ∞ |

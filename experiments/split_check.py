@@ -1,0 +1,99 @@
+"""How much of a result is the luck of the split?
+
+Design: every rule at the extreme total batch sizes on several splits of the same data, over the same seeds (rule 10: a
+trial's seed never changes its split). Epochs to target then vary for two reasons, and both are estimated: between seeds
+on one split, which more seeds average out, and between splits, which they do not.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
+from harness.analyse.sections import Plot, Section, Series, Table
+from harness.analyse.variance import Components, components
+from harness.plan.design import Design
+from harness.plan.errors import UserError
+from harness.plan.trial import Arm, Trial
+
+
+class SplitCheck:
+    """A grid of split seed x total batch size x LR rule x seed."""
+
+    def __init__(self, design: Design, total_batch_sizes: Sequence[int], split_seeds: Sequence[int]) -> None:
+        if not total_batch_sizes:
+            raise UserError("question.total_batch_sizes is empty: give at least one, e.g. [16,512]")
+        if len(set(split_seeds)) < 2 or min(split_seeds) < 0:
+            raise UserError(f"question.split_seeds must be 2 or more integers >= 0, not {list(split_seeds)}")
+        dataset = design.workload.dataset
+        if "split_seed" not in dataset:
+            raise UserError(
+                f"split_check needs a data set with a split_seed, which {dataset['_target_']} does not write out"
+            )
+        self.design = design
+        self.sizes, self.splits = sorted(set(total_batch_sizes)), sorted(set(split_seeds))
+        self.arms = [self._arm(*key) for key in self._keys()]
+
+    def _keys(self) -> list[tuple[str, int, int]]:
+        """(rule, total batch size, split seed) of every arm, those of one rule and TBS together."""
+        return [(rule, tbs, split) for tbs in self.sizes for rule in self.design.scaling_rules for split in self.splits]
+
+    def _arm(self, rule: str, total_batch_size: int, split: int) -> Arm:
+        workload = replace(self.design.workload, dataset={**self.design.workload.dataset, "split_seed": split})
+        return workload.arm(rule, total_batch_size, power=self.design.power, variant={"split": split})
+
+    def trials(self, records: Records) -> list[Trial]:
+        return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
+
+    def conclude(self, records: Records) -> Findings:
+        measured = arm_findings(self.design, self.arms, records)
+        groups: dict[tuple[str, int], list[list[float]]] = {}
+        for (rule, tbs, _), row in zip(self._keys(), measured[0], strict=True):
+            epochs = [math.inf if epoch is None else epoch for epoch in row.epochs_by_seed]
+            groups.setdefault((rule, tbs), []).append(epochs)
+        found = {key: components(splits) for key, splits in groups.items()}
+        section = _section(found, groups)
+        question = "How much of the epochs to target is the luck of the split?"
+        verdict = section.sentences
+        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=[section])
+
+
+def _section(
+    found: dict[tuple[str, int], Components | None], groups: dict[tuple[str, int], list[list[float]]]
+) -> Section:
+    sentences = [_line(rule, tbs, one) for (rule, tbs), one in found.items()]
+    table = Table(
+        "split_check",
+        ["scaling_rule", "total_batch_size", "splits", "n", "sd_between_seeds", "sd_between_splits", "p_same_splits"],
+        [
+            [rule, tbs, *((one.groups, one.n, one.sd_within, one.sd_between, one.p) if one else (None,) * 5)]
+            for (rule, tbs), one in found.items()
+        ],
+    )
+    series = [
+        Series(
+            f"{rule}, TBS {tbs}",
+            [float(i) for i, split in enumerate(splits) for _ in split],
+            [epoch for split in splits for epoch in split],
+        )
+        for (rule, tbs), splits in groups.items()
+    ]
+    plot = Plot(
+        "split_check", "Epochs to target on each split, a point a seed", " ".join(sentences),
+        "split", "epochs to target", series, y_log=2,
+    )  # fmt: skip
+    return Section("Between seeds and between splits", sentences, [plot], [table])
+
+
+def _line(rule: str, total_batch_size: int, one: Components | None) -> str:
+    where = f"TBS {total_batch_size} under {rule} scaling"
+    if one is None:
+        return f"{where}: a trial missed its target or is missing, so the spread is not known."
+    tell = "the splits differ" if one.p < 0.05 else "no difference between splits is established"
+    return (
+        f"{where}: epochs to target vary by {one.sd_within:.0%} between seeds and by {one.sd_between:.0%} between "
+        f"splits (SD of log; {one.groups} splits, {one.n} trials): {tell} (F test, p = {one.p:.2g})."
+    )

@@ -1,0 +1,125 @@
+"""One budget shared by every total batch size, in seconds, epochs and updates: how far each comes, as sections."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.arms import ArmFinding
+from harness.analyse.fixed_budget import examples_per
+from harness.analyse.results import TrialResult
+from harness.analyse.scores import Scores, scores
+from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.target import Target
+
+WORDS = {"seconds": "seconds of training, alone on the machine", "epochs": "epochs", "steps": "updates"}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One arm after the shared budget."""
+
+    row: ArmFinding
+    examples: float  # that the budget buys
+    metric: Scores
+    loss: Scores
+
+    @property
+    def epochs(self) -> float:
+        return self.examples / self.row.train_examples
+
+
+def budget_sections(
+    rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]], base_examples: float, target: Target
+) -> list[Section]:
+    """A section a unit: what `base_examples` at the smallest TBS take in it, spent at every TBS.
+
+    Seconds come from the timing pass; without it there is no section of them.
+    """
+    smallest = min(rows, key=lambda row: row.total_batch_size)
+    sections = []
+    for unit in WORDS:
+        amount = base_examples / examples_per(smallest, unit)
+        if math.isnan(amount):
+            continue
+        spent = [
+            _spent(row, found, amount * examples_per(row, unit), target)
+            for row, found in zip(rows, results, strict=True)
+            if not math.isnan(examples_per(row, unit))
+        ]
+        sections.append(_section(unit, amount, spent, target))
+    return sections
+
+
+def _spent(row: ArmFinding, found: Sequence[TrialResult], examples: float, target: Target) -> Spent:
+    return Spent(row, examples, scores(found, target.metric, examples), scores(found, "loss", examples))
+
+
+def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -> Section:
+    metric = target.metric
+    sentence = _sentence(unit, amount, spent, target)
+    columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
+    table = Table(
+        f"equal_{unit}",
+        ["scaling_rule", "total_batch_size", "epochs", "steps", *columns],
+        [
+            [
+                one.row.label, one.row.total_batch_size, one.epochs, one.examples / one.row.total_batch_size,
+                *map(_known, (one.metric.mean, one.metric.sd, one.metric.low, one.metric.high, one.loss.mean)),
+                one.metric.n, one.metric.diverged,
+            ]
+            for one in spent
+        ],
+    )  # fmt: skip
+    plot = Plot(
+        f"equal_{unit}",
+        f"{metric.capitalize()} after {amount:.3g} {WORDS[unit]}",
+        sentence,
+        "total batch size (examples per update)",
+        f"validation {metric}, mean and range of seeds",
+        _series(spent),
+        x_log=2,
+    )
+    return Section(f"Equal {unit}: {amount:.4g} {WORDS[unit]}", [sentence], [plot], [table])
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _series(spent: Sequence[Spent]) -> list[Series]:
+    lines: dict[str, list[Spent]] = {}
+    for one in spent:
+        lines.setdefault(one.row.label, []).append(one)
+    return [
+        Series(
+            label,
+            [float(one.row.total_batch_size) for one in line],
+            [one.metric.mean for one in line],
+            [one.metric.low for one in line],
+            [one.metric.high for one in line],
+            kind="line",
+        )
+        for label, line in lines.items()
+    ]
+
+
+def _sentence(unit: str, amount: float, spent: Sequence[Spent], target: Target) -> str:
+    """The best arm at every TBS, and where nothing was run that far."""
+    said, missing = [], []
+    for tbs in sorted({one.row.total_batch_size for one in spent}):
+        here = [one for one in spent if one.row.total_batch_size == tbs and not math.isnan(one.metric.mean)]
+        if not here:
+            missing.append(str(tbs))
+            continue
+        sign = -1 if target.mode == "max" else 1
+        best = min(here, key=lambda one: sign * one.metric.mean)
+        sd = "" if math.isnan(best.metric.sd) else f" ± {best.metric.sd:.4f}"
+        said.append(
+            f"TBS {tbs} fits {best.epochs:.3g} epochs and ends at {best.metric.mean:.4f}{sd} ({best.row.label}, "
+            f"n = {best.metric.n})"
+        )
+    gone = f" Not run that far, or diverged: TBS {', '.join(missing)}." if missing else ""
+    head = (
+        f"After equal {unit} ({amount:.3g}), {target.metric} under the rule that is best there (mean ± SD over seeds)"
+    )
+    return f"{head}: {'; '.join(said)}.{gone}" if said else f"{head}: unknown at every total batch size."

@@ -1,0 +1,241 @@
+"""A choice against the baseline, at every total batch size: to a target, or after a fixed budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analyse.comparisons import Comparison, Verdict, compare, correct, holm
+from harness.analyse.estimates import pooled_log_spread
+from harness.analyse.results import Records, TrialResult
+from harness.analyse.scores import ScoreDifference, Scores, score_difference, scores
+from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One choice beside the baseline, under one LR rule at one total batch size."""
+
+    rule: str
+    total_batch_size: int
+    baseline: Arm
+    choice: Arm
+
+    @property
+    def name(self) -> str:
+        return str(self.choice.variant["choice"])
+
+
+def contests(arms: Sequence[Arm]) -> list[Contest]:
+    """Every arm against the first choice's arm of its rule and TBS; arms carry `variant["choice"]`, in order."""
+    first: dict[tuple[str, int], Arm] = {}
+    pairs = []
+    for arm in arms:
+        key = (arm.scaling_rule, arm.total_batch_size)
+        if key in first:
+            pairs.append(Contest(*key, first[key], arm))
+        first.setdefault(key, arm)
+    return pairs
+
+
+def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) -> Section:
+    """Ratio of epochs to target of every choice over the baseline; Holm's correction counts all of them."""
+    found = {arm.label: records.of_arm(arm, seeds) for pair in pairs for arm in (pair.baseline, pair.choice)}
+    observed = {label: [result.observation() for result in results] for label, results in found.items()}
+    spread = pooled_log_spread(observed.values())
+    raw: dict[str, Comparison] = {}
+    for i, pair in enumerate(pairs):
+        a, b = _same_seeds(found[pair.baseline.label], found[pair.choice.label])
+        if a and b:
+            raw[str(i)] = compare(
+                [r.observation() for r in a], [r.observation() for r in b], same_seeds=True, spread=spread
+            )
+    compared = [(pairs[int(i)], result) for i, result in correct(raw).items()]
+    baseline = str(pairs[0].baseline.variant["choice"])
+    sentences = _target_lines(compared, baseline)
+    columns = ("ratio", "low", "high", "interval", "p_holm", "verdict", "seeds_that_would_settle_it", "n")
+    table = Table(
+        "choices_to_target",
+        ["scaling_rule", "total_batch_size", "choice", "against", *columns],
+        [
+            [
+                pair.rule, pair.total_batch_size, pair.name, baseline, result.ratio, result.interval.low,
+                result.interval.high, result.interval.label, result.p_adjusted, str(result.verdict),
+                _known(result.seeds_needed), result.n_b,
+            ]
+            for pair, result in compared
+        ],
+    )  # fmt: skip
+    plot = Plot(
+        "choices_to_target",
+        f"Epochs to target, over those of {baseline}",
+        " ".join(sentences),
+        "total batch size (examples per update)",
+        f"ratio of epochs to {baseline} (below 1: faster)",
+        _ratio_series(compared),
+        [Reference(baseline, 1.0, "y")],
+        x_log=2,
+        y_log=2,
+    )
+    return Section(f"Each choice against {baseline}", sentences, [plot] if compared else [], [table])
+
+
+def _same_seeds(
+    first: Sequence[TrialResult], second: Sequence[TrialResult]
+) -> tuple[list[TrialResult], list[TrialResult]]:
+    ours = {result.trial.seed: result for result in first if result.outcome.is_data}
+    theirs = {result.trial.seed: result for result in second if result.outcome.is_data}
+    common = [seed for seed in ours if seed in theirs]
+    return [ours[seed] for seed in common], [theirs[seed] for seed in common]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series]:
+    lines: dict[str, list[tuple[float, Comparison]]] = {}
+    for pair, result in compared:
+        lines.setdefault(f"{pair.rule}, {pair.name}", []).append((float(pair.total_batch_size), result))
+    return [
+        Series(
+            label,
+            [tbs for tbs, _ in line],
+            [result.ratio for _, result in line],
+            [result.interval.low for _, result in line],
+            [result.interval.high for _, result in line],
+            kind="line",
+        )
+        for label, line in lines.items()
+    ]
+
+
+def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str) -> list[str]:
+    """One sentence for every choice and rule: what is established where."""
+    said: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for pair, result in compared:
+        where = f"TBS {pair.total_batch_size} (x {result.ratio:.2f}, {_bounds(result)})"
+        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        by_verdict.setdefault(_in_words(result), []).append(where)
+    return [
+        f"{choice} against {baseline} under {rule} scaling, epochs to target: "
+        + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
+        + "."
+        for (choice, rule), by_verdict in said.items()
+    ] or ["No trial has finished: nothing can be said yet."]
+
+
+def _in_words(result: Comparison) -> str:
+    return {
+        Verdict.SLOWER: "needs more, established",
+        Verdict.FASTER: "needs fewer, established",
+        Verdict.EQUIVALENT: f"equivalent within {result.margin:.0%}",
+        Verdict.NOT_ESTABLISHED: "no difference established",
+    }[result.verdict]
+
+
+def _bounds(result: Comparison) -> str:
+    high = "∞" if math.isinf(result.interval.high) else f"{result.interval.high:.2f}"
+    return f"{result.interval.low:.2f}–{high}"
+
+
+def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int], target: Target) -> Section:
+    """The metric at the end of equal budgets: mean, spread and n of every choice, its difference to the baseline."""
+    arms = list({id(arm): arm for pair in pairs for arm in (pair.baseline, pair.choice)}.values())
+    found = {arm.label: scores(records.of_arm(arm, seeds), target.metric) for arm in arms}
+    losses = {arm.label: scores(records.of_arm(arm, seeds), "loss") for arm in arms}
+    compared = [(pair, score_difference(found[pair.baseline.label], found[pair.choice.label])) for pair in pairs]
+    baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
+    sentences = _budget_lines(compared, found, target, baseline)
+    adjusted = dict(zip(map(id, pairs), holm([d.p for _, d in compared]), strict=True))
+    differences = {pair.choice.label: (difference, adjusted[id(pair)]) for pair, difference in compared}
+    columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
+    table = Table(
+        "choices_after_budget",
+        ["scaling_rule", "total_batch_size", "choice", *columns, "difference", "low", "high", "p_holm"],
+        [
+            [
+                arm.scaling_rule, arm.total_batch_size, str(arm.variant["choice"]),
+                *_cells(found[arm.label]), _known(losses[arm.label].mean), found[arm.label].n,
+                found[arm.label].diverged,
+                *_difference_cells(differences.get(arm.label)),
+            ]
+            for arm in arms
+        ],
+    )  # fmt: skip
+    plot = Plot(
+        "choices_after_budget",
+        f"{metric.capitalize()} after equal budgets, mean and range of seeds",
+        " ".join(sentences),
+        "total batch size (examples per update)",
+        f"validation {metric} at the end of the budget",
+        _score_series(arms, found),
+        x_log=2,
+    )
+    return Section(f"After the whole budget, against {baseline}", sentences, [plot], [table])
+
+
+def _cells(found: Scores) -> list[float | None]:
+    return [_known(value) for value in (found.mean, found.sd, found.low, found.high)]
+
+
+def _difference_cells(found: tuple[ScoreDifference, float] | None) -> list[float | None]:
+    if found is None:
+        return [None, None, None, None]
+    difference, p = found
+    return [_known(difference.value), difference.interval.low, difference.interval.high, _known(p)]
+
+
+def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Series]:
+    lines: dict[str, list[tuple[float, Scores]]] = {}
+    for arm in arms:
+        label = f"{arm.scaling_rule}, {arm.variant['choice']}"
+        lines.setdefault(label, []).append((float(arm.total_batch_size), found[arm.label]))
+    return [
+        Series(
+            label,
+            [tbs for tbs, _ in line],
+            [score.mean for _, score in line],
+            [score.low for _, score in line],
+            [score.high for _, score in line],
+            kind="line",
+        )
+        for label, line in lines.items()
+    ]
+
+
+def _budget_lines(
+    compared: Sequence[tuple[Contest, ScoreDifference]], found: Mapping[str, Scores], target: Target, baseline: str
+) -> list[str]:
+    lines = []
+    for pair, difference in compared:
+        ours, theirs = found[pair.choice.label], found[pair.baseline.label]
+        where = f"TBS {pair.total_batch_size} under {pair.rule} scaling"
+        spoilt = [
+            f"{name}: {s.diverged} of {s.n} seeds diverged"
+            for name, s in ((pair.name, ours), (baseline, theirs))
+            if s.diverged
+        ]
+        if spoilt:
+            lines.append(f"{where}: {'; '.join(spoilt)}, so their means say nothing.")
+            continue
+        if math.isnan(difference.value):
+            continue
+        better = (difference.value > 0) == (target.mode == "max")
+        word = (
+            f"{'better' if better else 'worse'}, established"
+            if difference.is_established
+            else "no difference established"
+        )
+        interval = difference.interval
+        bounds = (
+            f"{interval.label} {interval.low:+.4f} to {interval.high:+.4f}"
+            if math.isfinite(interval.low)
+            else interval.label
+        )
+        lines.append(
+            f"{where}: {pair.name} ends at {target.metric} {ours.mean:.4f}, {baseline} at {theirs.mean:.4f} "
+            f"(n = {ours.n} and {theirs.n}): difference {difference.value:+.4f} ({bounds}): {word}."
+        )
+    return lines or ["No trial has finished: nothing can be said yet."]

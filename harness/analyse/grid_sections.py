@@ -1,0 +1,137 @@
+"""A grid over one positive hyper-parameter at every total batch size, as a section: what each value needs, the best."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.analyse.arms import ArmFinding
+from harness.analyse.sections import Plot, Section, Series, Table
+
+
+@dataclass(frozen=True)
+class Gridded:
+    """The hyper-parameter: its value in an arm, and where that lies on a logarithmic axis."""
+
+    name: str  # of files and columns
+    words: str
+    of: Callable[[ArmFinding], float]
+    axis: Callable[[float], float]
+    axis_label: str
+
+
+@dataclass(frozen=True)
+class BestOfGrid:
+    """The value with the smallest median at one total batch size, and those that are not told apart from it."""
+
+    total_batch_size: int
+    arm: ArmFinding | None  # None: no value reached the target in half of its seeds
+    value: float
+    near: list[float]  # medians within one evaluation interval of the best, the best among them
+    at_edge: bool  # one of `near` is the smallest or the largest of the grid
+
+
+def best_of_grid(rows: Sequence[ArmFinding], grid: Gridded, resolution: int) -> list[BestOfGrid]:
+    """One for every TBS, ascending; `resolution` is the evaluation interval in examples."""
+    found = []
+    for tbs in sorted({row.total_batch_size for row in rows}):
+        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=grid.of)
+        reached = [row for row in here if math.isfinite(row.place.examples)]
+        if not reached:
+            found.append(BestOfGrid(tbs, None, math.nan, [], at_edge=True))
+            continue
+        best = min(reached, key=lambda row: row.place.examples)
+        near = [grid.of(row) for row in reached if row.place.examples <= best.place.examples + resolution]
+        at_edge = bool({grid.of(here[0]), grid.of(here[-1])} & set(near))
+        found.append(BestOfGrid(tbs, best, grid.of(best), near, at_edge))
+    return found
+
+
+def grid_section(rows: Sequence[ArmFinding], grid: Gridded, resolution: int) -> Section:
+    """Sentences, figure and table of a grid over `grid`."""
+    best = best_of_grid(rows, grid, resolution)
+    sentences = [_line(one, grid) for one in best]
+    return Section(
+        f"Epochs to target over {grid.words}", sentences, [_plot(rows, grid, sentences)], [_table(rows, grid, best)]
+    )
+
+
+def _line(one: BestOfGrid, grid: Gridded) -> str:
+    if one.arm is None:
+        return f"TBS {one.total_batch_size}: no {grid.words} of the grid reached the target in half of its seeds."
+    others = [f"{value:.4g}" for value in one.near if value != one.value]
+    ties = f"; within one evaluation interval of it: {', '.join(others)}" if others else ""
+    edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""
+    return (
+        f"TBS {one.total_batch_size}: {grid.words} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} or "
+        f"{one.arm.steps:.4g} steps (median, n = {one.arm.n}){ties}{edge}."
+    )
+
+
+def _plot(rows: Sequence[ArmFinding], grid: Gridded, sentences: Sequence[str]) -> Plot:
+    series = []
+    for tbs in sorted({row.total_batch_size for row in rows}):
+        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=grid.of)
+        hidden = [not math.isfinite(row.place.examples) for row in here]
+        places = [row.place.at_least if miss else row.place.examples for row, miss in zip(here, hidden, strict=True)]
+        series.append(
+            Series(
+                f"TBS {tbs}",
+                [grid.axis(grid.of(row)) for row in here],
+                [place / row.train_examples for row, place in zip(here, places, strict=True)],
+                [
+                    math.nan if miss else row.place.low / row.train_examples
+                    for row, miss in zip(here, hidden, strict=True)
+                ],
+                [
+                    math.nan if miss else row.place.high / row.train_examples
+                    for row, miss in zip(here, hidden, strict=True)
+                ],
+                kind="line",
+                hollow=hidden,
+            )
+        )
+    return Plot(
+        f"{grid.name}_grid",
+        f"Epochs to target over {grid.words} (hollow: more than that)",
+        " ".join(sentences),
+        grid.axis_label,
+        "epochs to target",
+        series,
+        x_log=10,
+        y_log=2,
+    )
+
+
+def _table(rows: Sequence[ArmFinding], grid: Gridded, best: Sequence[BestOfGrid]) -> Table:
+    near = {(one.total_batch_size, value) for one in best for value in one.near}
+    columns = (
+        "epochs_to_target",
+        "epochs_low",
+        "epochs_high",
+        "steps_to_target",
+        "reached",
+        "n",
+        "diverged",
+        "among_the_best",
+    )
+    name = () if grid.name == "lr" else ("lr",)
+    return Table(
+        f"{grid.name}_grid",
+        ["total_batch_size", grid.name, *name, *columns],
+        [
+            [
+                row.total_batch_size,
+                grid.of(row),
+                *([row.peak_lr] if name else []),
+                row.epochs,
+                row.place.low / row.train_examples,
+                row.place.high / row.train_examples,
+                row.steps,
+                row.outcomes.reached,
+                row.n,
+                row.outcomes.diverged,
+                "yes" if (row.total_batch_size, grid.of(row)) in near else "no",
+            ]
+            for row in sorted(rows, key=lambda row: (row.total_batch_size, grid.of(row)))
+        ],
+    )
