@@ -58,7 +58,7 @@ class Inquiry:
     ) -> None:
         self.experiment = experiment
         self.records = Records(folder)
-        self._batch_plan = design.workload.batch_plan
+        self._placement = design.workload.placement
         self._device, self._precision = cluster.device, precision
         self._limits: Mapping[str, float] = {}
 
@@ -79,7 +79,8 @@ class Inquiry:
         return self.records.is_finished(planned, self._limits.get(planned.trial.trial_id))
 
     def _placed(self, trial: Trial) -> PlannedTrial:
-        batch = self._batch_plan(trial.arm.total_batch_size)
+        settings = trial.arm.settings  # an arm may have a batch-norm span of its own
+        batch = self._placement.plan(settings.total_batch_size, settings.batch_norm.group_examples)
         return PlannedTrial(trial, Topology(batch, self._device, self._precision))
 
 

@@ -28,6 +28,11 @@ class BatchNorm:
     statistics_examples: int = 0  # size of the fixed set of training examples they are re-estimated on
     half_life_examples: float = 0.0  # of the running average, where statistics = running
 
+    @property
+    def group_examples(self) -> int:
+        """Examples that every micro-batch must hold a multiple of; other spans than ghost take what comes."""
+        return self.span_examples if self.span == "ghost" else 1
+
     def __post_init__(self) -> None:
         if self.span not in SPANS:
             raise UserError(f"batch_norm.span must be one of {', '.join(SPANS)}, not {self.span!r}")

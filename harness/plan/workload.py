@@ -83,8 +83,7 @@ class Workload:
 
     def batch_plan(self, total_batch_size: int) -> BatchPlan:
         """How the placement cuts a global batch; ghost groups stay whole, other spans take what comes."""
-        ghost = self.batch_norm.span == "ghost"
-        return self.placement.plan(total_batch_size, self.batch_norm.span_examples if ghost else 1)
+        return self.placement.plan(total_batch_size, self.batch_norm.group_examples)
 
     def arm(
         self,
