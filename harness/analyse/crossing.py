@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from harness.analyse.evaluations import column, metric_column
 from harness.plan.target import Target
 
 
@@ -25,11 +28,18 @@ def metric_at(evaluation: Mapping[str, Any], target: Target, weights: str) -> fl
 
 def locate(evaluations: Sequence[Mapping[str, Any]], target: Target, weights: str) -> Crossing:
     """Find the crossing in a trial's evaluations, given in order of step."""
-    place = target.crossing([metric_at(evaluation, target, weights) for evaluation in evaluations])
-    examples = [int(evaluation["examples"]) for evaluation in evaluations]
+    place = target.crossing_of(_hits(metric_column(evaluations, target, weights), target))
+    examples = column(evaluations, "examples")
 
     def at(index: int | None) -> int | None:
-        return None if index is None else examples[index]
+        return None if index is None else int(examples[index])
 
-    low = None if place.crossed is None else (examples[place.crossed - 1] if place.crossed else 0)
+    low = None if place.crossed is None else (int(examples[place.crossed - 1]) if place.crossed else 0)
     return Crossing(at(place.first_touch), low, at(place.crossed), at(place.confirmed), place.crossed)
+
+
+def _hits(metrics: Sequence[float | None], target: Target) -> list[bool]:
+    """`target.reached` of every evaluation at once: a study of 10,000 trials asks it a hundred million times."""
+    values = np.asarray(metrics, float)  # None becomes nan
+    met = values >= target.value if target.mode == "max" else values <= target.value
+    return (met & np.isfinite(values)).tolist()

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analyse.crossing import metric_at
 from harness.analyse.estimates import inverted_cdf
+from harness.analyse.evaluations import column, metric_column
 from harness.analyse.results import TrialResult
 from harness.plan.outcome import Outcome
 
@@ -53,8 +53,8 @@ def learning_curve(label: str, found: Sequence[TrialResult], step_s: float | Non
 def metrics_by_examples(result: TrialResult) -> dict[int, float]:
     """The target's metric of every evaluation, nan where it was not a number."""
     weights = result.settings.averaging.decide_on
-    found = {int(row["examples"]): metric_at(row, result.target, weights) for row in result.evaluations}
-    return {examples: math.nan if value is None else value for examples, value in found.items()}
+    places, values = column(result.evaluations, "examples"), metric_column(result.evaluations, result.target, weights)
+    return {int(e): math.nan if value is None else value for e, value in zip(places, values, strict=True)}
 
 
 def decimated(points: list[CurvePoint]) -> list[CurvePoint]:

@@ -16,7 +16,9 @@ from harness.analyse.estimates import CONFIDENCE, Interval, Observation, PooledS
 
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
+MOST_EXACT = 50  # trials of the smaller arm up to which the rank-sum law is enumerated
 MOST_SEEDS = 10_000  # beyond, "more seeds" is no advice
+DRAWN_AT_ONCE = 1_000  # partitions held in memory
 MOST_PARTITIONS = 20_000  # the permutation test enumerates up to here (8 against 8 trials: 12,870), then draws
 
 
@@ -109,8 +111,10 @@ def permutation_p(a: Sequence[Observation], b: Sequence[Observation]) -> tuple[f
     if exact:
         sums = scores[np.array(list(combinations(range(len(scores)), len(a))))].sum(axis=1)
     else:  # the same draws from call to call; the given partition counts as one of them
-        draws = np.random.default_rng(0).permuted(np.tile(scores, (MOST_PARTITIONS, 1)), axis=1)[:, : len(a)]
-        sums = np.append(draws.sum(axis=1), scores[: len(a)].sum())
+        rng, sums = np.random.default_rng(0), np.full(MOST_PARTITIONS + 1, scores[: len(a)].sum())
+        for start in range(0, MOST_PARTITIONS, DRAWN_AT_ONCE):
+            draws = rng.permuted(np.tile(scores, (DRAWN_AT_ONCE, 1)), axis=1)
+            sums[start : start + DRAWN_AT_ONCE] = draws[:, : len(a)].sum(axis=1)
     # Centred scores: arm a's sum fixes the difference of means, in size and sign.
     return float(np.mean(np.abs(sums) >= abs(scores[: len(a)].sum()) - 1e-9)), exact
 
@@ -195,13 +199,17 @@ def _ratio(numerator: float, denominator: float, unknown: float) -> float:
 
 @lru_cache(maxsize=256)
 def _rank_sum_cdf(m: int, n: int) -> np.ndarray:
-    """P(U <= u), u = 0 ... m n, of Mann and Whitney's statistic: the Gaussian binomial coefficients, normalised."""
+    """P(U <= u), u = 0 ... m n, of Mann and Whitney's statistic: the Gaussian binomial coefficients, normalised;
+    the normal law, within 0.001 of them, where both arms are large."""
+    fewer, more = sorted((m, n))
+    if fewer > MOST_EXACT:
+        u, sd = np.arange(m * n + 1), math.sqrt(m * n * (m + n + 1) / 12)
+        return special.ndtr((u + 0.5 - m * n / 2) / sd)
     counts = np.zeros(m * n + 1)
     counts[0] = 1.0
-    for i in range(1, m + 1):  # times (1 - q^(n+i)) / (1 - q^i)
+    for i in range(1, fewer + 1):  # times (1 - q^(more+i)) / (1 - q^i)
         shifted = counts.copy()
-        shifted[n + i :] -= counts[: max(0, len(counts) - n - i)]
-        for u in range(i, len(shifted)):
-            shifted[u] += shifted[u - i]
-        counts = shifted
+        shifted[more + i :] -= counts[: max(0, len(counts) - more - i)]
+        rows = np.concatenate([shifted, np.zeros(-len(shifted) % i)]).reshape(-1, i)
+        counts = rows.cumsum(axis=0).ravel()[: len(shifted)]
     return np.cumsum(counts) / math.comb(m + n, m)

@@ -56,7 +56,10 @@ class Target:
 
     def crossing(self, metrics: Sequence[float | None]) -> CrossingPlace:
         """Where a sequence of evaluations touches and crosses the target."""
-        hits = [self.reached(metric) for metric in metrics]
+        return self.crossing_of([self.reached(metric) for metric in metrics])
+
+    def crossing_of(self, hits: Sequence[bool]) -> CrossingPlace:
+        """The same, given which evaluations meet the target."""
         first = next((i for i, hit in enumerate(hits) if hit), None)
         run = 0
         for i, hit in enumerate(hits):
