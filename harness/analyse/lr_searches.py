@@ -23,6 +23,11 @@ class Candidate:
     full_examples: tuple[int, int]  # bounds of what its trials would have taken to their target or budget
     trials: tuple[int, int]  # begun, and of these stopped
 
+    @property
+    def shown(self) -> float:
+        """The median, or its bound where trials were stopped."""
+        return self.at_least if math.isnan(self.median) else self.median
+
 
 @dataclass(frozen=True)
 class SearchedLr:
@@ -110,21 +115,18 @@ def lr_growth(found: Sequence[SearchedLr]) -> LrExponent:
 
 def search_section(found: Sequence[SearchedLr], seeds: Sequence[int], train_examples: int) -> Section:
     """Optimum, basin and cost of the search at each TBS."""
-    epochs = [
-        Series(
-            f"TBS {one.total_batch_size}",
-            [c.lr for c in one.candidates if math.isfinite(c.median)],
-            [c.median / train_examples for c in one.candidates if math.isfinite(c.median)],
-            kind="line",
-        )
-        for one in found
-    ]
+    epochs = []
+    for one in found:
+        shown = [c for c in one.candidates if 0 < c.shown < math.inf]
+        places, stopped = [c.shown / train_examples for c in shown], [math.isnan(c.median) for c in shown]
+        label = f"TBS {one.total_batch_size}"
+        epochs.append(Series(label, [c.lr for c in shown], places, kind="line", hollow=stopped))
     basins = Plot(
         name="tuned_lr_basins",
-        title="Epochs to target against LR",
+        title="Epochs to target against LR (hollow: stopped, at least so many)",
         alt="; ".join(f"TBS {one.total_batch_size} is best at LR {one.lr:.3g}" for one in found),
         x_label="peak LR",
-        y_label="epochs to target (median of the tuning seeds)",
+        y_label="epochs to target (median)",
         series=epochs,
         x_log=2,
         y_log=2,
