@@ -15,7 +15,7 @@ from harness.plan.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CALL = re.compile(r"(?:python -m harness|(?<![\w./-])harness)(?= [+-])(.*)")
 # /tmp by itself is every machine's, and a documented default; what lies below it, or in these others, is one machine's.
 MACHINE_PATH = re.compile(r"(?<![\w.\-/}])/(?:(?:work|home|root|Users)\b|tmp/)")
@@ -40,11 +40,11 @@ def code_lines(page: Path) -> Iterator[str]:
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, arguments) of every call of the command with an experiment that the pages quote."""
+    """(path of the page, arguments) of every call of the command with an experiment that the pages quote."""
     for page in PAGES:
         for line in code_lines(page):
             if (found := CALL.search(line)) and "+experiment=" in line and "NAME" not in line and "..." not in line:
-                yield page.name, found.group(1)
+                yield str(page.relative_to(ROOT)), found.group(1)
 
 
 def own_files(page: Path) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,7 @@ def own_files(page: Path) -> Iterator[tuple[str, str]]:
     yield from re.findall(r"```\w+ file=(\S+)\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(page):
     assert not [target for target in links(page) if not (page.parent / target).exists()]
 
@@ -63,7 +63,7 @@ def test_the_pages_quote_commands():
 
 @pytest.mark.parametrize(("page", "arguments"), list(commands()))
 def test_every_quoted_command_composes(page, arguments, tmp_path, monkeypatch):
-    for name, text in own_files(next(other for other in PAGES if other.name == page)):
+    for name, text in own_files(ROOT / page):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / name).open("a") as file:
             file.write(text + "\n")

@@ -72,10 +72,10 @@ def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -
     )  # fmt: skip
     plot = Plot(
         f"equal_{unit}",
-        f"{metric.capitalize()} after {amount:.3g} {WORDS[unit]}",
+        f"{metric.capitalize()} after {amount:.3g} {WORDS[unit]}, mean and range of seeds",
         sentence,
         "total batch size (examples per update)",
-        f"validation {metric}, mean and range of seeds",
+        f"validation {metric}",
         _series(spent),
         x_log=2,
     )

@@ -72,7 +72,7 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         f"Epochs to target, over those of {baseline}",
         " ".join(sentences),
         "total batch size (examples per update)",
-        f"ratio of epochs to {baseline} (below 1: faster)",
+        f"epochs over those of {baseline}",
         _ratio_series(compared),
         [Reference(baseline, 1.0, "y")],
         x_log=2,
@@ -169,7 +169,7 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         f"{metric.capitalize()} after equal budgets, mean and range of seeds",
         " ".join(sentences),
         "total batch size (examples per update)",
-        f"validation {metric} at the end of the budget",
+        f"validation {metric}",
         _score_series(arms, found),
         x_log=2,
     )

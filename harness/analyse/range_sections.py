@@ -151,7 +151,7 @@ def _curves_plot(by_tbs: Mapping[int, Sequence[TrialResult]], found: Sequence[Ra
         f"Validation loss while the {rising.words} rises, median and range of seeds",
         said,
         label,
-        f"validation loss (up to {SHOWN:g} times the first)",
+        "validation loss",
         series,
         x_log=10,
         y_log=10,

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 
 
@@ -91,7 +92,7 @@ class Screen:
         epochs = f" after {last['epochs']:g} epochs" if last else ""
         if self._live is None:
             number = f"[{self.skipped + self.done}/{self._feed.total}]"
-            self.say(f"{number} {planned.trial.label}: {row['outcome']}{epochs}, {seconds:.1f} s")
+            self.say(f"{number} {planned.trial.label}: {_ending(planned, row)}{epochs}, {seconds:.1f} s")
 
     def _refresh(self) -> None:
         if self._live is not None:
@@ -120,6 +121,12 @@ class Screen:
         for state in list(self._running.values())[:room]:
             table.add_row(*_cells(state))
         return Group(progress, table)
+
+
+def _ending(planned: PlannedTrial, row: dict[str, Any]) -> str:
+    """The outcome; a trial that aimed at no target has neither reached nor missed it."""
+    aimed = planned.trial.arm.settings.stop_at_target
+    return row["outcome"] if aimed or row["outcome"] not in (Outcome.REACHED, Outcome.CENSORED) else "ended"
 
 
 def _cells(state: dict[str, Any]) -> list[str | Text]:

@@ -1,5 +1,6 @@
 """What a person sees: plain lines where output is a log, a live view on a terminal, the same counts in both."""
 
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -50,6 +51,16 @@ def shown(made: Screen) -> str:
     file = made.console.file
     assert isinstance(file, StringIO)
     return file.getvalue()
+
+
+@pytest.mark.parametrize(("outcome", "said"), [("reached", "ended"), ("censored", "ended"), ("diverged", "diverged")])
+def test_a_trial_that_aims_at_no_target_has_neither_reached_nor_missed_it(outcome, said):
+    aimless = replace(PLAN[0].trial.arm, settings=replace(SETTINGS, stop_at_target=False))
+    planned = PlannedTrial(Trial(aimless, 0), PLAN[0].topology)
+    made = screen()
+    made.trial_started(planned)
+    made.trial_rows(planned, [ROW, {**END, "outcome": outcome}])
+    assert f"seed 0: {said} after 0.75 epochs" in shown(made)
 
 
 def test_in_a_log_every_trial_ends_with_one_plain_line():
