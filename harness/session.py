@@ -25,13 +25,14 @@ from harness.launch.capacity import fit
 from harness.launch.costs import Costs
 from harness.launch.drain import PREEMPTED, Drain
 from harness.launch.driver import run_study
-from harness.launch.feed import Feed
+from harness.launch.feed import Claim, Feed
 from harness.launch.listener import Audience
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
 from harness.plan.errors import UserError, one_line
 from harness.plan.trial import PlannedTrial, Topology, Trial
+from harness.record.claims import Claims
 from harness.record.drain_flag import NAME as DRAIN_FLAG
 from harness.record.examination import find_examination
 from harness.record.limit import write_limit
@@ -119,16 +120,17 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
 
     screen = Screen(console)
     sink = WandbSink.prepare(opts.tracking, screen.say)  # online without a key or a server is refused here
-    study = Study.open(opts.folder, _description(opts, design, cluster, splits), opts.allow_mixed_code)
+    study = _open(opts, _description(opts, design, cluster, splits), config["cluster"]["share_study"])
     try:
 
         def plan() -> Sequence[PlannedTrial]:
             planned = inquiry.plan()
-            study.add_plan(planned)
+            if study.leads:
+                study.add_plan(planned)
             return planned
 
         screen.say(f"study {opts.folder}")
-        if unfinished:
+        if unfinished and study.leads:
             sink.open(study.path)
         timing = (config["cluster"]["timing_min_steps"], config["cluster"]["timing_min_s"])
         began = time.monotonic()
@@ -137,10 +139,16 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
             inquiry.is_finished,
             inquiry.limits,
             lambda planned, limit: write_limit(study.trial_path(planned), limit),
-            Costs(lambda planned: folder.record(planned).record),
+            claim=_claim(study) if config["cluster"]["share_study"] else None,
+            waits_for_others=study.leads,
+            costs=Costs(lambda planned: folder.record(planned).record),
         )
-        run_study(study, feed, _drainable(cluster, study), Audience(screen, sink), timing, drain)
+        audience = Audience(screen, sink) if study.leads else Audience(screen)
+        run_study(study, feed, _drainable(cluster, study), audience, timing, drain)
         screen.close()
+        if not study.leads and not drain.requested:
+            screen.say("nothing is left for this driver: the one that leads the study reports")
+            return FAILED_TRIALS if screen.failed else 0
         if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
             return drain.exit_code if drain.requested else PREEMPTED  # no room any more
@@ -156,6 +164,21 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
         screen.close()
         sink.close()
         study.close()
+
+
+def _open(opts: Options, description: Mapping[str, Any], shares: bool) -> Study:
+    """The study to lead; or to help with, where it is shared and another driver leads it."""
+    try:
+        return Study.open(opts.folder, description, opts.allow_mixed_code)
+    except UserError:
+        if not shares or not StudyFolder(opts.folder).is_being_run:
+            raise
+        return Study.join(opts.folder, description, opts.allow_mixed_code)
+
+
+def _claim(study: Study) -> Claim:
+    claims = Claims(study.path, study.lease)
+    return lambda planned: claims.take(planned.key)
 
 
 def build_cluster(part: Mapping[str, Any]) -> Cluster:
@@ -189,7 +212,7 @@ def build_cluster(part: Mapping[str, Any]) -> Cluster:
 
 def _drainable(cluster: Cluster, study: Study) -> Cluster:
     """The same, with trials that look at the study's drain flag."""
-    flag = {"drain_file": str(study.path / DRAIN_FLAG), "study_attempt": study.lease.number}
+    flag = {"drain_file": str(study.lease.folder / DRAIN_FLAG), "study_attempt": study.lease.number}
     return replace(cluster, execution=replace(cluster.execution, **flag))
 
 

@@ -57,7 +57,8 @@ def submit(config: Mapping[str, Any], arguments: Sequence[str]) -> None:
     job = done.stdout.strip().split(";")[0]
     print(f"submitted job {job}: {shlex.join(command)}")
     print(f"watch:    python -m harness.status {study}")
-    print(f"log:      tail -F {study}/slurm-{job}.out")
+    log = f"{job}_*" if config["cluster"]["slurm"]["array"] > 1 else job
+    print(f"log:      tail -F {study}/slurm-{log}.out")
     print(f"pause:    scancel --batch --signal=USR1 {job}   (saves every trial, then the job queues again)")
     print(f"end:      scancel {job}")
 
@@ -72,7 +73,7 @@ def sbatch_command(config: Mapping[str, Any], study: Path, arguments: Sequence[s
     warning_s = int(cluster["grace_s"]) + SLURM_IS_EARLY_S
     wanted = {
         "job-name": f"harness-{study.name}",
-        "output": f"{study}/slurm-%j.out",
+        "output": f"{study}/slurm-{'%A_%a' if slurm['array'] > 1 else '%j'}.out",
         "open-mode": "append",
         "nodes": slurm["nodes"],
         "ntasks-per-node": 1,
@@ -85,16 +86,25 @@ def sbatch_command(config: Mapping[str, Any], study: Path, arguments: Sequence[s
         "signal": f"B:USR1@{warning_s}",
     }
     flags = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+    if slurm["array"] > 1:
+        flags.append(f"--array=0-{slurm['array'] - 1}")
     flags += ["--requeue", *(["--no-kill"] if slurm["no_kill"] else []), *slurm["options"]]
     passed_on = [argument for argument in arguments if not argument.startswith("dry_run=")]
+    if slurm["array"] > 1:
+        passed_on.append("cluster.share_study=true")
     script = "one_node.sbatch" if slurm["nodes"] == 1 else "many_nodes.sbatch"
     return ["sbatch", "--parsable", *flags, str(scripts_folder() / script), *passed_on]
 
 
 def _check(cluster: Mapping[str, Any], slurm: Mapping[str, Any]) -> None:
-    for key, least in (("nodes", 1), ("cpus_per_node", 1), ("gpus_per_node", 0)):
+    for key, least in (("nodes", 1), ("array", 1), ("cpus_per_node", 1), ("gpus_per_node", 0)):
         if slurm[key] < least:
             raise UserError(f"cluster.slurm.{key} must be >= {least}, not {slurm[key]}")
+    if slurm["array"] > 1 and slurm["nodes"] > 1:
+        raise UserError(
+            f"cluster.slurm.array={slurm['array']} is of independent jobs of one node each: leave cluster.slurm.nodes "
+            "at 1, or the array out"
+        )
     gpus_per_worker = cluster["gpus_per_worker"]
     if gpus_per_worker is None:
         gpus_per_worker = 1.0 if slurm["gpus_per_node"] else 0.0

@@ -92,6 +92,7 @@ class SlurmConfig:
     partition: str | None = None
     account: str | None = None
     no_kill: bool = False
+    array: int = 1
     options: list[str] = field(default_factory=list)
 
 
@@ -99,6 +100,7 @@ class SlurmConfig:
 class ClusterConfig:
     launcher: str = MISSING
     address: str = "local"
+    share_study: bool = False
     cpus: int | None = None
     workers_per_trial: int | None = 1
     max_workers_per_trial: int | None = None

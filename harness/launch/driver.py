@@ -23,15 +23,16 @@ def run_study(
     plan = feed.plan
     world_sizes = {planned.topology.batch.world_size for planned in plan()}
     with ExitStack() as stack:
-        stack.enter_context(drain.of_study(study.path, study.lease.number, cluster.grace_s))
+        stack.enter_context(drain.of_study(study.lease.folder, study.lease.number, cluster.grace_s))
         if cluster.launcher == "inline":
             gangs = InlineGangs(cluster)
             stack.callback(gangs.close)
             watcher.sweep_started(feed, 1)
             run_inline(feed, study.path, cluster, watcher, gangs, drain)
-            _time(study, plan(), cluster, watcher, gangs.of, timing, drain)
+            if feed.is_over and study.leads:
+                _time(study, plan(), cluster, watcher, gangs.of, timing, drain)
             return
-        if feed.is_over and not untimed(plan(), {row["key"] for row in study.timings()}):
+        if feed.is_over and not (study.leads and untimed(plan(), {row["key"] for row in study.timings()})):
             watcher.sweep_started(feed, 1)
             return  # nothing to run: Ray need not start
         from harness.launch.ray_cluster import open_door, ray_cluster
@@ -53,7 +54,7 @@ def run_study(
             from harness.launch.ray_tune import run_ray
 
             run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
-        if feed.is_over and not drain.requested:
+        if feed.is_over and study.leads and not drain.requested:
             exclusive = ExclusiveGangs(cluster)
             stack.callback(exclusive.close)
             _time(study, plan(), cluster, watcher, exclusive.of, timing, drain)

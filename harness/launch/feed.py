@@ -1,6 +1,7 @@
 """Which trial to run next: the plan minus the records, long trials first; asks the experiment again as trials end."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,10 @@ from harness.plan.trial import PlannedTrial
 Next = Callable[[], Sequence[PlannedTrial]]  # every trial planned so far, given the records on disk
 IsFinished = Callable[[PlannedTrial], bool]
 Limits = Callable[[], Mapping[str, float]]  # by trial_id, see config.build.Racing; a trial that is absent does not race
+Claim = Callable[[PlannedTrial], bool]  # whether a trial is this driver's to run
 Tell = Callable[[PlannedTrial, float], None]  # sets the limit of a trial that races, which may be running
+
+LOOK_EVERY_S = 2.0
 
 
 @dataclass
@@ -21,6 +25,8 @@ class Feed:
     is_finished: IsFinished
     limits: Limits = dict
     tell: Tell = lambda planned, examples: None
+    claim: Claim | None = None  # where several drivers share the study
+    waits_for_others: bool = False  # until what they run has ended: the driver that reports
     costs: Costs = field(default_factory=lambda: Costs(lambda planned: {}))
     waiting: list[PlannedTrial] = field(default_factory=list)
     running: dict[str, PlannedTrial] = field(default_factory=dict)
@@ -28,6 +34,7 @@ class Feed:
     total: int = 0
     finished_before: int = 0
     _limits: Mapping[str, float] = field(default_factory=dict)
+    _look_again: float = 0.0  # when others may have ended or left a trial
 
     def __post_init__(self) -> None:
         self._replan()
@@ -35,7 +42,7 @@ class Feed:
 
     def take(self) -> PlannedTrial | None:
         """The next trial to start, or None while nothing can start now."""
-        if not self.waiting:
+        if not self.waiting or not (self.claim is None or self._claim_first(self.claim)):
             return None
         planned = self.waiting.pop(0)
         self.running[planned.key] = planned
@@ -69,6 +76,28 @@ class Feed:
     @property
     def is_over(self) -> bool:
         return not self.waiting and not self.running
+
+    @property
+    def is_done(self) -> bool:
+        """Once `take` has had nothing: whether it will have nothing later either."""
+        return not self.running and (not self.waiting or (self.claim is not None and not self.waits_for_others))
+
+    def _claim_first(self, claim: Claim) -> bool:
+        """Bring a trial that no other driver runs to the front; whether there is one."""
+        if time.monotonic() < self._look_again:
+            return False
+        for planned in [*self.waiting]:
+            is_ours = claim(planned)
+            if self.is_finished(planned):  # asked after claiming, so that it cannot end in between
+                self.waiting.remove(planned)
+            elif is_ours:
+                self.waiting.remove(planned)
+                self.waiting.insert(0, planned)
+                return True
+        self._look_again = time.monotonic() + LOOK_EVERY_S
+        if not self.waiting:
+            self._replan()
+        return False
 
     def _limit(self, planned: PlannedTrial) -> float:
         return self._limits.get(planned.trial.trial_id, math.inf)

@@ -1,11 +1,12 @@
 """The launcher without Ray: one trial after another, the same trainer; for debugging, tests and small machines."""
 
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 
 from harness.launch.drain import Drain
-from harness.launch.feed import Feed
+from harness.launch.feed import LOOK_EVERY_S, Feed
 from harness.launch.gang import Gang, InProcessGang, ProcessGang
 from harness.launch.listener import Listener
 from harness.launch.tasks import Cluster, last_line, task_of, write_failure
@@ -39,7 +40,12 @@ class InlineGangs:
 
 def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, drain: Drain) -> None:
     """Run the feed to its end, or until a drain has stopped the running trial."""
-    while not drain.requested and (planned := feed.take()) is not None:
+    while not drain.requested:
+        if (planned := feed.take()) is None:
+            if feed.is_done:
+                return
+            time.sleep(LOOK_EVERY_S)
+            continue
         for failures in range(cluster.max_failures + 1):
             listener.trial_started(planned)
             try:

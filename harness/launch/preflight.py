@@ -34,7 +34,7 @@ def check_nodes(study: Study, execution: Execution) -> None:
     """Ask every live node of the connected cluster; UserError in one line, naming the first node that cannot work."""
     description = study.description()
     specs = [description["config"][name] for name in SPECS]
-    witnesses = study.path / WITNESSES
+    witnesses = study.lease.folder / WITNESSES
     witnesses.mkdir(exist_ok=True)
     nodes = {node.id: node.name for node in live_nodes()}
     tokens = {node_id: secrets.token_hex(16) for node_id in nodes}

@@ -38,13 +38,14 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         self.study = study
         self.cluster = cluster
         self.of_tune_id: dict[str, PlannedTrial] = {}
+        self.out_of_room = False  # what Tune ends now has not ended
 
     def suggest(self, trial_id: str) -> Any:  # dict, None or Searcher.FINISHED, which is a str
         if self.drain.requested:
             return Searcher.FINISHED
         planned = self.feed.take()
         if planned is None:
-            return Searcher.FINISHED if self.feed.is_over else None
+            return Searcher.FINISHED if self.feed.is_done else None
         self.of_tune_id[trial_id] = planned
         task = task_of(planned, self.study, self.cluster.execution, self.feed.races(planned))
         order = {
@@ -60,7 +61,7 @@ class FeedSearcher(_NotInSnapshots, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.of_tune_id[trial_id].key
-        if _is_drained(result) or (error and self.drain.requested):
+        if _is_drained(result) or (error and self.drain.requested) or (self.out_of_room and not error):
             self.feed.put_back(key)
         else:
             self.feed.end(key)
@@ -107,7 +108,9 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         if self.drain.requested:
             return not self.live or self.drain.expired
         # While any trial trains the others may be waiting for its place.
-        return self.nodes.has_no_room(lambda: [] if self.live else list(self.searcher.feed.running.values()))
+        running = self.searcher.feed.running
+        self.searcher.out_of_room = self.nodes.has_no_room(lambda: [] if self.live else list(running.values()))
+        return self.searcher.out_of_room
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self.live.add(trial.trial_id)

@@ -37,7 +37,7 @@ def is_draining(path: Path, attempt: int) -> bool:
 
 
 def is_current(path: Path, attempt: int) -> bool:
-    """Whether `path` is the flag that the driver of `attempt` lowered: a copy of the study elsewhere has an older one."""
+    """Whether `path` is the flag that the driver of `attempt` lowered; a copy of the study holds an older one."""
     return _number(path) >= attempt - 1
 
 

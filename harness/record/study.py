@@ -68,11 +68,12 @@ class StudyFolder:
 
 
 class Study(StudyFolder):
-    """Write access: holds the lease from `open` to `close`."""
+    """Write access: holds the lease from `open` to `close`; or, for a helper, from `join`, to trials alone."""
 
-    def __init__(self, path: Path, lease: "Lease") -> None:
+    def __init__(self, path: Path, lease: "Lease", leads: bool = True) -> None:
         super().__init__(path)
         self.lease = lease
+        self.leads = leads  # plans, times and reports
 
     @staticmethod
     def open(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
@@ -91,6 +92,19 @@ class Study(StudyFolder):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
         write_json(path / "study.json", value)
         return study
+
+    @staticmethod
+    def join(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
+        """Help the driver that has the study: UserError where that is another experiment's or other code's."""
+        deadline = time.monotonic() + STALE_S
+        while (found := read_json(path / "study.json")) is None:  # written just after the lease is taken
+            if time.monotonic() > deadline:
+                raise UserError(f"the driver of study {path.name} has not described it in {STALE_S:g} s: is it alive?")
+            time.sleep(0.2)
+        _check_same(path, found, description, allow_mixed_code)
+        own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
+        own.mkdir(parents=True, exist_ok=True)
+        return Study(path, Lease.take(own), leads=False)
 
     def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
         """Append the trials that plan.jsonl does not list yet."""

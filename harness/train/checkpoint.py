@@ -20,8 +20,10 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, folder / f"{step}.pt")
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # torch hides a full disk behind its archive's "unexpected pos"
         raise
     for old in checkpoint_steps(folder)[:-KEEP]:
         (folder / f"{old}.pt").unlink(missing_ok=True)

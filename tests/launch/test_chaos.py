@@ -22,6 +22,7 @@ MIXED = [
     "lr_scaling=linear",
     "question.total_batch_sizes=[64,128]",
     "workload.target.value=0.9999",
+    "workload.budget={epochs: 20}",
     "cluster.workers_per_trial=null",
     "cluster.per_device_batch_size=64",
     "cluster.checkpoint_every_s=0.5",
@@ -91,6 +92,29 @@ def test_nodes_lost_at_ten_random_moments_and_replaced_cost_nothing_but_time(clu
     assert lost == 10, f"the sweep was over after {lost} losses"
     assert "is gone: its trials go on elsewhere" in found.out
     assert "has joined: 1 CPUs" in found.out
+
+
+def test_a_sweep_whose_trials_fit_no_longer_says_so_and_goes_on_when_the_node_is_back(cluster, tmp_path):
+    wide = ["seeds=[0]", "question.total_batch_sizes=[192]", "workload.exact_grid=false", "cluster.node_wait_s=2"]
+    arguments = [*MIXED, *wide, f"cluster.address={cluster.address}"]
+    process = start(tmp_path, *arguments, env=cluster.env)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*/s/trials/*/*/checkpoint/*.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    cluster.lose("b")
+    try:
+        found = finish(process, tmp_path)
+        assert found.code == 75, found.out + found.err
+        assert "a trial asks for 3 workers, and the 2 node(s) left have held 2 at most for 2 s" in found.out
+        refused = finish(start(tmp_path, *arguments, env=cluster.env), tmp_path)
+        assert refused.code == 2
+        assert "asks for 3 workers" in refused.err
+    finally:
+        cluster.add("b")
+    resumed = finish(start(tmp_path, *arguments, env=cluster.env), tmp_path)
+    assert resumed.code == 0, resumed.out + resumed.err
+    assert {record["outcome"] for record in resumed.records().values()} == {"censored"}
 
 
 def test_random_kills_of_workers_gangs_and_drivers_leave_the_same_bits_and_nothing_else(cluster, undisturbed, tmp_path):

@@ -136,12 +136,12 @@ class PrivateSlurm:
         assert done.returncode == 0, done.stderr
         return int(done.stdout.strip().split(";")[0])
 
-    def job(self, number: int) -> dict[str, str]:
+    def job(self, number: int | str) -> dict[str, str]:
         """What `scontrol show job` says."""
         words = self.run("scontrol", "show", "job", "-o", str(number)).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: int, timeout_s: float = 120.0) -> tuple[str, int]:
+    def wait(self, number: int | str, timeout_s: float = 120.0) -> tuple[str, int]:
         """(state, exit code) of a job at its end. A requeued job is not left to wait its two minutes."""
         deadline = time.monotonic() + timeout_s
         released = set()

@@ -208,6 +208,19 @@ def test_two_jobs_of_two_studies_share_the_nodes_undisturbed(slurm, undisturbed,
         assert science(work) == science(undisturbed)
 
 
+def test_the_jobs_of_an_array_share_one_study(slurm, tmp_path):
+    several = [*SWEEP, "seeds=[0,1,2]", "cluster.share_study=true", "cluster.launcher=inline"]
+    first = slurm.sbatch(tmp_path, "one_node.sbatch", *several, options=("--array=0-1",))
+    for task in (0, 1):
+        assert slurm.wait(f"{first}_{task}", 200) == ("COMPLETED", 0)
+    found = science(tmp_path)
+    assert len(found) == 6
+    assert {read_trial(folder).attempts for folder in tmp_path.glob("outputs/*/s/trials/*/*")} == {1}
+    claims = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/*/s/trials/*/*/claim.1.json")]
+    assert len({claim["lease"] for claim in claims}) == 2
+    assert next(tmp_path.glob("outputs/*/s/report.html")).is_file()
+
+
 def test_with_no_kill_a_lost_node_costs_its_trials_a_retry_and_not_the_job(slurm, tmp_path):
     # Trials of one rank, one on each node: after the loss the other node runs all that is left.
     job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *SWEEP, options=(*TWO_NODES, "--no-kill"))

@@ -29,6 +29,13 @@ def test_one_node_needs_no_cluster_over_nodes(capsys):
     assert any(word.endswith("slurm/one_node.sbatch") for word in printed(capsys))
 
 
+def test_an_array_shares_the_study_and_keeps_a_log_for_each_of_its_jobs(capsys):
+    command = printed(capsys, "cluster.slurm.array=3")
+    assert "--array=0-2" in command
+    assert next(word for word in command if word.startswith("--output=")).endswith("slurm-%A_%a.out")
+    assert command[-1] == "cluster.share_study=true"
+
+
 def test_the_warning_leaves_the_grace_time_and_the_minute_that_slurm_may_be_early(capsys):
     assert "--signal=B:USR1@260" in printed(capsys, "cluster.grace_s=200")
 
@@ -43,6 +50,7 @@ def test_further_options_and_no_kill_are_handed_on(capsys):
     [
         (["cluster.slurm.nodes=2", "cluster.workers_per_trial=3"], "2 node(s) of 1 CPUs and 0 GPUs hold 2"),
         (["cluster.slurm.gpus_per_node=2", "cluster.workers_per_trial=4"], "hold 1"),  # one CPU a node
+        (["cluster.slurm.array=2", "cluster.slurm.nodes=2"], "leave cluster.slurm.nodes at 1, or the array out"),
         (["cluster.slurm.nodes=0"], "cluster.slurm.nodes must be >= 1, not 0"),
         (["cluster.slurm.nods=2"], "did you mean 'cluster.slurm.nodes'?"),
         (["cluster=local"], "harness.submit needs cluster=slurm"),

@@ -1,0 +1,46 @@
+"""Which of the drivers that share a study runs which trial (cluster.share_study).
+
+A trial belongs to whoever created the newest `claim.n.json` in its folder, for as long as that driver holds its lease;
+then anybody may create number n + 1. Nobody writes another driver's file, so nothing can be undone late.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.record.files import json_line, read_json
+from harness.record.study import STALE_S, Lease, StudyFolder
+
+
+class Claims:
+    """The claims of one driver, which holds `lease` somewhere inside the study."""
+
+    def __init__(self, study: Path, lease: Lease) -> None:
+        self.study = study
+        self._me = {"lease": str(lease.folder.relative_to(study)), "attempt": lease.number}
+
+    def take(self, key: str) -> bool:
+        """Whether the trial is this driver's from now on; False while another driver that lives has it."""
+        folder = self.study / "trials" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        number = max((int(path.name.split(".")[1]) for path in folder.glob("claim.*.json")), default=0)
+        if number:
+            path = folder / f"claim.{number}.json"
+            owner = read_json(path)
+            if owner == self._me:
+                return True
+            if self._lives(path, owner):
+                return False
+        try:
+            with open(folder / f"claim.{number + 1}.json", "x", encoding="utf-8") as file:
+                file.write(json_line(self._me))
+        except FileExistsError:
+            return False
+        return True
+
+    def _lives(self, path: Path, owner: dict[str, Any] | None) -> bool:
+        if owner is None:  # its taker is writing it, or died before it had
+            return time.time() - path.stat().st_mtime < STALE_S
+        folder = StudyFolder(self.study / owner["lease"])
+        held = folder.lease_held()
+        return held is not None and held["attempt"] == owner["attempt"] and folder.is_being_run
