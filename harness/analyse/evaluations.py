@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any, overload
 
 from harness.plan.target import Target
@@ -79,7 +80,10 @@ def metric_column(evaluations: Sequence[Mapping[str, Any]], target: Target, weig
 def _spread(rows: Sequence[Mapping[str, Any]], path: Path, columns: dict[Path, Sequence[Any]]) -> None:
     """Add a column for every leaf below `path`; what is a dictionary in every row that has it goes one level deeper."""
     for key in dict.fromkeys(chain.from_iterable(rows)):
-        values = [row.get(key, _ABSENT) for row in rows]
+        try:
+            values = list(map(itemgetter(key), rows))
+        except KeyError:
+            values = [row.get(key, _ABSENT) for row in rows]
         place = _known((*path, key))
         if all(value is _ABSENT or (type(value) is dict and value) for value in values):
             _spread([{} if value is _ABSENT else value for value in values], place, columns)

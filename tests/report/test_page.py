@@ -16,6 +16,7 @@ from synthetic_study import LRS, SWEEP, findings_of, learns, nan, never, write_s
 
 from harness.analyse.findings import Findings
 from harness.record.files import append_lines, write_json
+from harness.report.__main__ import main
 from harness.report.cost_figures import cost_figure
 from harness.report.page import draw_all, page_html
 from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
@@ -175,6 +176,13 @@ def test_a_page_comes_out_whatever_the_trials_came_to(case: str, tmp_path: Path)
     assert not re.search(r">\s*(nan|inf|None)\s*<", text)
     assert results_csv(findings)
     json.dumps(findings.to_json())
+
+
+@pytest.mark.parametrize("case", ["nan metrics", "all diverged", "no trial"])
+def test_the_command_reports_on_it_too(case: str, tmp_path: Path):
+    study = write_study(tmp_path / "study", **CASES[case])
+    assert main([str(study.path)]) == 0
+    assert Page((study.path / "report.html").read_text()).headings
 
 
 def test_a_torn_last_line_costs_one_evaluation_and_nothing_else(tmp_path: Path):

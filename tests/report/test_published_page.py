@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,31 @@ def test_every_shipped_table_makes_findings_that_name_its_source(name: str):
     text = json.dumps(found.to_json())
     assert SHIPPED[name].source in text
     assert found.verdict or found.not_established
+
+
+HOSTILE = {
+    "all missed": "tbs,epochs_to_target,outcome\n16,40,missed\n64,40,missed\n",
+    "all diverged": "tbs,epochs_to_target,outcome\n16,,diverged\n64,,diverged\n128,,diverged\n",
+    "one size": "tbs,epochs_to_target\n16,3\n16,4\n",
+    "one run each": "tbs,epochs_to_target\n16,3\n64,4\n256,6\n",
+    "ties": "tbs,epochs_to_target\n16,3\n16,3\n64,3\n64,3\n256,3\n256,3\n",
+    "no number": "tbs,epochs_to_target\n16,nan\n64,inf\n256,\n",
+    "two meanings": "tbs,epochs,meaning,curve\n16,3,to_target,a\n64,4,to_target,a\n16,9,in_time_budget,b\n",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_page_comes_out_whatever_the_table_holds(case: str, tmp_path: Path):
+    table = tmp_path / "table.csv"
+    table.write_text(HOSTILE[case])
+    assert main([str(table), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r">\s*(nan|inf|None)\s*<", page)
+    if case == "two meanings":
+        assert "epochs to the target" in page
+        assert "epochs that fit into a fixed time" in page
+    else:
+        assert "No curve was fitted" in page or "critical batch size" in page.lower()
 
 
 def test_a_time_budget_is_never_called_a_cost_of_a_target():

@@ -188,7 +188,8 @@ def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
     ]
     if fitted is not None:
         best = next((fit for fit in fitted.fits if fit.model is fitted.shape), fitted.fits[0])
-        xs, ys = [p.total_batch_size for p in best.curve], [p.value for p in best.curve]
+        # Ties: a flat curve that differs from the points in the last bit only would leave an axis without a range.
+        xs, ys = [p.total_batch_size for p in best.curve], [float(f"{p.value:.9g}") for p in best.curve]
         if xs:
             series.append(Series(str(best.model), xs, ys, kind="curve"))
     words = f"{curve.unit} {curve.meaning.words}"
