@@ -60,7 +60,7 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         ["scaling_rule", "total_batch_size", "choice", "against", *columns],
         [
             [
-                pair.rule, pair.total_batch_size, pair.name, baseline, result.ratio, result.interval.low,
+                pair.rule, pair.total_batch_size, pair.name, baseline, _known(result.ratio), result.interval.low,
                 result.interval.high, result.interval.label, result.p_adjusted, str(result.verdict),
                 _known(result.seeds_needed), result.n_b,
             ]
@@ -115,7 +115,8 @@ def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str)
     """One sentence for every choice and rule: what is established where."""
     said: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, result in compared:
-        where = f"TBS {pair.total_batch_size} (x {result.ratio:.2f}, {_bounds(result)})"
+        ratio = "neither reached" if math.isnan(result.ratio) else f"x {result.ratio:.2f}, {_bounds(result)}"
+        where = f"TBS {pair.total_batch_size} ({ratio})"
         by_verdict = said.setdefault((pair.name, pair.rule), {})
         by_verdict.setdefault(_in_words(result), []).append(where)
     return [

@@ -67,7 +67,7 @@ def _print_section(console: Console, section: Section, said: Sequence[str]) -> N
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column, title in enumerate(section_columns(kept)):
             words = any(isinstance(row[column], str) for row in kept.rows)
-            table.add_column(escape(title), justify="left" if words else "right")
+            table.add_column(escape(title), justify="left" if words else "right", overflow="fold")
         for row in section_rows(kept):
             table.add_row(*map(escape, row))
         console.print(table)

@@ -187,6 +187,14 @@ def test_a_study_without_a_target_leads_with_its_sections_and_counts_nothing_to_
     assert not list((tmp_path / "figures").glob("*to_target*"))
 
 
+def test_a_narrow_terminal_folds_a_table_and_cuts_nothing(aimless: Findings):
+    console = Console(width=34, file=io.StringIO(), record=True)
+    print_findings(console, aimless)
+    text = console.export_text()
+    assert "…" not in text
+    assert "0.333" in text
+
+
 def test_a_table_keeps_every_digit_and_reads_back(found: Findings, tmp_path: Path):
     write_files(tmp_path, found)
     rows: list[dict[str, Any]] = list(csv.DictReader((tmp_path / "tables" / "golden_table.csv").open()))
