@@ -13,7 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from harness.report.numbers import number
+from harness.report.numbers import tick
 from harness.report.palette import DASHES, LIGHT, MARKERS, SERIES_LIGHT, as_variables
 
 SIZE_INCHES = (4.8, 3.5)  # small enough that its text stays readable at the width of a phone
@@ -137,7 +137,7 @@ class Canvas:
         between = (1.0, 1.25, 1.5, 1.75) if base == 2 else (1.0, 2.0, 5.0)
         subs = between if high < 6 * low else (1.0,)  # few powers of the base in a narrow range
         drawn.set_major_locator(LogLocator(base=base, subs=subs, numticks=9))
-        drawn.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        drawn.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         drawn.set_minor_locator(NullLocator())
 
     def log2(self, x: bool, y: bool, ticks: Sequence[float] = ()) -> None:
@@ -148,7 +148,7 @@ class Canvas:
         if len(ticks):
             self.axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
             self.axes.xaxis.set_minor_locator(NullLocator())
-            self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
             if len(ticks) > 7:
                 self.axes.tick_params(axis="x", labelrotation=45)
 

@@ -20,6 +20,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def tick(value: float) -> str:
+    """A number on an axis, where there is room for seven characters: from a million on in M, G and T."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= size:
+            return f"{number(value / size)}{letter}"
+    return number(value)
+
+
 def place(found: Place, per: float, digits: int = 3) -> str:
     """The median in units of `per` examples, or "> x" where stopped trials hide it."""
     if math.isinf(found.examples):

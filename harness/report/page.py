@@ -136,7 +136,9 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
         ("read beside", (findings.read_beside or "") if findings.aims_at_target else ""),
         (
             "trials",
-            f"{findings.trials} of {findings.planned} planned: {ended}" + (f", {missing} missing" if missing else ""),
+            f"{findings.trials} of {findings.planned} planned: {ended}" + (f", {missing} missing" if missing else "")
+            if findings.arms
+            else "",
         ),
         ("seeds", ranges(seeds)),
         ("LRs tried", tried),

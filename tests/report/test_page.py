@@ -18,6 +18,7 @@ from harness.analyse.findings import Findings
 from harness.record.files import append_lines, write_json
 from harness.report.__main__ import main
 from harness.report.cost_figures import cost_figure
+from harness.report.numbers import tick
 from harness.report.page import draw_all, page_html
 from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
 from harness.report.table import print_findings
@@ -90,6 +91,13 @@ def test_text_and_marks_stand_out_from_their_ground_in_both_themes():
 def test_contrast_is_that_of_wcag():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0625, "0.0625"), (65536, "65,536"), (44_800_000, "44.8M"), (1.2e9, "1.2G"), (3e12, "3T")]
+)
+def test_large_numbers_on_an_axis_stay_short(value: float, text: str):
+    assert tick(value) == text
 
 
 def test_figures_take_their_colours_from_the_theme(page: Page, written: Path):

@@ -55,11 +55,11 @@ def published_findings(publications: Sequence[Publication]) -> Findings:
         caveats=_caveats(curves),
         metric="",
         target_value=math.nan,
-        outcomes=_outcomes(curves),
-        planned=sum(len(arm.observations) for curve in curves for arm in curve.arms),
+        outcomes={},
+        planned=0,
         settings=[],
         data=fingerprint([repr(publication) for publication in publications], 16),
-        trials=sum(len(arm.observations) for curve in curves for arm in curve.arms),
+        trials=0,  # of ours; the runs of others are in the sections
         provenance={"experiment": "published", "name": names},
     )
 
@@ -302,13 +302,6 @@ def _caveats(curves: Sequence[PublishedCurve]) -> list[str]:
     if untold:
         lines.append(f"updates are unknown without --train-examples N: {', '.join(untold)}")
     return lines
-
-
-def _outcomes(curves: Sequence[PublishedCurve]) -> dict[str, int]:
-    found = [run for curve in curves for arm in curve.arms for run in arm.observations]
-    return {
-        str(kind): sum((Outcome.REACHED if run.reached else run.outcome) is kind for run in found) for kind in Outcome
-    }
 
 
 def _known(value: float) -> float | None:
