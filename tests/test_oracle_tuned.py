@@ -60,7 +60,7 @@ def test_best_lrs_and_epochs_are_those_of_the_closed_form(tmp_path, monkeypatch,
     config = compose_config(TUNED)
     for tbs in SIZES:
         truth = truth_of(config, "sqrt", tbs)
-        lrs = [0.08 * 2 ** (i / 4) for i in range(20)]
+        lrs = [0.08 * 2 ** (i / 4) for i in range(17)]  # up to 1.28: from 2 on the largest eigenvalue diverges
         optimum = min(lrs, key=lambda lr: crossing(truth, lr, 0.0))
         found = float(best[tbs]["best_lr"])
         assert best[tbs]["at_edge"] == "false"

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
@@ -109,10 +110,8 @@ def bayesian(
     return asked, True
 
 
-def _suggested(space: Space, trial: "object") -> Point:
-    import optuna
-
-    assert isinstance(trial, optuna.Trial)
+def _suggested(space: Space, trial: Any) -> Point:
+    """The point of an optuna.Trial."""
     size = trial.suggest_int("size", 0, len(space.total_batch_sizes) - 1)
     lr = trial.suggest_float("lr", *space.lrs, log=True)
     momentum = None
