@@ -72,7 +72,7 @@ def ranking_section(rows: Sequence[ArmFinding], resolution: int) -> Section:
             sentences.append(f"TBS {tbs}: the rules rank {order} at every base LR ({_lrs(orders)}).")
         else:
             said = "; ".join(f"base LR {lr:.4g}: {order}" for lr, order in orders.items())
-            sentences.append(f"TBS {tbs}: the ranking depends on the base LR. {said}.")
+            sentences.append(f"TBS {tbs}: the ranking by medians depends on the base LR. {said}.")
     table = Table(
         "base_lr_sensitivity",
         ["total_batch_size", "base_lr", "scaling_rule", "lr", "epochs_to_target", "low", "high", "reached", "n"],
@@ -92,13 +92,14 @@ _NOTHING = "No trial has finished: nothing can be said yet."
 
 
 def _ranking(rows: Sequence[ArmFinding], resolution: int) -> str:
-    """`linear < sqrt = none`: fewer epochs first, `=` within one evaluation interval of the one before."""
+    """`linear < none = sqrt`: fewer epochs first, by medians; tied within one evaluation interval of the one before."""
     ordered = sorted(rows, key=lambda row: row.place.examples)
-    said = ordered[0].scaling_rule
+    tiers = [[ordered[0].scaling_rule]]
     for before, row in pairwise(ordered):
-        tied = row.place.examples <= before.place.examples + resolution or row.place.examples == before.place.examples
-        said += f" {'=' if tied else '<'} {row.scaling_rule}"
-    return said if "<" in said else _TIED
+        if row.place.examples > before.place.examples + resolution:
+            tiers.append([])
+        tiers[-1].append(row.scaling_rule)
+    return " < ".join(" = ".join(sorted(tier)) for tier in tiers) if len(tiers) > 1 else _TIED
 
 
 def _lrs(orders: dict[float, str]) -> str:

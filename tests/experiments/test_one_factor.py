@@ -141,7 +141,7 @@ def test_a_rankings_dependence_on_the_base_lr_is_said(tmp_path):
     one = ["+experiment=base_lr_sensitivity", "question.total_batch_sizes=[128]", "lr_scaling.rules=[sqrt,linear]"]
     found = concluded(tmp_path / "s", curve, *one)
     # sqrt and linear give LR 0.11 and 0.32 at half the base LR, 0.23 and 0.64 at its own, 0.45 and 1.28 at twice it.
-    assert "the ranking depends on the base LR" in found.verdict[0]
+    assert "the ranking by medians depends on the base LR" in found.verdict[0]
     assert "0.04: linear < sqrt" in found.verdict[0]
     assert "0.16: sqrt < linear" in found.verdict[0]
 

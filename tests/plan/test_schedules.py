@@ -17,7 +17,7 @@ from torch.optim import lr_scheduler
 
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
-from harness.plan.horizons import Decay, OneCycle, RangeTest, WithHorizon
+from harness.plan.horizons import Decay, MomentumRangeTest, OneCycle, RangeTest, WithHorizon
 from harness.plan.schedules import Constant, Cyclical, Exponential, MultiStep, Plateau, Schedule, Step
 from harness.plan.target import Target
 from harness.plan.workload import Workload
@@ -106,6 +106,21 @@ def test_a_schedule_is_the_curve_of_torchs_own(ours, theirs):
 def test_the_exponential_range_ramp_is_torchs_exponential_lr_upwards():
     lr, _ = torch_curve(lambda o: lr_scheduler.ExponentialLR(o, (1e4) ** (1 / 99)), updates=100, lr=1e-4)
     assert curve(RangeTest(horizon=100, start=1e-4, ramp="exponential"), 100) == pytest.approx(lr, rel=1e-9)
+
+
+def test_a_momentum_range_test_lengthens_the_memory_evenly_in_its_logarithm_at_one_lr():
+    schedule = MomentumRangeTest(horizon=103, warmup=3, low=0.5, high=0.995)
+    memory = [1 / (1 - (schedule.momentum(step) or 0.0)) for step in range(3, 103)]
+    assert (memory[0], memory[-1]) == pytest.approx((2.0, 200.0))
+    assert [after / before for before, after in pairwise(memory)] == pytest.approx([100 ** (1 / 99)] * 99)
+    assert {schedule.lr_factor(step) for step in range(3, 200)} == {1.0}
+    assert schedule.momentum(500) == pytest.approx(0.995)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 0.9), (0.5, 1.0), (-0.1, 0.5)])
+def test_a_momentum_range_lies_below_one_and_rises(low, high):
+    with pytest.raises(UserError, match=r"must both lie in \[0, 1\)"):
+        MomentumRangeTest(horizon=100, low=low, high=high)
 
 
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
