@@ -48,8 +48,8 @@ def fill(disk: Path, left_bytes: int) -> Path:
     return ballast
 
 
-def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str) -> tuple[Sweep, bytes, Path]:
-    """(what the sweep said, the first record as it was then, the ballast)."""
+def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str) -> tuple[Sweep, Path]:
+    """(what the sweep said, the ballast); the first record stays as it was."""
     process = start(disk, *TWO_TRIALS, *arguments, cwd=disk)
     deadline = time.monotonic() + 100
     while (
@@ -62,33 +62,37 @@ def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str)
     ballast = fill(disk, left_bytes)
     found = finish(process, disk)
     assert records[0].read_bytes() == first
-    return found, first, ballast
+    return found, ballast
 
 
-def goes_on_once_there_is_room(disk: Path, ballast: Path, *arguments: str) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return sweep(tmp_path_factory.mktemp("calm"), *TWO_TRIALS, "cluster=inline")
+
+
+def goes_on_once_there_is_room(disk: Path, ballast: Path, undisturbed: Sweep, *arguments: str) -> None:
     ballast.unlink()
     resumed = sweep(disk, *TWO_TRIALS, *arguments, cwd=disk)
     assert resumed.code == 0, resumed.out + resumed.err
-    calm = sweep(disk, *TWO_TRIALS, "cluster=inline", cwd=disk, study="calm")
-    assert resumed.science() == calm.science()
+    assert resumed.science() == undisturbed.science()
 
 
 @pytest.mark.parametrize("arguments", [["cluster=inline"], []])
-def test_no_room_for_a_checkpoint_fails_the_trial_with_its_cause(disk, arguments):
-    found, _, ballast = filled_during_the_second_trial(disk, 48 * 2**10, *arguments)
+def test_no_room_for_a_checkpoint_fails_the_trial_with_its_cause(disk, undisturbed, arguments):
+    found, ballast = filled_during_the_second_trial(disk, 48 * 2**10, *arguments)
     assert found.code == 74, found.out + found.err  # the report does not fit either
     assert "No space left on device" in found.out
     failed = [record for record in found.records().values() if record["outcome"] == "failed"]
     assert len(failed) == 1
     assert "OSError: [Errno 28] No space left on device" in failed[0]["error"]
-    goes_on_once_there_is_room(disk, ballast, *arguments)
+    goes_on_once_there_is_room(disk, ballast, undisturbed, *arguments)
 
 
 @pytest.mark.parametrize("arguments", [["cluster=inline"], []])
-def test_no_room_for_the_journal_ends_the_sweep_with_one_line(disk, arguments):
-    found, _, ballast = filled_during_the_second_trial(disk, 0, *arguments)
+def test_no_room_for_the_journal_ends_the_sweep_with_one_line(disk, undisturbed, arguments):
+    found, ballast = filled_during_the_second_trial(disk, 0, *arguments)
     assert found.code == 74, found.out + found.err
     errors = [line for line in found.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "No space left on device; what is written stays valid" in errors[0]
-    goes_on_once_there_is_room(disk, ballast, *arguments)
+    goes_on_once_there_is_room(disk, ballast, undisturbed, *arguments)

@@ -14,6 +14,7 @@ TRIALS = [
     "lr_scaling=linear",
     "seeds=[0,1,2]",
     "workload.target.value=0.9999",
+    "workload.budget={epochs: 20}",
     "cluster=inline",
     "cluster.checkpoint_every_s=0.5",
 ]
