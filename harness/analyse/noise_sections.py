@@ -139,7 +139,7 @@ def _sentences(found: Sequence[NoiseAt], label: str, crossing: float | None) -> 
         if not known:
             lines.append(f"{label}, {words}: not identified anywhere, |G|^2 cannot be told from 0.")
             continue
-        parts = [f"{at.estimate} examples at {at.epochs:g} epochs" for at in dict.fromkeys((known[0], known[-1]))]
+        parts = [f"{at.estimate} examples up to epoch {at.epochs:g}" for at in dict.fromkeys((known[0], known[-1]))]
         at_target = next((at for at in known if crossing is not None and at.epochs >= crossing), None)
         if at_target is not None and at_target not in (known[0], known[-1]):
             parts.insert(1, f"{at_target.estimate} by the target's crossing")
