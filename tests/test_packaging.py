@@ -80,5 +80,6 @@ def test_an_installed_wheel_runs_its_own_sweep_among_decoys(installed, tmp_path,
     assert (study / "results.csv").is_file()
     assert json.loads((study / "study.json").read_text())["config"]["seeds"] == [0]
     where = "import harness; print(harness.__file__)"
-    found = subprocess.run([str(installed / "python"), "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    command = [str(installed / "python"), "-c", where]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert Path(found.stdout.strip()).is_relative_to(installed.parent)
