@@ -127,7 +127,7 @@ def cost_table(name: str, curve: PublishedCurve) -> Table:
     rows = []
     for arm in curve.arms:
         found = median_estimate(arm.observations, spread)
-        is_whole = arm.runs == len(arm.observations)  # a mean or a best of many has no interval of its own
+        is_whole = 1 < arm.runs == len(arm.observations)  # a mean, a best of many or one run has no interval
         ends = [found.interval.low, found.interval.high, found.interval.label] if is_whole else [None, None, arm.note]
         per = curve.examples_per_unit
         steps = found.value * per / arm.total_batch_size if per else None
@@ -225,7 +225,7 @@ def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
         words = "cost to the target" if meaning is Meaning.TO_TARGET else "epochs that fit into a fixed time"
         ends = "; ".join(f"{s.label}: {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
         alt = f"{words.capitalize()} relative to each curve's smallest total batch size. {ends}."
-        label = f"{words}, relative to the smallest TBS"
+        label = f"{'cost' if meaning is Meaning.TO_TARGET else 'epochs that fit'}, relative to the smallest TBS"
         plot = Plot(
             f"relative_{meaning}", f"{words.capitalize()}, relative", alt, "total batch size", label, series,
             x_log=2, y_log=2,

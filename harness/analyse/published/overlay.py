@@ -46,7 +46,7 @@ def _to_target(own: Sequence[PublishedCurve], published: Sequence[PublishedCurve
     series = [Series(one.label, *relative(one), kind="line") for one in [*own, *published] if relative(one)]
     ends = "; ".join(f"{s.label} {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
     alt = f"Cost to the target relative to each curve's smallest total batch size: {ends}."
-    y_label = "cost to the target, relative to the smallest TBS"
+    y_label = "cost, relative to the smallest TBS"
     plots = [_plot("overlay_relative", "Cost to the target, relative", alt, y_label, series)]
     in_epochs = [one for one in published if one.unit == "epochs"]
     if in_epochs:
