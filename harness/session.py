@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.analyse.results import Records
 from harness.config.build import (
+    AUTO,
     Experiment,
     Options,
     Racing,
@@ -27,6 +28,7 @@ from harness.launch.drain import PREEMPTED, Drain
 from harness.launch.driver import run_study
 from harness.launch.feed import Claim, Feed
 from harness.launch.listener import Audience
+from harness.launch.micro_batch import find_cap
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
@@ -108,6 +110,12 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
         return experiment.run(console, opts.folder, _workload_code(config), *where)
     folder = StudyFolder(opts.folder)
     inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])
+    if config["cluster"]["per_device_batch_size"] == AUTO:
+        cap = _micro_batch_cap(console, inquiry, folder, cluster, opts.dry_run)
+        config = {**config, "cluster": {**config["cluster"], "per_device_batch_size": cap}}
+        opts, design = options(config), build_design(config, build_workload(config, len(splits.train)))
+        experiment = build_experiment(config, design)
+        inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])
     planned = inquiry.plan()
     _check_schedules(planned)
     rehearse(planned, splits, cluster.execution)
@@ -179,6 +187,22 @@ def _open(opts: Options, description: Mapping[str, Any], shares: bool) -> Study:
 def _claim(study: Study) -> Claim:
     claims = Claims(study.path, study.lease)
     return lambda planned: claims.take(planned.key)
+
+
+def _micro_batch_cap(
+    console: Console, inquiry: Inquiry, folder: StudyFolder, cluster: Cluster, dry_run: bool
+) -> int | None:
+    """What per_device_batch_size=auto comes to: found once, then kept in study.json as if it had been given."""
+    if folder.exists:
+        return folder.description()["config"]["cluster"]["per_device_batch_size"]
+    if cluster.device == "cpu":
+        return None
+    if dry_run:
+        console.print("per_device_batch_size=auto is found when the study starts; shown here without accumulation")
+        return None
+    cap = find_cap(inquiry.plan(), cluster)
+    console.print(f"per_device_batch_size=auto: micro-batches of up to {cap} examples fit on a worker", highlight=False)
+    return cap
 
 
 def build_cluster(part: Mapping[str, Any]) -> Cluster:

@@ -26,6 +26,8 @@ from harness.plan.tracking import Tracking
 from harness.plan.trial import Trial
 from harness.plan.workload import Workload
 
+AUTO = "auto"  # per_device_batch_size, found by trying
+
 # Smallest value of the numbers of a cluster; null means "as it comes" where it is allowed.
 LEAST = {
     "cpus": 1,
@@ -102,6 +104,12 @@ def check_values(config: Mapping[str, Any]) -> None:
     """Refuse whatever needs neither the data nor torch nor Ray to be seen as wrong, so that it is told at once."""
     options(config)
     check_cluster(config["cluster"])
+    span = config["workload"]["batch_norm"]["span"]
+    if config["cluster"]["per_device_batch_size"] == AUTO and span in ("sync", "per_device"):
+        raise UserError(
+            f"cluster.per_device_batch_size={AUTO} would let a device's memory decide what workload.batch_norm.span="
+            f"{span} computes: give a number, or use span ghost"
+        )
     build_design(config, build_workload(config, train_examples=1))  # the data's own size is not known yet
 
 
@@ -123,7 +131,10 @@ def check_cluster(part: Mapping[str, Any]) -> None:
     if part["address"] != "local" and not (host and port.isdigit()):
         raise UserError(f"cluster.address must be 'local' or host:port, not {part['address']!r}")
     for key, least in LEAST.items():
-        if part[key] is not None and not (math.isfinite(part[key]) and part[key] >= least):
+        if key == "per_device_batch_size" and isinstance(part[key], str):
+            if part[key] != AUTO:
+                raise UserError(f"cluster.{key} must be a number of examples, null or {AUTO}, not {part[key]!r}")
+        elif part[key] is not None and not (math.isfinite(part[key]) and part[key] >= least):
             raise UserError(f"cluster.{key} must be >= {least}, not {part[key]}")
     if part["max_workers_per_trial"] is not None and part["workers_per_trial"] is not None:
         raise UserError(
@@ -174,7 +185,9 @@ def build_workload(config: Mapping[str, Any], train_examples: int) -> Workload:
 
 
 def build_placement(part: Mapping[str, Any]) -> Placement:
-    return Placement(part["workers_per_trial"], part["per_device_batch_size"], part["max_workers_per_trial"])
+    """`auto` counts as null, until the session has found the number."""
+    cap = None if part["per_device_batch_size"] == AUTO else part["per_device_batch_size"]
+    return Placement(part["workers_per_trial"], cap, part["max_workers_per_trial"])
 
 
 def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -106,7 +106,7 @@ class ClusterConfig:
     max_workers_per_trial: int | None = None
     cpus_per_worker: int = 1
     gpus_per_worker: float | None = None
-    per_device_batch_size: int | None = None
+    per_device_batch_size: int | str | None = None
     evaluation_batch_size: int = 1024
     precision: str = "float32"
     compile: bool = False

@@ -29,6 +29,8 @@ class Gang(Protocol):
 
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime: ...
 
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int: ...
+
     def resident_bytes(self) -> int:
         """Memory of the largest worker."""
         ...
@@ -50,6 +52,9 @@ class InProcessGang:
 
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         return self.worker.time_steps(task, min_steps, min_s)
+
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int:
+        return self.worker.largest_micro_batch(task, memory_share)
 
     def resident_bytes(self) -> int:
         return self.worker.resident_bytes()
@@ -85,6 +90,9 @@ class ProcessGang:
 
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         return self._call(self._pipes, "time_steps", task, min_steps, min_s)[0]
+
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int:
+        return min(self._call(self._pipes, "largest_micro_batch", task, memory_share))
 
     def resident_bytes(self) -> int:
         return max(self._call(self._pipes, "resident_bytes"))

@@ -115,6 +115,9 @@ class RayGang:
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         return self._wait([a.call.remote("time_steps", task, min_steps, min_s) for a in self.actors])[0]
 
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int:
+        return min(self._wait([a.call.remote("largest_micro_batch", task, memory_share) for a in self.actors]))
+
     def resident_bytes(self) -> int:
         return max(self._wait([actor.call.remote("resident_bytes") for actor in self.actors]))
 

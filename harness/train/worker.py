@@ -24,6 +24,7 @@ from harness.record.files import write_json
 from harness.record.journal import Attempt
 from harness.train.instantiate import instantiate
 from harness.train.learner import DTYPES
+from harness.train.micro_batch import largest_micro_batch
 from harness.train.timing import StepTime, time_steps
 from harness.train.trainer import Execution, train
 from harness.train.world import World
@@ -168,6 +169,11 @@ class Worker:
         """Seconds per update of a task's (TBS, topology, precision), this gang being alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
         return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, task.execution)
+
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int:
+        """See train.micro_batch; each rank tries for itself."""
+        alone, splits = replace(self.world, rank=0, size=1), self.splits(task.settings, task.topology)
+        return largest_micro_batch(task.settings, task.topology, alone, splits, task.execution, memory_share)
 
     def stop(self) -> None:
         """Drop the running trial, if any; its files stay as they are."""

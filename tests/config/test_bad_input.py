@@ -116,6 +116,7 @@ VALUES = {
     "cluster.workers_per_trial=0": "cluster.workers_per_trial must be >= 1, not 0",
     "cluster.cpus=0": "cluster.cpus must be >= 1, not 0",
     "cluster.per_device_batch_size=0": "cluster.per_device_batch_size must be >= 1, not 0",
+    "cluster.per_device_batch_size=most": "must be a number of examples, null or auto, not 'most'",
     "cluster.max_failures=-1": "cluster.max_failures must be >= 0, not -1",
     "cluster.checkpoint_every_s=nan": "cluster.checkpoint_every_s must be >= 0, not nan",
     "cluster.gpus_per_worker=0.5 cluster.workers_per_trial=2": "two ranks of one trial cannot share a GPU",

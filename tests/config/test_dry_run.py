@@ -58,3 +58,17 @@ def test_nothing_is_written_and_nothing_is_started(sweep):
     assert said.code == 0
     assert not list(said.folder.iterdir())
     assert not said.ray_started
+
+
+def test_an_automatic_micro_batch_is_whole_on_cpus_and_as_the_study_has_it_where_there_is_one(sweep):
+    words = ["tracking=disabled", "cluster.per_device_batch_size=auto", "question.total_batch_sizes=[16,256]"]
+    assert "256 = 256 x 1 x 1" in sweep(*words).out
+    study = sweep(*words).folder / "outputs" / "tbs_sweep" / "default" / "study.json"
+    study.parent.mkdir(parents=True)
+    study.write_text('{"config": {"cluster": {"per_device_batch_size": 64}}}')  # as an earlier start found it
+    assert "256 = 64 x 1 x 4" in sweep(*words).out
+
+
+def test_an_automatic_micro_batch_may_not_decide_what_batch_norm_computes(sweep):
+    refusal = sweep("cluster.per_device_batch_size=auto", "workload.batch_norm.span=sync").refusal()
+    assert "would let a device's memory decide what workload.batch_norm.span=sync computes" in refusal
