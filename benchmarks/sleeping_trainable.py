@@ -52,6 +52,9 @@ class SleepingGang:
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
         raise AssertionError("nothing is timed here")
 
+    def largest_micro_batch(self, task: Task, memory_share: float) -> int:
+        raise AssertionError("nothing is tried here")
+
     def resident_bytes(self) -> int:
         return 0
 

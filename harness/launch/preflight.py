@@ -6,7 +6,7 @@ Nodes that join later are not asked beforehand: there every trial proves the fol
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,17 +106,23 @@ def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any
             )
 
 
-def _reads(path: Path, token: str) -> bool:
+def shows(path: Path) -> bool:
+    """Whether a file that another node has written shows up here in time."""
+
     def found() -> bool:
         list(path.parent.iterdir())  # network file systems show a new file to who lists its folder
-        return path.is_file() and path.read_text() == token
+        return path.is_file()
 
     return _within(found)
 
 
-def _within(holds: Any, timeout_s: float = VISIBLE_S) -> bool:
-    """Whether `holds()` becomes true in time."""
-    deadline = time.monotonic() + timeout_s
+def _reads(path: Path, token: str) -> bool:
+    return shows(path) and _within(lambda: path.read_text() == token)
+
+
+def _within(holds: Callable[[], bool]) -> bool:
+    """Whether `holds()` becomes true within VISIBLE_S."""
+    deadline = time.monotonic() + VISIBLE_S
     while not holds():
         if time.monotonic() >= deadline:
             return False

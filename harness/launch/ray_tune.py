@@ -16,6 +16,7 @@ from harness.launch.drain import Drain
 from harness.launch.feed import Feed
 from harness.launch.listener import Watcher
 from harness.launch.node_watch import NodeWatch
+from harness.launch.preflight import shows
 from harness.launch.tasks import Cluster, last_line, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
@@ -61,9 +62,11 @@ class FeedSearcher(_NotInSnapshots, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.of_tune_id[trial_id].key
-        if _is_drained(result) or (error and self.drain.requested) or (self.out_of_room and not error):
+        if _last_kind(result) == "drain" or (error and self.drain.requested) or (self.out_of_room and not error):
             self.feed.put_back(key)
         else:
+            if _last_kind(result) == "end":
+                shows(self.study / "trials" / key / "record.json")  # a network file system may show it late
             self.feed.end(key)
 
     def save(self, checkpoint_path: str) -> None:
@@ -73,9 +76,10 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         raise NotImplementedError("a study resumes by running the same command again")
 
 
-def _is_drained(result: Mapping[str, Any] | None) -> bool:
+def _last_kind(result: Mapping[str, Any] | None) -> str:
+    """What the last row of a trial's last report is; empty where there is none."""
     rows = json.loads((result or {}).get("rows", "[]"))
-    return bool(rows) and rows[-1]["kind"] == "drain"
+    return rows[-1]["kind"] if rows else ""
 
 
 class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):

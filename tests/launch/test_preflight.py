@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from private_ray import ROOT, PrivateRay, may_mount
 from sweeps import SMALL, Sweep, command
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not may_mount(), reason="nodes with another view of the file system need the right to mount"),
-]
+from harness.launch.preflight import shows
+
+needs_mounts = pytest.mark.skipif(
+    not may_mount(), reason="nodes with another view of the file system need the right to mount"
+)
 ONE_TRIAL = [*SMALL, "seeds=[0]", "question.total_batch_sizes=[128]", "lr_scaling=linear"]
 
 
@@ -51,6 +53,8 @@ def refusal_of(found: Sweep) -> str:
     return found.err
 
 
+@pytest.mark.long
+@needs_mounts
 def test_a_node_with_another_folder_is_named(ray_head, view):
     ray_head.add("bad", mounts={view["there"]: view["elsewhere"]})
     try:
@@ -59,6 +63,8 @@ def test_a_node_with_another_folder_is_named(ray_head, view):
         ray_head.lose("bad")
 
 
+@pytest.mark.long
+@needs_mounts
 def test_a_node_with_other_code_is_named(ray_head, view, tmp_path):
     other = tmp_path / "plan"
     shutil.copytree(ROOT / "harness" / "plan", other)
@@ -71,6 +77,8 @@ def test_a_node_with_other_code_is_named(ray_head, view, tmp_path):
         ray_head.lose("bad")
 
 
+@pytest.mark.long
+@needs_mounts
 def test_a_node_that_cannot_read_the_data_is_named_and_without_it_the_sweep_runs(ray_head, view, tmp_path):
     import sklearn.datasets
 
@@ -85,3 +93,13 @@ def test_a_node_that_cannot_read_the_data_is_named_and_without_it_the_sweep_runs
     found = sweep_on(ray_head, view["there"])
     assert found.code == 0, found.out + found.err
     assert {record["outcome"] for record in found.records().values()} == {"reached"}
+
+
+def test_a_record_that_shows_up_late_is_waited_for_and_one_that_never_does_is_not_for_ever(tmp_path, monkeypatch):
+    late = tmp_path / "record.json"
+    writer = threading.Timer(0.5, late.touch)
+    writer.start()
+    assert shows(late)
+    writer.join()
+    monkeypatch.setattr("harness.launch.preflight.VISIBLE_S", 0.3)
+    assert not shows(tmp_path / "never.json")
