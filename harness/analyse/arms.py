@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analyse.arm_estimates import ArmEstimates, arm_estimates
 from harness.analyse.crossing import locate
 from harness.analyse.estimates import (
     Observation,
@@ -51,6 +52,7 @@ class ArmFinding:
     epochs_by_seed: list[float | None]  # of the crossing; None for a miss
     place: Place
     beside: Place | None  # the workload's second target, read from the same evaluations
+    estimates: ArmEstimates
     step_s: float | None  # seconds per update, measured alone on the machine
     packed_seconds: float | None  # median of the trials' own clocks; the machine may have been shared
     final_metric: float | None
@@ -114,6 +116,7 @@ def arm_findings(
                 epochs_by_seed=[_epochs(result) for result in found],
                 place=_place(found, records.target or arm.settings.target, observations, spread),
                 beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
+                estimates=arm_estimates(observations, spread, records.budget_examples or arm.settings.budget_examples),
                 step_s=timed["median_s"] if timed else None,
                 packed_seconds=median(result.packed_seconds() for result in found),
                 final_metric=median(result.final_metric() for result in found),

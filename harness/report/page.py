@@ -19,6 +19,18 @@ from harness.report.palette import variables
 from harness.report.section_figures import section_figures
 from harness.report.table import COLUMNS, arm_cells
 
+ESTIMATE_COLUMNS = (
+    "TBS",
+    "rule",
+    "share that reaches (Clopper-Pearson 95 %)",
+    "quartiles",
+    "90th percentile: put this in your budget",
+    "its interval",
+    "mean, a miss costing the budget (95 %)",
+    "olympic mean (n ≥ 5)",
+    "its sd after dropping",
+    "its sd of all",
+)
 MORE_COLUMNS = ("missed", "diverged", "failed", "validation", "validation - test", "examples vs smallest TBS")
 
 
@@ -73,6 +85,8 @@ def page_html(findings: Findings, figures: Figures) -> str:
         section_rows=section_rows,
         columns=[*COLUMNS, *MORE_COLUMNS],
         rows=main_rows(findings),
+        estimates=estimate_rows(findings),
+        estimate_columns=ESTIMATE_COLUMNS,
         provenance=provenance_rows(findings),
         critical=critical_rows(findings),
         fits=fit_rows(findings),
@@ -91,6 +105,34 @@ def main_rows(findings: Findings) -> list[list[tuple[str, str]]]:
         if math.isfinite(arm.place.examples):
             base.setdefault(arm.label, arm.place.examples)
     return [[*zip(arm_cells(arm), _keys(arm), strict=True), *_more(arm, base.get(arm.label))] for arm in findings.arms]
+
+
+def estimate_rows(findings: Findings) -> list[list[str]]:
+    """What an arm's trials say beyond their median, in epochs."""
+    rows = []
+    for arm in findings.arms:
+        found = arm.estimates
+
+        def epochs(value: float, per: int = arm.train_examples) -> str:
+            return number(value / per)
+
+        rows.append(
+            [
+                str(arm.total_batch_size),
+                arm.label,
+                f"{number(found.reach.rate)} ({number(found.reach.interval.low)}–{number(found.reach.interval.high)})",
+                f"{epochs(found.lower_quartile.value)}–{epochs(found.upper_quartile.value)}",
+                epochs(found.budget.value),
+                f"{epochs(found.budget.interval.low)}–{epochs(found.budget.interval.high)}, "
+                f"{found.budget.interval.label}",
+                f"{epochs(found.restricted.mean)} ({epochs(found.restricted.interval.low)}–"
+                f"{epochs(found.restricted.interval.high)})",
+                epochs(found.olympic.mean),
+                epochs(found.olympic.trimmed_sd),
+                epochs(found.olympic.untrimmed_sd),
+            ]
+        )
+    return rows
 
 
 def _keys(arm: ArmFinding) -> list[str]:

@@ -71,6 +71,7 @@ def csv_row(arm: ArmFinding) -> dict[str, Any]:
         "epochs_high": arm.place.high / epochs,
         "interval": arm.place.interval,
         "epochs_first_touch": arm.place.touch_examples / epochs,
+        **_estimates(arm),
         "steps_to_target": arm.steps,
         "examples_to_target": arm.place.examples,
         "step_s_exclusive": arm.step_s,
@@ -80,6 +81,28 @@ def csv_row(arm: ArmFinding) -> dict[str, Any]:
         "final_metric": arm.final_metric,
         "test_metric": arm.test_metric,
         "topology": arm.topology,
+    }
+
+
+def _estimates(arm: ArmFinding) -> dict[str, float]:
+    """Beyond the median, in epochs."""
+    found, epochs = arm.estimates, arm.train_examples
+    return {
+        "reach_rate_low": found.reach.interval.low,
+        "reach_rate_high": found.reach.interval.high,
+        "reach_rate_wilson_low": found.reach.wilson.low,
+        "reach_rate_wilson_high": found.reach.wilson.high,
+        "epochs_q25": found.lower_quartile.value / epochs,
+        "epochs_q75": found.upper_quartile.value / epochs,
+        "epochs_p90": found.budget.value / epochs,
+        "epochs_p90_low": found.budget.interval.low / epochs,
+        "epochs_p90_high": found.budget.interval.high / epochs,
+        "epochs_restricted_mean": found.restricted.mean / epochs,
+        "epochs_restricted_mean_low": found.restricted.interval.low / epochs,
+        "epochs_restricted_mean_high": found.restricted.interval.high / epochs,
+        "epochs_olympic_mean": found.olympic.mean / epochs,
+        "epochs_olympic_sd_trimmed": found.olympic.trimmed_sd / epochs,
+        "epochs_olympic_sd_all": found.olympic.untrimmed_sd / epochs,
     }
 
 

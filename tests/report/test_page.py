@@ -146,6 +146,19 @@ def test_the_numbers_are_the_same_in_every_form(findings: Findings, written: Pat
         assert line in terminal
 
 
+def test_estimates_beyond_the_median_are_those_of_the_trials(findings: Findings, written: Path):
+    rows = list(csv.DictReader(io.StringIO(results_csv(findings))))
+    for arm, row in zip(findings.arms, rows, strict=True):
+        epochs = sorted(e for e in arm.epochs_by_seed if e is not None)
+        assert len(epochs) == 3  # every seed of the synthetic sweep reaches
+        assert (float(row["epochs_q25"]), float(row["epochs_q75"])) == (epochs[0], epochs[-1])
+        assert float(row["epochs_p90"]) == epochs[-1]
+        assert float(row["epochs_restricted_mean"]) == pytest.approx(sum(epochs) / 3)
+        assert row["epochs_olympic_mean"] == ""  # from five trials on
+        assert float(row["reach_rate_low"]) == pytest.approx(0.025 ** (1 / 3))
+    assert "put this in your budget" in (written / "report.html").read_text()
+
+
 def test_what_a_study_says_of_itself_is_never_markup(written: Path):
     text = (written / "report.html").read_text()
     assert "a &lt;b&gt;processor" in text

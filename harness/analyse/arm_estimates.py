@@ -1,0 +1,41 @@
+"""What an arm's trials say beyond their median: share that reaches, budget to plan with, means that keep misses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.estimates import (
+    Observation,
+    PooledSpread,
+    QuantileEstimate,
+    ReachRate,
+    budget_estimate,
+    quantile_estimate,
+    reach_rate,
+    with_outcome,
+)
+from harness.analyse.rcp import OlympicMean, olympic_mean
+from harness.analyse.survival import RestrictedMean, restricted_mean
+
+
+@dataclass(frozen=True)
+class ArmEstimates:
+    """Places are in examples."""
+
+    reach: ReachRate  # Clopper-Pearson, Wilson beside it
+    lower_quartile: QuantileEstimate
+    upper_quartile: QuantileEstimate
+    budget: QuantileEstimate  # 90th percentile: put this in your budget
+    restricted: RestrictedMean  # of min(place, budget): a miss costs the whole budget
+    olympic: OlympicMean  # MLPerf's, from five trials on
+
+
+def arm_estimates(observations: Sequence[Observation], spread: PooledSpread | None, cap: float) -> ArmEstimates:
+    """Of one arm; `cap` is its budget in examples."""
+    return ArmEstimates(
+        reach=reach_rate(observations),
+        lower_quartile=quantile_estimate(observations, 0.25, spread),
+        upper_quartile=quantile_estimate(observations, 0.75, spread),
+        budget=budget_estimate(observations, spread),
+        restricted=restricted_mean(observations, cap),
+        olympic=olympic_mean([observation.place for observation in with_outcome(observations)]),
+    )
