@@ -160,6 +160,12 @@ def test_a_plain_table_takes_runs_means_misses_and_any_column_names(tmp_path):
     assert [(arm.observations[0].value, arm.runs, arm.sd) for arm in curve.arms] == [(1600, 5, 3), (2560, 5, 2)]
 
 
+def test_rows_without_a_batch_size_are_left_out_and_counted(tmp_path):
+    (curve,) = read(table(tmp_path, "tbs,epochs_to_target\n,9\n16,3\n64,4\n")).curves
+    assert [arm.total_batch_size for arm in curve.arms] == [16, 64]
+    assert curve.source.endswith("; 1 rows without a batch size left out")
+
+
 def test_evaluations_of_runs_are_met_where_they_cross(tmp_path):
     accuracies = {0: (0.6, 0.8, 0.7, 0.8, 0.9), 1: (0.8, 0.9, 0.7, 0.7, 0.7)}
     rows = [f"32,{seed},{10 * i},{a}" for seed, found in accuracies.items() for i, a in enumerate(found, 1)]
@@ -179,6 +185,7 @@ REFUSED = {
     "size column": ("b,epochs_to_target\n16,3\n", "--column total_batch_size=NAME"),
     "cost column": ("tbs,cost\n16,3\n", "--column value=NAME"),
     "size": ("tbs,epochs_to_target\n>8000,3\n", "line 2: tbs is no number: '>8000'"),
+    "no size": ("tbs,epochs_to_target\n,3\n", "no row names its batch size"),
     "fraction": ("tbs,epochs_to_target\n16.5,3\n", "whole number"),
     "number": ("tbs,epochs_to_target\n16,soon\n", "line 2: epochs_to_target is no number: 'soon'"),
     "outcome": ("tbs,epochs_to_target,outcome\n16,3,lost\n", "line 2: outcome is"),

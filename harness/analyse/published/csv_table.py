@@ -132,8 +132,13 @@ class CsvTable:
     def costs(self) -> list[PublishedCurve]:
         """Rows are runs, or means over runs; rows of one curve and TBS are its runs."""
         size, value = self._needed("total_batch_size"), self._value()
+        sized = [row for row in self.rows if row.text(size)]
+        if not sized:
+            raise UserError(f"{self.source}: no row names its batch size under {size}")
+        if left_out := len(self.rows) - len(sized):
+            self.source += f"; {left_out} rows without a batch size left out"
         groups: dict[tuple[str, str, str], list[_Row]] = {}
-        for row in self.rows:
+        for row in sized:
             unit = row.text(self.columns["unit"]) or self.told.unit or self._unit_of(value)
             groups.setdefault((self._label(row), unit, row.text(self.columns["target"])), []).append(row)
         curves = []
@@ -212,7 +217,7 @@ class CsvTable:
         if name is None:
             raise UserError(
                 f"{self.source} has no column of {role}: give --column {role}=NAME with NAME one of "
-                f"{', '.join(self.header)}"
+                f"{', '.join(self.header)}; or --target METRIC>=VALUE, if its rows are evaluations"
             )
         return name
 
