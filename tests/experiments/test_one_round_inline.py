@@ -38,3 +38,29 @@ def test_a_tiny_run_ends_with_its_conclusion_on_the_page_and_in_its_table(name, 
     assert words in (folder / "report.html").read_text()
     assert words in (folder / "report.md").read_text()
     assert (folder / "figures" / f"{table}.svg").is_file()
+
+
+def test_a_nonsense_parameter_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["harness", "+experiment=lr_range_test", *TINY, "question.lr_range=[1.0,0.1]"])
+    assert main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "error: question.lr_range must be [low, high] with 0 < low < high, not [1.0, 0.1]\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_arms_and_cost_of_what_will_be_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ["+experiment=one_cycle", *TINY, "question.total_batch_sizes=[128]", "dry_run=true"]
+    monkeypatch.setattr(sys, "argv", ["harness", *words])
+    assert main() == 0
+    said = capsys.readouterr().out
+    for choice in ("fixed", "one_cycle", "constant_momentum"):
+        assert f"linear choice={choice}" in said
+    assert "none: to the end of 2 epochs" in said
+    assert "6 distinct of 6 planned" in said
+    assert "cost at most  12,288 training examples (12 epochs)\n" in said
+    assert not list(tmp_path.iterdir())
