@@ -105,6 +105,8 @@ def newest_attempt(folder: Path) -> int:
 
 def read_trial(folder: Path) -> TrialRecord:
     """Resolve a trial's attempts into one sequence of evaluations and, if it ended, its record."""
+    # First: once it is there all rows are, while a trial that ends between the two reads would lack its last ones.
+    record = read_json(folder / "record.json") or {}
     numbers = attempt_numbers(folder)
     evaluations: dict[int, dict[str, Any]] = {}
     for number in numbers:
@@ -114,7 +116,6 @@ def read_trial(folder: Path) -> TrialRecord:
                 evaluations = {step: kept for step, kept in evaluations.items() if step <= resumed}
             elif row.get("kind") == "evaluation":
                 evaluations[row["step"]] = row
-    record = read_json(folder / "record.json") or {}
     if record and record.get("attempt") != (numbers[-1] if numbers else None):
         record = {}
     outcome = Outcome(record["outcome"]) if record else None

@@ -174,3 +174,22 @@ def test_a_durable_row_is_on_the_disk_at_once_and_others_at_most_once_a_second(t
     made.write(evaluation(51, 1), durable=True)
     assert len(synced) - before == 1
     made.close()
+
+
+def test_a_trial_that_ends_while_it_is_read_is_never_seen_ended_without_its_last_rows(tmp_path, monkeypatch):
+    running = Attempt.claim(tmp_path)
+    running.start(0)
+    running.write(evaluation(2, 1))
+
+    def read_while_it_ends(path: Path) -> list[dict]:
+        rows = list(read_lines(path))
+        if not (tmp_path / "record.json").exists():
+            running.write(evaluation(4, 1))
+            running.finish({"outcome": Outcome.REACHED})
+        return rows
+
+    monkeypatch.setattr("harness.record.journal.read_lines", read_while_it_ends)
+    assert read_trial(tmp_path).outcome is None
+    after = read_trial(tmp_path)
+    assert (after.outcome, [row["step"] for row in after.evaluations]) == (Outcome.REACHED, [2, 4])
+    running.close()
