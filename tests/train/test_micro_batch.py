@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_trials import CNN, SMALL, task
+from small_trials import CNN, SMALL, task, topology
 from torch import Tensor
 
+from harness.launch.micro_batch import find_cap
+from harness.launch.tasks import Cluster
 from harness.models.bn_cnn import BnCnn
 from harness.plan.errors import UserError
+from harness.plan.trial import Arm, PlannedTrial, Trial
 from harness.train.micro_batch import largest_that_fits
+from harness.train.trainer import Execution
 
 MEMORY = 40  # examples that Greedy can train on
 
@@ -23,6 +27,7 @@ class Greedy(BnCnn):
         return super().forward(images)
 
 
+INLINE = Cluster("inline", "local", None, 1, 0.0, 2, 1.0, 60.0, 60.0, execution=Execution())
 GREEDY = {"_target_": f"{__name__}.Greedy"}
 
 
@@ -48,3 +53,22 @@ def test_a_worker_finds_its_cap_with_the_trials_own_model_and_trains_on(worker, 
 def test_an_error_that_is_not_of_memory_is_not_taken_for_one(worker, tmp_path):
     with pytest.raises(Exception, match="does_not_exist"):
         worker.largest_micro_batch(task(tmp_path, replace(SMALL, model={**CNN, "does_not_exist": 1})), 1.0)
+
+
+# -- the cap of a study ---------------------------------------------------------------------------------------------
+
+
+def planned(tbs: int, model: dict[str, str]) -> PlannedTrial:
+    settings = replace(SMALL, total_batch_size=tbs, model=model)
+    return PlannedTrial(Trial(Arm("digits", "sgd", "none", 16, 0.1, settings), 0), topology(settings))
+
+
+def test_one_cap_serves_every_model_and_size_of_the_plan():
+    assert find_cap([planned(16, CNN), planned(128, CNN), planned(64, CNN)], INLINE) == 128
+    assert find_cap([planned(128, CNN), planned(128, GREEDY)], INLINE) == 32
+
+
+def test_a_failing_model_is_told_in_one_line():
+    with pytest.raises(UserError, match=r"per_device_batch_size=auto: .*NoSuchModel") as error:
+        find_cap([planned(64, {"_target_": "harness.models.bn_cnn.NoSuchModel"})], INLINE)
+    assert "\n" not in str(error.value)
