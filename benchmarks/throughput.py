@@ -4,21 +4,24 @@
 
 same settings: the hand-written loop has the same model (with its ghost batch norm), batch, order, optimizer and LR, and
 nothing else; the ratio says what the harness's bookkeeping costs. plain eager: the model as its author wrote it,
-ordinary batch norm, torch's default optimizer implementation. Blocks of updates alternate between the loops, so that
-whatever else the machine does falls on all of them; medians of the paired ratios with their extremes. One process.
+ordinary batch norm, torch's default optimizer implementation. data loader: plain eager, its batches collated by
+torch's DataLoader (two workers) from a data set of single examples, as most training scripts do. Blocks of updates
+alternate between the loops, so that whatever else the machine does falls on all of them; medians of the paired ratios
+with their extremes. One process.
 """
 
 import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from harness.datasets.examples import Splits, TensorExamples
 from harness.plan.batch import plan_batch
@@ -32,6 +35,7 @@ from harness.train.speed import Speed
 from harness.train.world import World
 
 EXAMPLES = 4096
+LOADER_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,13 @@ def measure(name: str, case: Case, device: torch.device, arguments: argparse.Nam
     data = TensorExamples(case.inputs(), case.targets()).to(device, torch.float32)
     learner = make_learner(case, data, device, arguments)
     plain = {key: value for key, value in case.optimizer.items() if key != "fused"}
+    batches = {"resident": resident_batches(case, data, device), "loaded": loaded_batches(case, data, device)}
+    eager = [instantiate(case.model).to(device) for _ in batches]
     loops = {
         "harness": harness_loop(learner),
-        "same settings": bare_loop(copy.deepcopy(learner.model), case.optimizer, case, data, learner),
-        "plain eager": bare_loop(instantiate(case.model).to(device), plain, case, data, learner),
+        "same settings": bare_loop(copy.deepcopy(learner.model), case.optimizer, batches["resident"], learner),
+        "plain eager": bare_loop(eager[0], plain, batches["resident"], learner),
+        "data loader": bare_loop(eager[1], plain, batches["loaded"], learner),
     }
     wait = device_wait(device)
     updates = max(1, int(arguments.block_s / min(block(loop, 3, wait) for loop in loops.values())))
@@ -107,7 +114,8 @@ def measure(name: str, case: Case, device: torch.device, arguments: argparse.Nam
     rate = case.total_batch_size / statistics.median(seconds["harness"])
     ratios = [
         f"{told([bare / ours for bare, ours in zip(seconds[loop], seconds['harness'], strict=True)])} of {loop}"
-        for loop in ("same settings", "plain eager")
+        for loop in loops
+        if loop != "harness"
     ]
     print(f"{name}, batch {case.total_batch_size}: {rate:,.0f} examples/s, {', '.join(ratios)}", flush=True)
 
@@ -149,28 +157,46 @@ def harness_loop(learner: Learner) -> Callable[[int], None]:
 
 
 def bare_loop(
-    model: nn.Module, optimizer_spec: dict[str, Any], case: Case, data: TensorExamples, learner: Learner
+    model: nn.Module, optimizer_spec: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor]], learner: Learner
 ) -> Callable[[int], None]:
     """The same updates written out by hand, in the same precision."""
     optimizer = instantiate(optimizer_spec, list(model.parameters()))
-    size, device = case.total_batch_size, learner.world.device
-    order, place = torch.randperm(EXAMPLES, device=device), 0
     model.train()
 
     def run(updates: int) -> None:
-        nonlocal order, place
         for _ in range(updates):
-            if place + size > EXAMPLES:
-                order, place = torch.randperm(EXAMPLES, device=device), 0
-            index = order[place : place + size]
-            place += size
+            inputs, targets = next(batches)
             with learner.precision.autocast():
-                logits = model(data.inputs[index])
-            functional.cross_entropy(logits.float().flatten(0, -2), data.targets[index].flatten()).backward()
+                logits = model(inputs)
+            functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten()).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     return run
+
+
+def resident_batches(case: Case, data: TensorExamples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Epoch after epoch, gathered on the device."""
+    while True:
+        order = torch.randperm(EXAMPLES, device=device)
+        for index in order.split(case.total_batch_size):
+            yield data.inputs[index], data.targets[index]
+
+
+def loaded_batches(case: Case, data: TensorExamples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same through torch's DataLoader over single examples in host memory."""
+    examples = TensorDataset(data.inputs.cpu(), data.targets.cpu())
+    loader = DataLoader(
+        examples,
+        case.total_batch_size,
+        shuffle=True,
+        num_workers=LOADER_WORKERS,
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+    while True:
+        for inputs, targets in loader:
+            yield inputs.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
 def block(run: Callable[[int], None], updates: int, wait: Callable[[], None]) -> float:
