@@ -116,8 +116,10 @@ def _table(found: Sequence[NoiseAt]) -> Table:
     for place, estimates in places.items():
         cells: list[float | None] = []
         for estimate in map(estimates.get, kinds):
-            known = estimate is not None and estimate.is_identified
-            cells += [estimate.noise_scale, *estimate.interval] if known else [None, None, None]
+            if estimate is None or not estimate.is_identified:
+                cells += [None, None, None]
+            else:
+                cells += [estimate.noise_scale, *estimate.interval]
         rows.append((*place, *cells))
     named = [name for kind in kinds for name in (kind, f"{kind}_low", f"{kind}_high")]
     return Table("noise_scale", ("arm", "total_batch_size", "epochs", "seeds", *named), rows)
@@ -230,7 +232,11 @@ def comparison_section(found: Sequence[NoiseAt], measured: Sequence[MeasuredCrit
     middle = median(known)
     sentences = []
     for critical in measured:
-        ratio = f", {middle / critical.value:.2g} times that" if middle and critical.is_identified else ""
+        ratio = (
+            f", {middle / critical.value:.2g} times that"
+            if middle and critical.value and critical.is_identified
+            else ""
+        )
         sentences.append(
             f"{critical.rule}, {critical.definition}: {critical}; the median noise scale of this run is "
             f"{_number(middle)}{ratio}."

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from typing import Any
@@ -67,6 +67,14 @@ class Averaging:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Another trial's state to begin at: that of `settings` and the same seed, after `examples`."""
+
+    settings: "Settings"
+    examples: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """One arm's training run without its seed: everything that changes the numbers, with units resolved.
 
@@ -90,6 +98,8 @@ class Settings:
     clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what is measured beside; not part of the identity
     stop_at_target: bool = True  # False: train to the end of the budget, whatever was reached before
+    start: Start | None = None  # None: from scratch; steps and examples count from here in any case
+    keep_at_examples: Sequence[int] = ()  # evaluations whose state is kept for branches; not part of the identity
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")
@@ -139,19 +149,25 @@ class Settings:
         What is only measured changes no number and is never part of it.
         """
         dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
-        return {**_changed(replace(self, noise_scale=NoiseScale())), "dataset": dataset}
+        changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=()))
+        if self.start is not None:
+            changed["start"] = {"settings": self.start.settings.identity, "examples": self.start.examples}
+        return {**changed, "dataset": dataset}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Settings":
-        nested = {
+        nested: dict[str, Any] = {
             "target": Target(**value["target"]),
             "batch_norm": BatchNorm(**value["batch_norm"]),
             "averaging": Averaging(**value["averaging"]),
             "noise_scale": NoiseScale(**value.get("noise_scale", {})),
+            "keep_at_examples": tuple(value.get("keep_at_examples", ())),
         }
+        if (start := value.get("start")) is not None:
+            nested["start"] = Start(Settings.from_json(start["settings"]), start["examples"])
         return Settings(**{**value, **nested})
 
 

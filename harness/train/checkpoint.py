@@ -10,8 +10,8 @@ import torch
 KEEP = 2
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `folder/<step>.pt` by temporary name, fsync and rename, then drop all but the newest KEEP."""
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | None = KEEP) -> None:
+    """Write `folder/<step>.pt` by temporary name, fsync and rename, then drop all but the newest `keep`; None: none."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{step}.{os.getpid()}.tmp"
     try:
@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch hides a full disk behind its archive's "unexpected pos"
         raise
-    for old in checkpoint_steps(folder)[:-KEEP]:
+    for old in checkpoint_steps(folder)[:-keep] if keep else []:
         (folder / f"{old}.pt").unlink(missing_ok=True)
 
 

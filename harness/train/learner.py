@@ -59,6 +59,7 @@ class Learner:
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
+        self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch goes on
         check_noise(settings, topology.precision)
         check_speed(settings, topology, self.speed)
         self._build()
@@ -141,7 +142,8 @@ class Learner:
         chunk = max(1, CHUNK_EXAMPLES // size)
         for first in range(start, stop, chunk):
             last = min(first + chunk, stop)
-            drawn = [of(first * size, last * size) for of in (self.stream.positions, self.stream.epochs)]
+            span = self.stream_start + first * size, self.stream_start + last * size
+            drawn = [of(*span) for of in (self.stream.positions, self.stream.epochs)]
             mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
             on_device = mine.to(self.world.device)
             with self.loader.ahead(mine[:, 0].flatten(0, 1)):
@@ -163,7 +165,7 @@ class Learner:
         micros = len(indices)
         self._set_hyperparameters(step)
         if self.noise is not None:
-            self.noise.begin(step * self.batch.total_batch_size, self.optimizer)
+            self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
         share = 1.0 / self.batch.total_batch_size
         total: Tensor | None = None
         counted: Tensor | None = None
@@ -371,6 +373,16 @@ class Learner:
         if self.average is not None:
             self.average.module.load_state_dict(state["average"]["model"])
             self.average.steps = state["average"]["steps"]
+
+    def continue_from(self, state: dict[str, Any], total_batch_size: int) -> None:
+        """Weights, optimizer state and average out of `state` of a trial at `total_batch_size`; all else stays new."""
+        self.model.load_state_dict(state["model"])
+        own = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"]["model"])
+            # The same examples lie behind it, in other updates.
+            self.average.steps = max(1, state["average"]["steps"] * total_batch_size // self.batch.total_batch_size)
 
     def rank_state(self) -> Tensor:
         """What differs between ranks until an evaluation joins it, float64 [k]: running batch-norm averages, sums of

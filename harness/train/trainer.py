@@ -20,6 +20,7 @@ from harness.plan.trial import Topology
 from harness.record.drain_flag import is_draining
 from harness.record.journal import Attempt
 from harness.record.limit import read_limit
+from harness.train.branch import begin_branch, keep_state
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from harness.train.clock import Clock
 from harness.train.diagnostics import memory_peak_bytes
@@ -93,6 +94,8 @@ def train(
     learner.warm_up()
     clock = Clock(wait=device_wait(world.device))
     progress, interval_losses = _resume(learner, clock, folder / "checkpoint", world)
+    if progress.step == 0:
+        begin_branch(learner, folder)
     rows: list[dict[str, Any]] = []
 
     def write(row: dict[str, Any], durable: bool = False) -> None:
@@ -186,6 +189,7 @@ def train(
             "memory_peak_bytes": memory_peak_bytes(world.device),
             "clock": clock.state(),
         }
+        keep_state(learner, folder, examples)
         if metric is not None:
             learner.schedule.observe(metric)  # after the row: it may change the LR of the next update
         outcome = _outcome(settings, progress, diverged_step)
