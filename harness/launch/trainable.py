@@ -35,14 +35,19 @@ class TrialTrainable(tune.Trainable):
         self.gang: Gang | None = None
         self.trials_run = 0
         self.settled_bytes = 0
-        self._begin(order)
+        # Not begun here: while this actor started, Tune may have run its trial on another one that came free. Beginning
+        # it claims its folder, which would void the record it has by now.
+        self._next: dict[str, Any] | None = order
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next trial; Tune only offers ones with the same resources, hence the same world size."""
-        self._begin(json.loads(new_config["task"]))
+        self._next = json.loads(new_config["task"])
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._next is not None:
+            order, self._next = self._next, None
+            self._begin(order)
         if self.skipped:
             return {"rows": json.dumps([{"kind": "drain"}]), "done": True}
         assert self.gang is not None
