@@ -195,9 +195,9 @@ def growth_section(found: Sequence[SearchedLr], base: tuple[int, float]) -> Sect
         Series(rule, sizes, [base[1] * (tbs / base[0]) ** exponent for tbs in sizes], kind="curve")
         for rule, exponent in RULE_EXPONENTS.items()
     ]
-    tied = {"low": [min(one.tied) for one in decided], "high": [max(one.tied) for one in decided]}
-    tuned = Series("tuned (bar: LRs that tie)", sizes, [one.lr for one in decided], **tied,
-                   hollow=[one.at_edge for one in decided])  # fmt: skip
+    low, high = [min(one.tied) for one in decided], [max(one.tied) for one in decided]
+    edges = [one.at_edge for one in decided]
+    tuned = Series("tuned (bar: LRs that tie)", sizes, [one.lr for one in decided], low, high, hollow=edges)
     sentence = growth_sentence(growth)
     plot = Plot(
         name="tuned_lr_growth",

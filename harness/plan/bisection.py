@@ -51,10 +51,10 @@ def bisect_exponent(values: Sequence[float], score: ScoreOf, rounds: int) -> Bis
     for done in range(rounds + 1):
         known = {value: found for value in asked if (found := score(value)) is not None}
         standing = Bisection(tuple(asked), known, is_over=done == rounds and len(known) == len(asked))
-        if standing.best is None or done == rounds:
-            break
+        if standing.best is None or standing.is_over:
+            return standing
         asked = [*asked, *_between(asked, standing.best, step)]
-    return standing
+    raise AssertionError("the last round ends the search")
 
 
 def _between(asked: Sequence[float], best: float, step: float) -> list[float]:

@@ -77,7 +77,8 @@ def random(space: Space, points: int, seed: int) -> list[Point]:
 
 def sobol(space: Space, points: int, seed: int) -> list[Point]:
     """A scrambled Sobol sequence (Owen 1998), most even where `points` is a power of two."""
-    drawn = qmc.Sobol(3, scramble=True, seed=seed).random_base2(max(0, math.ceil(math.log2(points))))
+    sequence = qmc.Sobol(3, scramble=True, seed=seed)  # pyright: ignore[reportCallIssue]  # named rng from SciPy 1.15 on
+    drawn = sequence.random_base2(max(0, math.ceil(math.log2(points))))
     return [space.at(unit.tolist()) for unit in drawn[:points]]
 
 

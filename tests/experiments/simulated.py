@@ -85,7 +85,7 @@ class Simulation:
         attempt = Attempt.claim(folder)
         attempt.start(before[-1]["step"] if before else 0)
         metrics = [row["validation"]["averaged"]["accuracy"] for row in before]
-        outcome = None
+        outcome, examples = None, 0
         while outcome is None:
             step = settings.evaluation_step(len(metrics))
             examples = step * settings.total_batch_size
