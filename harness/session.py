@@ -44,6 +44,7 @@ from harness.record.terminal import Screen
 from harness.record.wandb_sink import WandbSink
 from harness.report.plan_table import print_plan
 from harness.report.wandb_report import report_document
+from harness.train.checkpoint import remove_checkpoints
 from harness.train.instantiate import check_arguments, instantiate
 from harness.train.losses import loss_named
 from harness.train.rehearsal import rehearse
@@ -80,6 +81,10 @@ class Inquiry:
     def is_finished(self, planned: PlannedTrial) -> bool:
         """As of the last look at the limits."""
         return self.records.is_finished(planned, self._limits.get(planned.trial.trial_id))
+
+    def stopped(self) -> list[PlannedTrial]:
+        """Trials that lost their race and are not asked to go on."""
+        return [p for p in self.plan() if self.is_finished(p) and self.records.is_stopped(p)]
 
     def _placed(self, trial: Trial) -> PlannedTrial:
         settings = trial.arm.settings  # an arm may have a batch-norm span of its own
@@ -160,6 +165,8 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
         if drain.requested or not feed.is_over:
             screen.say("stopped early: the same command goes on from here")
             return drain.exit_code if drain.requested else PREEMPTED  # no room any more
+        for planned in inquiry.stopped():  # a longer search that asks for one of them after all begins it afresh
+            remove_checkpoints(study.trial_path(planned) / "checkpoint")
         from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
 
         findings = experiment.conclude(Records(folder))
