@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -132,3 +133,21 @@ def test_a_compiled_trial_is_a_matter_of_rounding_and_the_next_trial_compiles_no
     assert graphs >= 1
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # pyright: ignore
     assert len(evaluations(second)) == len(first)
+
+
+class AsTransformers(nn.Module):
+    """Answers as the models of transformers do, with an object that has the logits among other things."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=None, logits=self.classifier(pixel_values.flatten(1)))
+
+
+def test_a_model_that_answers_as_those_of_transformers_do_is_trained_and_evaluated(worker, tmp_path):
+    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.AsTransformers"})
+    rows = evaluations(run(worker, task(tmp_path, settings)))
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert rows[-1]["validation"]["raw"]["accuracy"] > rows[0]["validation"]["raw"]["accuracy"]
