@@ -137,7 +137,8 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
     def _failed(self, trial: TuneTrial, final: bool) -> None:
         self.live.discard(trial.trial_id)
         planned = self.searcher.of_tune_id[trial.trial_id]
-        reason = last_line(str(trial.get_error() or trial.get_pickled_error() or ""))
+        # Tune's own `get_error` reads a copy that it has not made yet.
+        reason = last_line(Path(trial.error_file).read_text() if trial.error_file else "")
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
             try:
                 write_failure(self.study / "trials" / planned.key, reason)

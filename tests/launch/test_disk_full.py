@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,11 @@ def fill(disk: Path, left_bytes: int) -> Path:
     """A file that leaves so much room on the disk."""
     ballast = disk / "ballast"
     with open(ballast, "wb") as file:
-        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-        os.posix_fallocate(file.fileno(), 0, max(1, free - left_bytes))
-    return ballast
+        while True:
+            found = os.statvfs(disk)
+            with suppress(OSError):  # the sweep has taken some of it meanwhile
+                os.posix_fallocate(file.fileno(), 0, max(1, found.f_bavail * found.f_frsize - left_bytes))
+                return ballast
 
 
 def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str) -> tuple[Sweep, Path]:

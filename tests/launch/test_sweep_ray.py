@@ -61,5 +61,6 @@ def test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial(tmp_path):
     hit = finish(process, tmp_path, study="hit")
     assert hit.code == 0, hit.out + hit.err
     assert "retrying" in hit.out
+    assert "no reason given" not in hit.out
     assert {record["attempt"] for record in hit.records().values()} == {2}
     assert hit.science() == undisturbed.science()
