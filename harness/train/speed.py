@@ -48,7 +48,7 @@ def compress_gradients(ddp: DistributedDataParallel) -> None:
     ddp.register_comm_hook(None, _in_bf16)
 
 
-def _in_bf16(state: None, bucket: dist.GradBucket) -> Future[Tensor]:
+def _in_bf16(state: None, bucket: dist.GradBucket) -> Future[Tensor]:  # pyright: ignore[reportPrivateImportUsage]
     # torch's own hook, which DDP refuses under its own name on CPUs, although gloo knows bf16.
     return bf16_compress_hook(state, bucket)  # pyright: ignore[reportArgumentType]
 
