@@ -176,11 +176,11 @@ def test_a_slurm_configuration_outside_a_job_is_refused_and_not_run_on_this_mach
     assert "submit the same words with `python -m harness.submit`" in refusal
 
 
-@pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet20"])
+@pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet56"])
 def test_a_dataset_and_a_model_without_a_workload_of_their_own_are_refused(sweep, choice):
     refusal = sweep(*choice.split()).refusal()
     assert "no workload for dataset " in refusal
-    assert "known pairs are digits_bn_cnn, " in refusal
+    assert "known pairs are cifar10_resnet20, digits_bn_cnn, " in refusal
     assert ".yaml in a --config-dir" in refusal
 
 
@@ -198,7 +198,7 @@ OBJECTS = {
     "dataset.train=5000": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
     "dataset.train=-5": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
     "dataset.test=0": "dataset harness.datasets.digits.Digits has no test examples",
-    "question._target_=experiments.nope.Nope": "there is no experiment file nope.py; there are: base_lr, ",
+    "question._target_=experiments.nope.Nope": "there is no experiment file nope.py; there are: ablation, base_lr, ",
     "question._target_=experiments.tbs_sweep.Nope": "experiments.tbs_sweep has no 'Nope'",
     "question._target_=no_such_package.Nope": "cannot be imported: No module named 'no_such_package'",
     "question._target_=Nope": "question._target_ must be a dotted path like package.module.Class, not 'Nope'",
