@@ -200,6 +200,11 @@ def build_design(config: Mapping[str, Any], workload: Workload) -> Design:
     rules, power = tuple(config["lr_scaling"]["rules"]), config["lr_scaling"]["power"]
     if len(set(rules)) < len(rules):
         raise UserError(f"lr_scaling.rules must differ, not {list(rules)}")
+    if "adascale" in rules and len(rules) > 1:
+        raise UserError(
+            "lr_scaling.rules: adascale is a controller that measures while it trains, no rule to compare with others: "
+            "give it a study of its own, lr_scaling=adascale study=NAME"
+        )
     for rule in rules:
         lr_factor(rule, 1.0, power)  # an unknown rule, or one without its exponent
     return Design(workload, rules, power, tuple(config["seeds"]))

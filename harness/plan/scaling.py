@@ -13,6 +13,7 @@ RULES: dict[str, Rule] = {
     "none": lambda k: 1.0,
     "sqrt": math.sqrt,  # constant update variance: Krizhevsky 2014 (1404.5997), p. 5; Adam: Malladi 2022 (2205.10287)
     "linear": lambda k: k,  # Goyal et al. 2017 (1706.02677), section 2.1
+    "adascale": lambda k: 1.0,  # the base LR, times a gain in [1, k] that training measures (2007.05105)
 }
 
 

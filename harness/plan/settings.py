@@ -98,6 +98,9 @@ class Settings:
     clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what is measured beside; not part of the identity
     stop_at_target: bool = True  # False: train to the end of the budget, whatever was reached before
+    adascale_ratio: int = (
+        0  # base batches whose gradients set each update's LR (see train.adascale); 0: the LR is planned
+    )
     start: Start | None = None  # None: from scratch; steps and examples count from here in any case
     keep_at_examples: Sequence[int] = ()  # evaluations whose state is kept for branches; not part of the identity
 

@@ -6,7 +6,7 @@ from math import isfinite, lcm
 from typing import Any
 
 from harness.plan.batch import BatchPlan, Placement, nearest
-from harness.plan.coscaling import CoScaling, co_scale, co_scale_averaging, co_scale_warmup
+from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale_averaging, co_scale_warmup
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.noise_scale import NoiseScale
@@ -106,6 +106,9 @@ class Workload:
         if not (isfinite(peak_lr) and peak_lr > 0):
             raise UserError(f"the peak LR of {scaling_rule} at TBS {total_batch_size} must be > 0, not {peak_lr}")
         ratio, choices = total_batch_size / self.base_batch_size, self.co_scaling
+        adascale = scaling_rule == "adascale"
+        if adascale:
+            check_adascale(self.optimizer["_target_"], total_batch_size / self.base_batch_size)
         optimizer = co_scale(self.optimizer, base_lr=base, peak_lr=peak_lr, batch_ratio=ratio, choices=choices)
         batch = self.batch_plan(total_batch_size)
         spans = {"per_device": batch.per_device_batch_size, "sync": batch.per_device_batch_size * batch.world_size}
@@ -121,7 +124,8 @@ class Workload:
             model=self.model,
             loss=self.loss,
             optimizer=optimizer,
-            schedule=self.resolved_schedule(total_batch_size),
+            # AdaScale's schedule is that of the base batch size; gains say how fast it is walked through.
+            schedule=self.resolved_schedule(self.base_batch_size if adascale else total_batch_size),
             total_batch_size=total_batch_size,
             train_examples=self.train_examples,
             target=self.target,
@@ -133,6 +137,7 @@ class Workload:
             clip_norm=self.clip_norm,
             noise_scale=self.noise_scale,
             stop_at_target=self.stop_at_target,
+            adascale_ratio=int(ratio) if adascale and ratio > 1 else 0,
         )
         rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
         return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))

@@ -14,6 +14,7 @@ from harness.optimizers.groups import parameter_groups
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
+from harness.train.adascale import GainController, check_gain
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
 from harness.train.diagnostics import Diagnostics
@@ -61,6 +62,7 @@ class Learner:
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch goes on
         check_noise(settings, topology.precision)
+        check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
         self._build()
 
@@ -91,6 +93,9 @@ class Learner:
         self.noise = None
         if self.settings.noise_scale.in_training:
             self.noise = NoiseMeter(self.model, self.settings, self.batch, self.world, self.splits.endless)
+        self.gain = None
+        if self.settings.adascale_ratio:
+            self.gain = GainController(self.model, self.settings, self.batch, self.world)
         self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
         for layer in self.running:
             layer.collecting = True
@@ -112,6 +117,8 @@ class Learner:
         self.diagnostics = Diagnostics(model, self.settings.clip_norm)
         if self.noise is not None:
             self.noise.reset()
+        if self.gain is not None:
+            self.gain.reset()
         self.skipped = 0  # updates that were not made, because their gradients overflowed in fp16
         self._weight_decays = [group.get("weight_decay") for group in self.optimizer.param_groups]
         decay = (
@@ -151,8 +158,14 @@ class Learner:
                     yield step, on_device[step - first]
 
     def lr(self, step: int) -> float:
-        """LR of update `step`; updates that were skipped have not moved the schedule (rule 11)."""
-        return self.settings.peak_lr * self.schedule.lr_factor(step - self.skipped)
+        """LR of update `step`; under AdaScale of the last one made, whatever `step`."""
+        if self.gain is not None:
+            return self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0].get("lr_factor", 1.0)
+        return self.settings.peak_lr * self.schedule.lr_factor(self._position(step))
+
+    def _position(self, step: int) -> int:
+        """Place of update `step` in the schedule; updates that were skipped have not moved it (rule 11)."""
+        return step - self.skipped if self.gain is None else self.gain.rule.step
 
     def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
         """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
@@ -163,7 +176,10 @@ class Learner:
         """
         indices, epochs = examples
         micros = len(indices)
-        self._set_hyperparameters(step)
+        if self.gain is None:
+            self._set_hyperparameters(step)
+        else:
+            self.gain.begin()
         if self.noise is not None:
             self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
         share = 1.0 / self.batch.total_batch_size
@@ -189,6 +205,10 @@ class Learner:
             total = total * factor
         if self.noise is not None:
             self.noise.end(factor)
+        if self.gain is not None:
+            self.gain.observe(factor)
+            self._set_hyperparameters(step)
+            self.gain.rule.advance()
         made = self._step(last)
         self.optimizer.zero_grad(set_to_none=True)
         if self.running:
@@ -229,8 +249,10 @@ class Learner:
 
     def _set_hyperparameters(self, step: int) -> None:
         """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (rule 4)."""
-        lr, momentum = self.lr(step), self.schedule.momentum(step - self.skipped)
-        decay_factor = self.schedule.weight_decay_factor(step - self.skipped)
+        position = self._position(step)
+        lr, momentum = self.settings.peak_lr * self.schedule.lr_factor(position), self.schedule.momentum(position)
+        lr = lr if self.gain is None else lr * self.gain.rule.gain
+        decay_factor = self.schedule.weight_decay_factor(position)
         for group, weight_decay in zip(self.optimizer.param_groups, self._weight_decays, strict=True):
             group["lr"] = lr * group.get("lr_factor", 1.0)
             if momentum is not None and "momentum" in group:
@@ -353,6 +375,8 @@ class Learner:
         state["schedule"] = self.schedule.state()
         if self.noise is not None:
             state["noise"] = self.noise.state()
+        if self.gain is not None:
+            state["gain"] = self.gain.rule.state()
         state["diagnostics"], state["skipped"] = self.diagnostics.state(), self.skipped
         if self.scaler is not None:
             state["scaler"] = self.scaler.state()
@@ -367,6 +391,8 @@ class Learner:
         self.diagnostics.restore(state["diagnostics"])
         if self.noise is not None and "noise" in state:
             self.noise.restore(state["noise"])
+        if self.gain is not None:
+            self.gain.rule.restore(state["gain"])
         self.skipped = state["skipped"]
         if self.scaler is not None:
             self.scaler.restore(state["scaler"])

@@ -9,6 +9,7 @@ from harness.datasets.examples import Splits
 from harness.plan.errors import UserError, one_line
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
+from harness.train.adascale import check_gain
 from harness.train.learner import DTYPES, Learner
 from harness.train.speed import Speed, check_speed
 from harness.train.world import World
@@ -23,6 +24,8 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
 
     Raises UserError with the reason in one line.
     """
+    for p in planned:
+        check_gain(p.trial.arm.settings, p.topology)
     kinds = {_kind(p.trial.arm.settings): p for p in planned}
     for p in kinds.values():
         settings = p.trial.arm.settings

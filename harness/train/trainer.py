@@ -179,6 +179,7 @@ def train(
             "epochs": examples / settings.train_examples,
             "lr": learner.lr(target_step - 1),
             **learner.momentum_and_decay(),
+            **({} if learner.gain is None else learner.gain.row()),
             "train_loss": sum(losses) / len(losses),
             "validation": scores,
             "examples_per_s": len(losses) * settings.total_batch_size / max(interval_s, 1e-9),

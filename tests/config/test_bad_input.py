@@ -245,3 +245,19 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(harness, tmp_path):
         (tmp_path / "locked").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
         refusal = harness("+experiment=tbs_sweep", *SMALL, "output_dir=locked").refusal()
         assert "cannot be written (Permission denied)" in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lr_scaling.rules=[none,adascale]"], "give it a study of its own, lr_scaling=adascale study=NAME"),
+        (["lr_scaling=adascale", "optimizer=adamw"], "AdaScale's gain is derived for SGD, not for torch.optim.AdamW"),
+        (
+            ["lr_scaling=adascale", "workload.base_batch_size=48", "question.total_batch_sizes=[64]"],
+            "nearest legal values are 1 and 2",
+        ),
+        (["lr_scaling=adascale"], "use cluster.per_device_batch_size=16, not "),
+    ],
+)
+def test_adascale_is_refused_where_it_means_nothing(sweep, arguments, said):
+    assert said in sweep(*arguments).refusal()

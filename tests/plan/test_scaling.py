@@ -43,7 +43,7 @@ def test_the_named_rules_are_powers_0_half_and_1(ratio):
 @pytest.mark.parametrize(
     ("rule", "ratio", "power", "words"),
     [
-        ("cubic", 4, None, "unknown lr_scaling rule 'cubic': use one of none, sqrt, linear, power"),
+        ("cubic", 4, None, "unknown lr_scaling rule 'cubic': use one of none, sqrt, linear, adascale, power"),
         ("power", 4, None, "needs lr_scaling.power"),
         ("power", 4, math.nan, "needs lr_scaling.power"),
         ("sqrt", 0, None, "must be > 0, not 0"),
