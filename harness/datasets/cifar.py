@@ -1,5 +1,6 @@
 """CIFAR-10 and CIFAR-100 from their official binary archives: checksum verified, nothing unpickled."""
 
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +107,22 @@ class Cifar:
         archive = self._verified_archive(folder)
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                self._unpack(tar, folder)
         except (tarfile.TarError, EOFError) as error:
             raise UserError(f"{self.source} cannot be unpacked: {error}") from error
         if archive.parent == folder:
             archive.unlink()
+
+    def _unpack(self, tar: tarfile.TarFile, folder: Path) -> None:
+        """The files of the layout and no others, under their own names: nothing an archive says leads elsewhere."""
+        layout = ARCHIVES[self.classes]
+        wanted = {*layout.train_files, layout.test_file}
+        for member in tar:
+            content = tar.extractfile(member) if member.isreg() and member.name in wanted else None
+            if content is not None:
+                (folder / member.name).parent.mkdir(parents=True, exist_ok=True)
+                with content, open(folder / member.name, "wb") as file:
+                    shutil.copyfileobj(content, file)
 
     def _verified_archive(self, folder: Path) -> Path:
         """The archive as a file, downloaded into `folder` where it is a URL."""
