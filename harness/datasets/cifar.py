@@ -3,7 +3,7 @@
 import shutil
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pooch
@@ -114,10 +114,13 @@ class Cifar:
             archive.unlink()
 
     def _unpack(self, tar: tarfile.TarFile, folder: Path) -> None:
-        """The files of the layout and no others, under their own names: nothing an archive says leads elsewhere."""
+        """The files of the layout and no others; an archive that reaches outside its folder is refused. tarfile's own
+        filter is younger than Python 3.11."""
         layout = ARCHIVES[self.classes]
         wanted = {*layout.train_files, layout.test_file}
         for member in tar:
+            if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
+                raise UserError(f"{self.source} cannot be unpacked: {member.name!r} lies outside the archive's folder")
             content = tar.extractfile(member) if member.isreg() and member.name in wanted else None
             if content is not None:
                 (folder / member.name).parent.mkdir(parents=True, exist_ok=True)

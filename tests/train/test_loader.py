@@ -116,10 +116,10 @@ def test_a_streamed_trial_has_the_numbers_of_a_resident_one(worker, tmp_path):
 
 
 def test_the_loader_bound_fraction_of_training_is_measured(worker, tmp_path):
-    slow = replace(STREAMED, dataset={**STREAMED.dataset, "seconds": 0.2})
+    slow = replace(STREAMED, dataset={**STREAMED.dataset, "seconds": 0.4})  # far more than a loaded machine computes
     fractions = [
         [row["loader_fraction"] for row in evaluations(run(worker, task(tmp_path / name, settings)))]
         for name, settings in (("slow", slow), ("fast", STREAMED))
     ]
-    assert min(fractions[0]) > 0.3  # a loaded machine computes more slowly, too
+    assert min(fractions[0]) > 0.5
     assert max(fractions[1]) < min(fractions[0])
