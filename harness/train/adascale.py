@@ -14,6 +14,7 @@ from harness.plan.coscaling import AdaScale
 from harness.plan.errors import UserError
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
+from harness.train.noise_scale import micro_batch_share, square
 from harness.train.world import World
 
 
@@ -38,18 +39,16 @@ class GainController:
         self._squares = torch.zeros((), dtype=torch.float64, device=self.world.device)
 
     def _see(self, gradient: Tensor) -> None:
-        self._squares += torch.linalg.vector_norm(gradient.detach()).double().square()
+        self._squares += square(gradient)
 
     def observe(self, factor: Tensor | None) -> None:
         """After the backward passes and the reduction, before clipping; `factor`: what the gradients were multiplied by
         after it (see Learner._recount)."""
-        # A micro-batch is handed in as its share of the batch, times W, which DDP's mean divides by.
-        steps, ranks = self.batch.gradient_accumulation_steps, self.batch.world_size
-        small = self._squares * (steps**2 / (ranks * steps))
-        small = small if factor is None else small * factor.double().square()
+        ranks = self.batch.world_size
+        small = micro_batch_share(self._squares, self.batch, factor)
         big = get_total_norm([p.grad for p in self._parameters if p.grad is not None]).double().square()
         small_mean, big_mean = self.world.sum(torch.stack([small, big / ranks])).tolist()
-        self.rule.observe(small_mean, big_mean, steps * ranks)
+        self.rule.observe(small_mean, big_mean, self.batch.gradient_accumulation_steps * ranks)
 
     def row(self) -> dict[str, float]:
         """What an evaluation says of it: the gain, and progress in updates of the base batch size (gain-steps)."""

@@ -61,9 +61,9 @@ class NoiseMeter:
     def _hook(self, place: int) -> Callable[[Tensor], None]:
         def see(gradient: Tensor) -> None:
             if self._block is not None:
-                self._squares[0] += _square(gradient)
+                self._squares[0] += square(gradient)
                 if self._scales is not None:
-                    self._squares[1] += _square(gradient * self._scales[place])
+                    self._squares[1] += square(gradient * self._scales[place])
 
         return see
 
@@ -73,11 +73,7 @@ class NoiseMeter:
         if self._block is None:
             return
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # What a hook saw, times the accumulation steps, is the mean gradient of its micro-batch: each is handed in as a
-        # share of the batch, times W (which DDP's mean divides by).
-        steps = self.batch.gradient_accumulation_steps
-        small = self._squares * (steps**2 / (self.batch.world_size * steps))
-        small = small if factor is None else small * factor.double().square()
+        small = micro_batch_share(self._squares, self.batch, factor)
         row = self.sums[self._block]
         row[0] += self._sums_of(small[0], get_total_norm(gradients))
         if self._scales is not None:
@@ -147,5 +143,17 @@ def preconditioner(optimizer: torch.optim.Optimizer, parameters: list[nn.Paramet
     return found
 
 
-def _square(gradient: Tensor) -> Tensor:
+def micro_batch_share(squares: Tensor, batch: BatchPlan, factor: Tensor | None) -> Tensor:
+    """This rank's part of the mean squared norm of an update's micro-batch gradients, from the sum of what hooks saw;
+    `factor`: what the gradients were multiplied by after the reduction.
+
+    What a hook saw, times the accumulation steps, is the mean gradient of its micro-batch: each is handed in as a share
+    of the batch, times W (which DDP's mean divides by).
+    """
+    small = squares * (batch.gradient_accumulation_steps / batch.world_size)
+    return small if factor is None else small * factor.double().square()
+
+
+def square(gradient: Tensor) -> Tensor:
+    """Squared norm of one parameter's gradient, float64."""
     return torch.linalg.vector_norm(gradient.detach()).double().square()
