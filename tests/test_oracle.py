@@ -211,8 +211,8 @@ def test_a_schedule_that_is_one_update_off_is_seen(studies):
 
 
 def next_lr(monkeypatch):
-    right = Learner.lr
-    monkeypatch.setattr(Learner, "lr", lambda self, step: right(self, step + 1))
+    right = Learner._position
+    monkeypatch.setattr(Learner, "_position", lambda self, step: right(self, step + 1))
 
 
 def mean_over_one_example_fewer(monkeypatch):
