@@ -1,13 +1,12 @@
 """Runs a study's trials with the launcher the cluster names, then times its topologies alone on the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Protocol
 
 from harness.launch.capacity import fit
 from harness.launch.drain import Drain
 from harness.launch.feed import Feed
-from harness.launch.gang import Gang
+from harness.launch.gang import GangFactory
 from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
 from harness.launch.tasks import Cluster
@@ -20,59 +19,68 @@ def run_study(
     study: Study, feed: Feed, cluster: Cluster, watcher: Watcher, timing: tuple[int, float], drain: Drain
 ) -> None:
     """Run everything the feed has to give; it is over afterwards unless the run was interrupted."""
-    plan = feed.plan
-    world_sizes = {planned.topology.batch.world_size for planned in plan()}
+
+    def time_topologies(gang_of: GangFactory) -> None:
+        """The timing pass, once every trial has gone."""
+        watcher.close()
+        if feed.is_over and study.leads and not drain.requested:
+            todo = _untimed(study, feed.plan())
+            write, say = study.add_timing, watcher.say
+            run_timing_pass(todo, study.path, cluster, gang_of, timing, write, say, lambda: drain.requested)
+
     with ExitStack() as stack:
         stack.enter_context(drain.of_study(study.lease.folder, study.lease.number, cluster.grace_s))
+        here = InlineGangs(cluster)
+        stack.callback(here.close)
+        embedded = cluster.address == "local"
         if cluster.launcher == "inline":
-            gangs = InlineGangs(cluster)
-            stack.callback(gangs.close)
             watcher.sweep_started(feed, 1)
-            run_inline(feed, study.path, cluster, watcher, gangs, drain)
-            if feed.is_over and study.leads:
-                _time(study, plan(), cluster, watcher, gangs.of, timing, drain)
-            return
-        if feed.is_over and not (study.leads and untimed(plan(), {row["key"] for row in study.timings()})):
-            watcher.sweep_started(feed, 1)
-            return  # nothing to run: Ray need not start
-        from harness.launch.ray_cluster import open_door, ray_cluster
-        from harness.launch.ray_probe import node_resources
+            run_inline(feed, study.path, cluster, watcher, here, drain)
+        elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.plan()))):
+            watcher.sweep_started(feed, 1)  # nothing to run there: Ray need not start
+        else:
+            _run_through_ray(study, feed, cluster, watcher, drain, time_topologies)
+            drain.listen()  # Ray takes the signals along when it goes
+        if cluster.launcher == "inline" or embedded:
+            time_topologies(here.of)  # an embedded cluster was this machine, which is quieter without it
 
-        scratch = stack.enter_context(ray_cluster(cluster))
+
+def _run_through_ray(
+    study: Study,
+    feed: Feed,
+    cluster: Cluster,
+    watcher: Watcher,
+    drain: Drain,
+    time_topologies: Callable[[GangFactory], None],
+) -> None:
+    """The trials, and on a cluster that was joined the timing pass, on its nodes."""
+    from harness.launch.ray_cluster import open_door, ray_cluster
+    from harness.launch.ray_probe import node_resources
+
+    with ray_cluster(cluster) as scratch:
         drain.listen()
         if warning := open_door(cluster.address):
             watcher.say(warning)
         # Only now: Ray reads its environment when it is first imported.
         from harness.launch.preflight import check_nodes
         from harness.launch.ray_gang import ExclusiveGangs
+        from harness.launch.ray_tune import run_ray
 
-        slots = fit(cluster, world_sizes, node_resources())
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
             check_nodes(study, cluster.execution)
+        slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.plan()}, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
-            from harness.launch.ray_tune import run_ray
-
             run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
-        if feed.is_over and study.leads and not drain.requested:
+        if cluster.address != "local":
             exclusive = ExclusiveGangs(cluster)
-            stack.callback(exclusive.close)
-            _time(study, plan(), cluster, watcher, exclusive.of, timing, drain)
+            try:
+                time_topologies(exclusive.of)
+            finally:
+                exclusive.close()
 
 
-def _time(
-    study: Study,
-    plan: Sequence[PlannedTrial],
-    cluster: Cluster,
-    watcher: Watcher,
-    gang_of: "GangOf",
-    timing: tuple[int, float],
-    drain: Drain,
-) -> None:
+def _untimed(study: Study, plan: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """One finished trial of every topology that no timing is known of."""
     finished = [planned for planned in plan if study.record(planned).is_finished]
-    todo = untimed(finished, {row["key"] for row in study.timings()})
-    run_timing_pass(todo, study.path, cluster, gang_of, timing, study.add_timing, watcher.say, lambda: drain.requested)
-
-
-class GangOf(Protocol):
-    def __call__(self, world_size: int, /) -> Gang: ...
+    return untimed(finished, {row["key"] for row in study.timings()})

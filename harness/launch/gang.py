@@ -156,4 +156,4 @@ def send_output_to(path: Path) -> None:
     os.close(file)
 
 
-GangFactory = Callable[[int], Gang]  # world size -> a fresh gang
+GangFactory = Callable[[int], Gang]  # world size -> a gang that nobody else uses

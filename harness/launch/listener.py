@@ -26,6 +26,10 @@ class Watcher(Listener, Protocol):
 
     def say(self, line: str) -> None: ...
 
+    def close(self) -> None:
+        """No trial runs any more; what is said from now on is a line of its own."""
+        ...
+
 
 class Audience:
     """A watcher with listeners beside it: the screen and the trackers."""
@@ -39,6 +43,9 @@ class Audience:
 
     def say(self, line: str) -> None:
         self.watcher.say(line)
+
+    def close(self) -> None:
+        self.watcher.close()
 
     def trial_started(self, planned: PlannedTrial) -> None:
         for listener in self.all:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.launch.gang import Gang, GangError
+from harness.launch.gang import GangError, GangFactory
 from harness.launch.tasks import Cluster, task_of
 from harness.plan.trial import PlannedTrial
 from harness.record.provenance import cpu_model
@@ -28,7 +28,7 @@ def run_timing_pass(
     todo: list[PlannedTrial],
     study: Path,
     cluster: Cluster,
-    gang_of: Callable[[int], Gang],
+    gang_of: GangFactory,
     limits: tuple[int, float],
     write: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
