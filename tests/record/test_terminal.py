@@ -4,7 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from harness.launch.feed import Feed
 from harness.plan.batch import plan_batch
@@ -95,15 +95,45 @@ def test_a_failure_names_the_trial_the_reason_and_the_log():
     assert made.failed == [("linear TBS 16 seed 0", "RuntimeError: [no] luck")]
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("harness.record.terminal.time.monotonic", lambda: self.now)
+
+
 @pytest.mark.parametrize("finished", [0, 2])
 def test_what_is_left_is_estimated_from_the_pace_of_what_is_done(finished, monkeypatch):
+    clock = Clock(monkeypatch)
     made = screen(finished=finished)
     assert made.eta_s() is None
     made.trial_started(PLAN[finished])
+    clock.now += 10
     made.trial_rows(PLAN[finished], [END])
-    began = made._began
-    monkeypatch.setattr("harness.record.terminal.time.monotonic", lambda: began + 10.0)
     assert made.eta_s() == pytest.approx(10.0 * (3 - finished))
+    made.trial_started(PLAN[finished + 1])  # counts as half done
+    assert made.eta_s() == pytest.approx(10.0 / 1.5 * (2.5 - finished))
+
+
+def test_a_log_says_once_a_minute_how_far_a_long_sweep_is(monkeypatch):
+    clock = Clock(monkeypatch)
+    made = screen()
+    for planned in PLAN[:2]:
+        made.trial_started(planned)
+    for _ in range(10):
+        clock.now += 13
+        made.trial_rows(PLAN[0], [ROW])
+    said = shown(made).splitlines()[1:]
+    first, second = "linear TBS 16 seed 0 at 0.75 epochs, accuracy 0.9312", "linear TBS 16 seed 1 starting"
+    assert said == [f"4 trials left, measuring the pace; running: {first}; {second}"] * 2
+
+
+def view(made: Screen) -> str:
+    picture = StringIO()
+    Console(file=picture, width=120).print(made._view())
+    made.close()
+    return picture.getvalue()
 
 
 def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
@@ -111,13 +141,26 @@ def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
     made.trial_started(PLAN[0])
     made.trial_started(PLAN[1])
     made.trial_rows(PLAN[0], [ROW])
-    picture = StringIO()
-    Console(file=picture, width=120).print(made._view())
-    made.close()
-    view = picture.getvalue()
-    assert "trials 0/4" in view
-    assert "running 2  left 2" in view
-    assert "measuring the pace" in view
-    line = next(line for line in view.splitlines() if "seed 0" in line)
+    picture = view(made)
+    assert "trials 0/4" in picture
+    assert "running 2  left 2" in picture
+    assert "measuring the pace" in picture
+    line = next(line for line in picture.splitlines() if "seed 0" in line)
     assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 3 accuracy 0.9312 0.1 1,234"
-    assert "starting" in next(line for line in view.splitlines() if "seed 1" in line)
+    assert "starting" in next(line for line in picture.splitlines() if "seed 1" in line)
+
+
+def test_a_terminal_too_low_for_all_rows_says_how_many_more_there_are():
+    made = screen(terminal=True)
+    made.console.size = ConsoleDimensions(120, 8)
+    for planned in PLAN:
+        made.trial_started(planned)
+    assert "and 1 more" in view(made)
+
+
+def test_the_view_of_a_sweep_that_is_over_promises_nothing_more():
+    made = screen(terminal=True)
+    for planned in PLAN:
+        made.trial_started(planned)
+        made.trial_rows(planned, [ROW, END])
+    assert view(made).split() == ["trials", "4/4", "━" * 30, "over"]
