@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracked_studies import SMALL, Deaf, attempt, evaluations, open_study
 
-from harness.record.wandb_runs import (
+from harness.record.tracking.runs import (
     StudyLabel,
     attempt_of,
     metrics_of,
