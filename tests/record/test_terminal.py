@@ -4,31 +4,14 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
+from made_up import planned
 from rich.console import Console, ConsoleDimensions
 
 from harness.launch.feed import Feed
-from harness.plan.batch import plan_batch
-from harness.plan.settings import Settings
-from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.plan.trial import PlannedTrial, Trial
 from harness.record.terminal import Screen
 
-SETTINGS = Settings(
-    dataset={},
-    model={},
-    loss="cross_entropy",
-    optimizer={"lr": 0.1},
-    schedule={},
-    total_batch_size=16,
-    train_examples=64,
-    target=Target("accuracy", 0.9, "max"),
-    budget_examples=64,
-    evaluate_every_examples=16,
-)
-PLAN = [
-    PlannedTrial(Trial(Arm("w", "sgd", "linear", 8, 0.1, SETTINGS), seed), Topology(plan_batch(16, 1)))
-    for seed in range(4)
-]
+PLAN = [planned("linear", 16, seed) for seed in range(4)]
 ROW = {
     "kind": "evaluation",
     "step": 3,
@@ -55,11 +38,11 @@ def shown(made: Screen) -> str:
 
 @pytest.mark.parametrize(("outcome", "said"), [("reached", "ended"), ("censored", "ended"), ("diverged", "diverged")])
 def test_a_trial_that_aims_at_no_target_has_neither_reached_nor_missed_it(outcome, said):
-    aimless = replace(PLAN[0].trial.arm, settings=replace(SETTINGS, stop_at_target=False))
-    planned = PlannedTrial(Trial(aimless, 0), PLAN[0].topology)
+    aimless = replace(PLAN[0].trial.arm, settings=replace(PLAN[0].trial.arm.settings, stop_at_target=False))
+    trial = PlannedTrial(Trial(aimless, 0), PLAN[0].topology)
     made = screen()
-    made.trial_started(planned)
-    made.trial_rows(planned, [ROW, {**END, "outcome": outcome}])
+    made.trial_started(trial)
+    made.trial_rows(trial, [ROW, {**END, "outcome": outcome}])
     assert f"seed 0: {said} after 0.75 epochs" in shown(made)
 
 
@@ -119,8 +102,8 @@ def test_what_is_left_is_estimated_from_the_pace_of_what_is_done(finished, monke
 def test_a_log_says_once_a_minute_how_far_a_long_sweep_is(monkeypatch):
     clock = Clock(monkeypatch)
     made = screen()
-    for planned in PLAN[:2]:
-        made.trial_started(planned)
+    for trial in PLAN[:2]:
+        made.trial_started(trial)
     for _ in range(10):
         clock.now += 13
         made.trial_rows(PLAN[0], [ROW])
@@ -153,14 +136,14 @@ def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
 def test_a_terminal_too_low_for_all_rows_says_how_many_more_there_are():
     made = screen(terminal=True)
     made.console.size = ConsoleDimensions(120, 8)
-    for planned in PLAN:
-        made.trial_started(planned)
+    for trial in PLAN:
+        made.trial_started(trial)
     assert "and 1 more" in view(made)
 
 
 def test_the_view_of_a_sweep_that_is_over_promises_nothing_more():
     made = screen(terminal=True)
-    for planned in PLAN:
-        made.trial_started(planned)
-        made.trial_rows(planned, [ROW, END])
+    for trial in PLAN:
+        made.trial_started(trial)
+        made.trial_rows(trial, [ROW, END])
     assert view(made).split() == ["trials", "4/4", "━" * 30, "over"]
