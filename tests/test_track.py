@@ -195,7 +195,7 @@ def test_runs_read_back_from_folder_or_server_give_the_study_s_own_places(finish
     def places(folder) -> dict:
         experiment, _ = reopen(folder)
         arms = experiment.conclude(Records(folder)).arms
-        return {(arm.scaling_rule, arm.total_batch_size): arm.epochs_by_seed for arm in arms}
+        return {(arm.scaling_rule, arm.total_batch_size): (arm.epochs_by_seed, arm.test_metric) for arm in arms}
 
     assert track(study.path, "--mode", "offline").returncode == 0
     with WandbServer() as server:
