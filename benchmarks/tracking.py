@@ -1,12 +1,22 @@
-"""What tracking costs a sweep: python benchmarks/tracking.py [--repeats N] [--case NAME ...]
+"""What tracking costs a sweep: python benchmarks/tracking.py [--repeats N] [--case NAME ...] [-- OVERRIDE ...]
 
-Runs the embedded sweep with tracking=disabled and with each other case, side by side in turns, and prints the ratio of
-the times until the last trial has ended (limit: 1.05), how long the command went on after that (timing pass and report
-included; at most 10 s more than the baseline), and the CPU seconds of everything that tracks, which a busy machine does
-not blur. The W&B server is the loopback one of the tests, in a process of its own.
+Runs a small sweep with tracking=disabled and with each other case in turns, every case between two sweeps without
+tracking, and prints three ratios to the mean of these two (limit: 1.05), medians over the turns with their range:
+
+    sweep       seconds from the first trial's start to the last one's record
+    driver CPU  CPU seconds of the driver in that time: what a queue, a thread or a retry costs the process that must
+                not wait. Other work on the machine hardly blurs it
+    all CPU     the same of the driver and all processes below it (Ray, workers, the tracking process, wandb-core): what
+                the machine has to give, though the tracking process takes it only where nobody else wants it
+
+and how much longer than without tracking the command went on after the last trial (limit: tracking.finish_s, 10 s).
+The W&B server is the loopback one of the tests, in a process of its own; it falls ill when the first trial has ended.
+`cluster=inline` as an override trains in the driver itself, where its threads would hurt most.
 """
 
 import argparse
+import contextlib
+import json
 import multiprocessing
 import os
 import statistics
@@ -14,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from wandb_server import WandbServer  # pyright: ignore[reportMissingImports]
 
 BASELINE = "disabled"
-# name: (tracking mode, what the server does once the sweep has begun; None: it stays well)
+# name: (tracking mode, what the server does once a first trial has ended; None: it stays well)
 CASES: dict[str, tuple[str, str | None]] = {
     "disabled": ("disabled", None),
     "offline": ("offline", None),
@@ -35,38 +47,71 @@ CASES: dict[str, tuple[str, str | None]] = {
     "stall": ("online", "stall"),
     "dies": ("online", "dies"),
 }
-SWEEP = ["+experiment=tbs_sweep", "cluster.timing_min_s=0.2"]
+SWEEP = ["+experiment=tbs_sweep", "seeds=[0,1]", "cluster.timing_min_s=0.2"]
+LOOK_S = 0.25
 
 
 class Took(NamedTuple):
-    sweep_s: float  # from the command's start to the last trial's record
-    after_s: float  # from there to the command's end: timing pass, report, farewell
-    cpu_s: float  # of the tracking process and wandb-core, at its last sighting
+    """Seconds of one sweep. CPU seconds are those between its first trial's start and its last one's record."""
+
+    sweep: float
+    driver_cpu: float
+    all_cpu: float
+    tracking_cpu: float  # of the tracking process and wandb-core, to their last sighting
+    after: float  # from the last record to the command's end: timing pass, report, farewell
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", nargs="*", default=list(CASES)[1:], choices=list(CASES))
-    parser.add_argument("overrides", nargs="*", default=[], help="of the sweep, e.g. seeds=[0,1]")
+    parser.add_argument("--repeats", type=int, default=3, help="turns; default: %(default)s")
+    parser.add_argument("--case", nargs="*", default=list(CASES)[1:], choices=list(CASES)[1:])
+    parser.add_argument("overrides", nargs="*", default=[], help="of the sweep, e.g. seeds=[0] cluster=inline")
     given = parser.parse_args()
-    names = [BASELINE, *given.case]
-    taken: dict[str, list[Took]] = {name: [] for name in names}
+    taken: dict[str, list[tuple[Took, Took]]] = {name: [] for name in given.case}  # with the two sweeps around it
     for turn in range(given.repeats):
         # Every other turn backwards: what drifts on the machine hits every case alike.
-        for name in names if turn % 2 == 0 else reversed(names):
-            taken[name].append(measure(name, given.overrides))
-            print(
-                f"turn {turn + 1}, {name}: {taken[name][-1].sweep_s:.1f} s, {taken[name][-1].after_s:.1f} s", flush=True
-            )
-    base = taken[BASELINE]
-    heads = f"{'tracking':10} {'sweep':>8} {'ratio':>7} {'after it':>9} {'more':>8} {'CPU':>7}"
-    print(f"\n{heads}   (medians of {given.repeats})")
-    for name, times in taken.items():
-        ratio = statistics.median(took.sweep_s / zero.sweep_s for took, zero in zip(times, base, strict=True))
-        sweep, after, cpu = (statistics.median(values) for values in zip(*times, strict=True))
-        more = after - statistics.median(took.after_s for took in base)
-        print(f"{name:10} {sweep:6.1f} s {ratio:7.3f} {after:7.1f} s {more:+6.1f} s {cpu:5.1f} s")
+        cases = given.case if turn % 2 == 0 else given.case[::-1]
+        before = measured(turn, BASELINE, given.overrides)
+        for name in cases:
+            took = measured(turn, name, given.overrides)
+            after = measured(turn, BASELINE, given.overrides)
+            taken[name].append((took, mean(before, after)))
+            before = after
+    print(f"\n{given.repeats} turns, load {os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} CPUs at the end")
+    print(f"{'tracking':9} {'sweep':>19} {'driver CPU':>19} {'all CPU':>19} {'tracking CPU':>13} {'after':>8}")
+    for name, pairs in taken.items():
+        ratios = [ratio(pairs, part) for part in ("sweep", "driver_cpu", "all_cpu")]
+        own = statistics.median(took.tracking_cpu for took, _ in pairs)
+        more = statistics.median(took.after - base.after for took, base in pairs)
+        print(f"{name:9} {ratios[0]:>19} {ratios[1]:>19} {ratios[2]:>19} {own:11.1f} s {more:+6.1f} s")
+    print(noise(taken))
+
+
+def ratio(pairs: Sequence[tuple[Took, Took]], part: str) -> str:
+    """Median over turns of tracked to untracked, with the range."""
+    values = sorted(getattr(took, part) / getattr(base, part) for took, base in pairs)
+    return f"{statistics.median(values):.3f} ({values[0]:.2f}-{values[-1]:.2f})"
+
+
+def noise(taken: dict[str, list[tuple[Took, Took]]]) -> str:
+    """How far two neighbouring means without tracking lie apart: what no ratio above can resolve."""
+    words = []
+    for part in ("sweep", "driver_cpu", "all_cpu"):
+        bases = [getattr(base, part) for pairs in taken.values() for _, base in pairs]
+        apart = [max(a, b) / min(a, b) for a, b in pairwise(bases)]
+        words += [f"{part} {statistics.median(apart):.3f}"] if apart else []
+    return f"noise, median ratio of the larger of two such baselines to the smaller: {', '.join(words)}"
+
+
+def mean(one: Took, other: Took) -> Took:
+    return Took(*(statistics.mean(values) for values in zip(one, other, strict=True)))
+
+
+def measured(turn: int, name: str, overrides: list[str]) -> Took:
+    took = measure(name, overrides)
+    print(f"turn {turn + 1}, {name}: " + ", ".join(f"{part} {value:.1f} s" for part, value in took._asdict().items()))
+    sys.stdout.flush()
+    return took
 
 
 def measure(name: str, overrides: list[str]) -> Took:
@@ -78,39 +123,76 @@ def measure(name: str, overrides: list[str]) -> Took:
     environment = {**os.environ, **ours.recv()}
     if illness == "absent from the start":
         ours.send("dies")
-    with tempfile.TemporaryDirectory() as output, tempfile.TemporaryFile() as log:
-        began = time.time()
-        command = [sys.executable, "-m", "harness", *SWEEP, *overrides, f"tracking={mode}", f"output_dir={output}"]
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        used: dict[int, float] = {}
-        while process.poll() is None:
-            if illness in ("401", "500", "stall", "dies") and list(Path(output).glob("*/*/trials/*/*/record.json")):
-                ours.send(illness)  # mid-sweep: a first trial has ended
-                illness = None
-            used |= tracking_cpu(process.pid)
-            time.sleep(0.25)
-        ended = time.time()
-        log.seek(0)
-        assert process.returncode == 0, log.read().decode()
-        records = list(Path(output).glob("*/*/trials/*/*/record.json"))
-        last = max(path.stat().st_mtime for path in records)
-    server.kill()
-    return Took(last - began, ended - last, sum(used.values()))
-
-
-def tracking_cpu(driver: int) -> dict[int, float]:
-    """CPU seconds so far of the tracking process below a driver and of wandb-core below that, by process."""
-    found: dict[int, float] = {}
     try:
-        for child in psutil.Process(driver).children():
-            if "harness.record.wandb_writer" in child.cmdline():
-                for process in (child, *child.children(recursive=True)):
-                    found[process.pid] = sum(process.cpu_times()[:2])
-    except psutil.Error:
-        pass  # ended in between
-    return found
+        with tempfile.TemporaryDirectory() as output, tempfile.TemporaryFile() as log:
+            command = [sys.executable, "-m", "harness", *SWEEP, *overrides, f"tracking={mode}", f"output_dir={output}"]
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            meter = Meter(process.pid)
+            while process.poll() is None:
+                if illness in ("401", "500", "stall", "dies") and records(output):
+                    ours.send(illness)
+                    illness = None
+                meter.look()
+                time.sleep(LOOK_S)
+            ended = time.time()
+            log.seek(0)
+            assert process.returncode == 0, log.read().decode()
+            last = max(path.stat().st_mtime for path in records(output))
+            return meter.took(first_start(output), last, ended)
+    finally:
+        server.kill()
+        server.join()
+
+
+def records(output: str) -> list[Path]:
+    return list(Path(output).glob("*/*/trials/*/*/record.json"))
+
+
+def first_start(output: str) -> float:
+    """When the first trial's journal was opened."""
+    starts = []
+    for path in Path(output).glob("*/*/trials/*/*/events.1.jsonl"):
+        with open(path, encoding="utf-8") as journal:
+            starts.append(json.loads(journal.readline())["at"])
+    return min(starts)
+
+
+class Meter:
+    """CPU seconds of a driver and of everything below it, over time."""
+
+    def __init__(self, driver: int) -> None:
+        self.driver = psutil.Process(driver)
+        self.used: dict[int, float] = {driver: 0.0}  # by process, at its last sighting
+        self.tracking: set[int] = set()
+        self.looks: list[tuple[float, float, float]] = []  # when; of the driver; of all
+
+    def look(self) -> None:
+        with contextlib.suppress(psutil.Error):  # ended in between
+            self._add(self.driver)
+            for child in self.driver.children():
+                if "harness.record.tracking.process" in child.cmdline():
+                    self.tracking |= {child.pid, *(process.pid for process in child.children(recursive=True))}
+            for process in self.driver.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    self._add(process)
+        self.looks.append((time.time(), self.used[self.driver.pid], sum(self.used.values())))
+
+    def _add(self, process: psutil.Process) -> None:
+        self.used[process.pid] = sum(process.cpu_times()[:2])
+
+    def took(self, began: float, last: float, ended: float) -> Took:
+        def within(part: int) -> float:
+            return self._at(last, lambda look: look[part]) - self._at(began, lambda look: look[part])
+
+        tracking = sum(self.used[pid] for pid in self.tracking)
+        return Took(last - began, within(1), within(2), tracking, ended - last)
+
+    def _at(self, when: float, of: Callable[[tuple[float, float, float]], float]) -> float:
+        """A reading at a moment between two looks."""
+        for before, after in pairwise(self.looks):
+            if before[0] <= when <= after[0]:
+                return of(before) + (of(after) - of(before)) * (when - before[0]) / (after[0] - before[0])
+        return of(self.looks[-1])
 
 
 def serve(pipe: Connection) -> None:

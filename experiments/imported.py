@@ -5,6 +5,7 @@ names are the runs' own words; protocol, split and tuning are whatever made them
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
@@ -26,4 +27,5 @@ class Imported:
         arms: dict[str, Arm] = {str(trial.arm): trial.arm for trial in self.trials(records)}
         ordered = sorted(arms.values(), key=lambda arm: arm.total_batch_size)
         question = "How many epochs and steps did each total batch size need to reach the target in the imported runs?"
-        return rule_findings(question, self.design, ordered, records, None)
+        findings = rule_findings(question, self.design, ordered, records, None)
+        return replace(findings, protocol="LR schedule and weights as the imported runs had them")

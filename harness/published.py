@@ -25,7 +25,7 @@ from harness.analyse.published.findings import published_findings, slug
 from harness.analyse.published.read import read
 from harness.analyse.published.shipped import SHIPPED
 from harness.plan.errors import UserError
-from harness.record.wandb_import import parse_target
+from harness.plan.target import Target
 from harness.report.table import print_findings
 from harness.report.write import write_files
 
@@ -83,7 +83,7 @@ def told_by(given: argparse.Namespace) -> Told:
     for option in ("batch_size", "train_examples"):
         if getattr(given, option) is not None and getattr(given, option) < 1:
             raise UserError(f"--{option.replace('_', '-')} must be >= 1, not {getattr(given, option)}")
-    target = parse_target(given.published_target) if given.published_target else None
+    target = Target.parse(given.published_target) if given.published_target else None
     return Told(
         unit=given.unit,
         meaning=Meaning.parse(given.meaning) if given.meaning else None,

@@ -41,7 +41,7 @@ from harness.record.limit import write_limit
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
 from harness.record.terminal import Screen
-from harness.record.wandb_sink import WandbSink
+from harness.record.tracking.sink import WandbSink
 from harness.report.plan_table import print_plan
 from harness.report.wandb_report import report_document
 from harness.train.checkpoint import remove_checkpoints

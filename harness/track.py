@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import Any
 from harness.plan.errors import UserError, one_line
 from harness.plan.tracking import Tracking
 from harness.record.study import StudyFolder
-from harness.record.wandb_runs import next_generation, study_label
-from harness.record.wandb_settings import decide, environment
+from harness.record.tracking.runs import next_generation, study_label
+from harness.record.tracking.settings import decide, environment
 
 INCOMPLETE, BAD_INPUT = 1, 2
 LOG_WIDTH = 140  # a log has no width of its own
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.from_wandb:
             from harness.config.compose import compose_config
-            from harness.record.wandb_import import Columns, import_runs
+            from harness.record.tracking.import_runs import Columns, import_runs
 
             columns, defaults = Columns.parse(given.column), compose_config(["+experiment=tbs_sweep"])
             told = (columns, given.target, given.train_examples)
@@ -57,7 +58,7 @@ def track(folder: StudyFolder, mode: str, project: str | None, entity: str | Non
     label = next_generation(folder) if new_ids else study_label(folder)
     with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
         os.environ.update(_cleaned(environment(found.mode, Path(scratch), os.environ)))
-        from harness.record.wandb_project import Place, WandbProject
+        from harness.record.tracking.project import Place, WandbProject
 
         online = found.mode == "online"
         where = Path(scratch) if online else folder.path
@@ -72,8 +73,8 @@ def track(folder: StudyFolder, mode: str, project: str | None, entity: str | Non
 
 
 def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], finished_only: bool) -> int:
-    from harness.record.wandb_publish import publish
-    from harness.record.wandb_upload import upload
+    from harness.record.tracking.publish import publish
+    from harness.record.tracking.upload import upload
 
     try:
         done = upload(folder, runs, finished_only)
@@ -95,18 +96,19 @@ def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], finishe
 
 
 def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int:
-    from harness.record.wandb_publish import write_spec
-    from harness.record.wandb_upload import rebuild_offline
+    from harness.record.tracking.publish import write_spec
+    from harness.record.tracking.upload import rebuild_offline
 
     done = rebuild_offline(folder, runs)
     place = folder.path / "wandb"
+    study, runs_there = shlex.quote(str(folder.path)), f"{shlex.quote(str(place))}/offline-run-*"
     print(f"W&B: {done.sent + done.there} offline runs in {place} ({done.sent} written now)")
     try:
         print(f"report: {write_spec(folder.path, document, runs.label.group)}, published by an upload")
     except UserError as error:
         print(f"no report: {error}")
-    print(f"upload: python -m harness.track {folder.path} --mode online")
-    print(f"    or: wandb sync {place}/offline-run-*  (no report; sends this machine's path of wandb)")
+    print(f"upload: python -m harness.track {study} --mode online")
+    print(f"    or: wandb sync {runs_there}  (no report; sends this machine's path of wandb)")
     return 0
 
 

@@ -6,41 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_up import planned
 
 from harness import status
-from harness.plan.batch import plan_batch
-from harness.plan.duration import Duration
 from harness.plan.outcome import Outcome
-from harness.plan.target import Target
-from harness.plan.trial import PlannedTrial, Topology, Trial
-from harness.plan.workload import Workload
 from harness.record.journal import Attempt
 from harness.record.study import Study
 
-WORKLOAD = Workload(
-    name="w",
-    dataset={"_target_": "d"},
-    model={"_target_": "m"},
-    loss="cross_entropy",
-    optimizer_name="sgd",
-    optimizer={"_target_": "o"},
-    schedule={"_target_": "s"},
-    train_examples=1024,
-    target=Target("accuracy", 0.9, "max"),
-    budget=Duration(4, "epochs"),
-    base_batch_size=16,
-    base_lr=0.1,
-    evaluate_every_examples=512,
-)
 DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerprint": "d"}
 
 
-def planned(seed: int) -> PlannedTrial:
-    return PlannedTrial(Trial(WORKLOAD.arm("linear", 128), seed), Topology(plan_batch(128, 1)))
-
-
 def attempt(study: Study, seed: int) -> Attempt:
-    begun = Attempt.claim(study.trial_path(planned(seed)))
+    begun = Attempt.claim(study.trial_path(planned("linear", 128, seed)))
     begun.start(0)
     return begun
 
@@ -49,7 +26,7 @@ def attempt(study: Study, seed: int) -> Attempt:
 def study(tmp_path):
     """Four trials: one reached, one failed, one under way, one waiting; its driver is this process."""
     opened = Study.open(tmp_path / "s", DESCRIPTION)
-    opened.add_plan([planned(seed) for seed in range(4)])
+    opened.add_plan([planned("linear", 128, seed) for seed in range(4)])
     ends = {0: {"outcome": Outcome.REACHED}, 1: {"outcome": Outcome.FAILED, "error": "CUDA out of memory"}}
     for seed, record in ends.items():
         done = attempt(opened, seed)

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.build import build_design, build_experiment, build_workload
-from harness.config.compose import compose_config
+from made_up import description, evaluation, placed
+
+from harness.analyse.results import Records
+from harness.config.build import reopen
 from harness.launch.listener import Listener
-from harness.plan.batch import plan_batch
 from harness.plan.outcome import Outcome
-from harness.plan.trial import PlannedTrial, Topology
+from harness.plan.trial import PlannedTrial
 from harness.record.journal import Attempt
 from harness.record.study import Study, StudyFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAIN_EXAMPLES = 1024
 # The base point lies below the grid, so that no two rules share a trial: 6 TBS x 3 rules x 3 seeds = 54 trials.
 FIFTY_FOUR = ["workload.base_batch_size=8", "seeds=[0,1,2]"]
 SMALL = ["question.total_batch_sizes=[16,128]", "seeds=[0]", "lr_scaling.rules=[none,linear]"]
@@ -27,23 +27,11 @@ SMALL = ["question.total_batch_sizes=[16,128]", "seeds=[0]", "lr_scaling.rules=[
 
 def open_study(path: Path, overrides: Sequence[str] = SMALL) -> tuple[Study, list[PlannedTrial]]:
     """A new study, its lease held, and its distinct trials in plan order."""
-    config = compose_config(["+experiment=tbs_sweep", *overrides])
-    description = {
-        "experiment": "tbs_sweep",
-        "name": path.name,
-        "config": config,
-        "train_examples": TRAIN_EXAMPLES,
-        "code_fingerprint": "c0de",
-        "data_fingerprint": "da7a",
-    }
-    study = Study.open(path, description)
-    experiment = build_experiment(config, build_design(config, build_workload(config, TRAIN_EXAMPLES)))
-    placed = [
-        PlannedTrial(trial, Topology(plan_batch(trial.arm.total_batch_size, 1, span_examples=16)))
-        for trial in experiment.trials(None)
-    ]
-    study.add_plan(placed)
-    return study, list({planned.key: planned for planned in placed}.values())
+    study = Study.open(path, description(path.name, ["+experiment=tbs_sweep", *overrides]))
+    experiment, _ = reopen(study)
+    planned = [placed(trial) for trial in experiment.trials(Records(study))]
+    study.add_plan(planned)
+    return study, list({each.key: each for each in planned}.values())
 
 
 def evaluations(planned: PlannedTrial) -> list[dict[str, Any]]:
@@ -56,21 +44,14 @@ def evaluations(planned: PlannedTrial) -> list[dict[str, Any]]:
         need = 800 * (1 + settings.total_batch_size / 128) * (1 + 0.1 * planned.trial.seed)
         accuracy = 1 - 0.9 * math.exp(-examples / need)
         scores.append(accuracy)
-        found = {"accuracy": accuracy, "loss": 3 * (1 - accuracy)}
-        rows.append(
-            {
-                "kind": "evaluation",
-                "step": step,
-                "examples": examples,
-                "epochs": examples / settings.train_examples,
-                "lr": settings.peak_lr,
-                "train_loss": 3.1 * (1 - accuracy),
-                "validation": {"raw": found, "averaged": found},
-                "examples_per_s": 1000.0,
-                "diagnostics": {"gradient_norm": 1.0 + index, "update_ratio": {"head": 1e-3}},
-                "clock": {"train_s": examples / 1000, "evaluate_s": 0.1, "total_s": examples / 1000 + 0.1},
-            }
-        )
+        more = {
+            "epochs": examples / settings.train_examples,
+            "lr": settings.peak_lr,
+            "train_loss": 3.1 * (1 - accuracy),
+        }
+        diagnostics = {"gradient_norm": 1.0 + index, "update_ratio": {"head": 1e-3}}
+        row = {**evaluation(step, examples, accuracy), **more, "examples_per_s": 1000.0, "diagnostics": diagnostics}
+        rows.append(row)
         if settings.target.crossing(scores).confirmed is not None:
             break
     return rows

@@ -1,6 +1,7 @@
 """The target and when it is reached: one definition, online in the trainer and offline in the analysis (rule 14)."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,6 +17,7 @@ DIRECTIONS = {
     "error": "min",
     "perplexity": "min",
 }
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 class CrossingPlace(NamedTuple):
@@ -47,6 +49,15 @@ class Target:
             raise UserError(f"target value must be finite, not {self.value}")
         if self.confirm < 1:
             raise UserError(f"target confirm counts evaluations and must be >= 1, not {self.confirm}")
+
+    @staticmethod
+    def parse(text: str) -> "Target":
+        """From `accuracy>=0.97` or `loss<=0.1`, confirmed by the usual two evaluations; UserError for anything else."""
+        found = re.fullmatch(rf"\s*([^<>=\s]+)\s*(>=|<=)\s*({NUMBER})\s*", text)
+        if found is None:
+            raise UserError(f"a target is METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}")
+        metric, sign, value = found.groups()
+        return Target(metric, float(value), "max" if sign == ">=" else "min")
 
     def reached(self, metric: float | None) -> bool:
         """Whether one evaluation meets the target; a missing or non-finite metric never does."""

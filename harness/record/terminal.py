@@ -13,9 +13,16 @@ from rich.text import Text
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 
+QUIET_S = 60.0  # a log that has said nothing for so long gets a line on how far the sweep is
+NAMED = 4  # running trials that such a line names
+AROUND_ROWS = 6  # lines of a terminal that the rows of running trials leave to everything else
+
 
 class Screen:
-    """Listens to the launcher; shows done/running/left, ETA, and one row per running trial."""
+    """Listens to the launcher; shows done/running/left, ETA, and one row per running trial.
+
+    A live view on a terminal; in a log one line for every trial that ends, and one a minute while none does.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -24,7 +31,8 @@ class Screen:
         self.slots = 1
         self.failed: list[tuple[str, str]] = []
         self._running: dict[str, dict[str, Any]] = {}
-        self._began = time.monotonic()
+        self._began = self._last_said = time.monotonic()
+        self._last_ending = ""
         self._feed: Any = None
         self._live: Live | None = None
 
@@ -41,12 +49,11 @@ class Screen:
         resumed = f", {self.skipped} already finished" if self.skipped else ""
         self.say(f"{left} trials to run{resumed}, {slots} side by side")
         if self.console.is_terminal:
-            self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
+            self._live = Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True)
             self._live.start()
 
     def trial_started(self, planned: PlannedTrial) -> None:
         self._running[planned.key] = {"planned": planned, "began": time.monotonic(), "row": None}
-        self._refresh()
 
     def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None:
         state = self._running.setdefault(planned.key, {"planned": planned, "began": time.monotonic(), "row": None})
@@ -55,7 +62,8 @@ class Screen:
                 state["row"] = row
             elif row["kind"] == "end":
                 self._ended(planned, row)
-        self._refresh()
+        if self._live is None and self._running and time.monotonic() - self._last_said >= QUIET_S:
+            self.say(self._standing())
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         self._running.pop(planned.key, None)
@@ -66,23 +74,23 @@ class Screen:
             self.say(f"FAILED {label}: {reason} (log: trials/{planned.key}/log.txt)")
         else:
             self.say(f"retrying {label} from its checkpoint: {reason}")
-        self._refresh()
 
     def say(self, line: str) -> None:
         """One line for the record, above the live view."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._last_said = time.monotonic()
 
     @property
     def done(self) -> int:
-        """Distinct trials that have ended since the start."""
-        return len(self._over)
+        """Distinct trials that have ended since the start, for other drivers of a shared study too."""
+        return self._feed.total - self.skipped - len(self._left())
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
-    # -- rendering -----------------------------------------------------------------------------------------------
+    # -- rendering: the live view is drawn by a thread of its own, hence the copies ------------------------------------
 
     def _ended(self, planned: PlannedTrial, row: dict[str, Any]) -> None:
         state = self._running.pop(planned.key)
@@ -90,37 +98,63 @@ class Screen:
         seconds = time.monotonic() - state["began"]
         last = state["row"]
         epochs = f" after {last['epochs']:g} epochs" if last else ""
+        self._last_ending = f"{planned.trial.label}: {_ending(planned, row)}{epochs}, {seconds:.1f} s"
         if self._live is None:
-            number = f"[{self.skipped + self.done}/{self._feed.total}]"
-            self.say(f"{number} {planned.trial.label}: {_ending(planned, row)}{epochs}, {seconds:.1f} s")
+            self.say(f"[{self.skipped + self.done}/{self._feed.total}] {self._last_ending}")
 
-    def _refresh(self) -> None:
-        if self._live is not None:
-            self._live.update(self._view())
+    def _left(self) -> list[PlannedTrial]:
+        """Trials that are not over, the running ones included."""
+        running = {key: state["planned"] for key, state in self._running.copy().items()}
+        known = {**{planned.key: planned for planned in self._feed.waiting}, **self._feed.running.copy(), **running}
+        return [planned for key, planned in known.items() if key in running or key not in self._over]
 
     def eta_s(self) -> float | None:
-        """Seconds left, from the pace so far; None before anything has finished."""
-        left = self._feed.total - self.skipped - self.done
-        return (time.monotonic() - self._began) / self.done * left if self.done else None
+        """Seconds left, from the pace so far; a running trial counts as half done. None before anything has finished.
+
+        What the launcher expects of each trial would not do as its weight: that tells long from short, but says little
+        of how seconds a step grow with the TBS.
+        """
+        if not self._over:
+            return None
+        half = len(self._running) / 2
+        return (time.monotonic() - self._began) / (len(self._over) + half) * (len(self._left()) - half)
+
+    def _about(self) -> str:
+        """The estimate for people; empty where nothing is left."""
+        if not self._left():
+            return ""
+        eta = self.eta_s()
+        return f"about {_duration(eta)} left" if eta is not None else "measuring the pace"
+
+    def _standing(self) -> str:
+        """How far the sweep is, in one line."""
+        named = [state["planned"].trial.label + _where(state) for state in self._running.values()]
+        more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        return f"{len(self._left())} trials left, {self._about()}; running: {'; '.join(named[:NAMED])}{more}"
 
     def _view(self) -> RenderableType:
-        todo = self._feed.total - self.skipped
-        eta = self.eta_s()
+        left = len(self._left())
         progress = Progress(
             TextColumn("trials {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=30),
-            TextColumn(f"running {len(self._running)}  left {todo - self.done - len(self._running)}"),
+            TextColumn(f"running {len(self._running)}  left {left - len(self._running)}" if left else "over"),
             TextColumn(f"failed {len(self.failed)}" if self.failed else ""),
-            TextColumn(f"about {eta:.0f} s left" if eta is not None else "measuring the pace"),
+            TextColumn(self._about()),
         )
-        progress.add_task("", total=todo, completed=self.done)
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for title in ("trial", "epochs", "step", "metric", "LR", "examples/s"):
-            table.add_column(title, justify="left" if title == "trial" else "right")
-        room = max(3, self.console.height - 6)
-        for state in list(self._running.values())[:room]:
-            table.add_row(*_cells(state))
-        return Group(progress, table)
+        progress.add_task("", total=self._feed.total - self.skipped, completed=self.done)
+        parts: list[RenderableType] = [progress]
+        if self._running:
+            room = max(3, self.console.height - AROUND_ROWS)
+            states = list(self._running.values())
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for title in ("trial", "epochs", "step", "metric", "LR", "examples/s"):
+                table.add_column(title, justify="left" if title == "trial" else "right", no_wrap=True)
+            for state in states[:room]:
+                table.add_row(*_cells(state))
+            parts += [table, *([Text(f"and {len(states) - room} more")] if len(states) > room else [])]
+        if self._last_ending and left:
+            parts.append(Text(f"last: {self._last_ending}", "dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*parts)
 
 
 def _ending(planned: PlannedTrial, row: dict[str, Any]) -> str:
@@ -145,3 +179,16 @@ def _cells(state: dict[str, Any]) -> list[str | Text]:
         f"{row['lr']:.3g}",
         f"{row['examples_per_s']:,.0f}",
     ]
+
+
+def _where(state: dict[str, Any]) -> str:
+    """Where a running trial is, for a line of a log."""
+    _, epochs, _, metric, *_ = map(str, _cells(state))
+    return f" at {epochs} epochs, {metric}" if epochs else " starting"
+
+
+def _duration(seconds: float) -> str:
+    """Rounded as an estimate deserves: seconds below 2 minutes, minutes below 2 hours, then hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
-"""The findings as a W&B Report: a document of plain values, which harness.record.wandb_publish turns into one.
+"""The findings as a W&B Report: a document of plain values, which harness.record.tracking.publish turns into one.
 
 Blocks are {"markdown": TEXT} or {"panels": [PANEL, ...], "runs": "trials" | "tables", "group_by": [CONFIG KEY, ...]}.
-A panel is {"line": ...}, {"scatter": ...} or {"chart": ...} and names only what the runs hold (wandb_runs.py).
+A panel is {"line": ...}, {"scatter": ...} or {"chart": ...} and names only what the runs hold (record.tracking.runs).
 """
 
 import math
@@ -12,7 +12,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.record.files import plain
-from harness.record.wandb_runs import validation_key
+from harness.record.tracking.runs import validation_key
 from harness.report.numbers import number, place, section_columns, section_rows
 from harness.report.table import COLUMNS, arm_cells
 

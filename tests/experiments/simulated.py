@@ -5,30 +5,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from made_up import description, evaluation, placed
+
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.config.build import Experiment, Racing, reopen
-from harness.config.compose import compose_config
-from harness.plan.batch import plan_batch
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
-from harness.plan.trial import PlannedTrial, Topology, Trial
+from harness.plan.trial import PlannedTrial, Trial
 from harness.record.files import append_lines, write_json
 from harness.record.journal import Attempt, read_trial
 from harness.record.study import StudyFolder
 from harness.train.instantiate import instantiate
 
 Curve = Callable[[Trial, int], float]  # the validation accuracy of a trial after so many examples
-TRAIN_EXAMPLES = 1024
 
 
 def new_study(folder: Path, *overrides: str) -> StudyFolder:
     """A study that has planned nothing yet."""
     folder.mkdir(parents=True)
-    config = compose_config(overrides)
-    description = {"experiment": config["choices"]["experiment"], "name": folder.name, "config": config}
-    made_by = {"train_examples": TRAIN_EXAMPLES, "code_fingerprint": "c0de", "data_fingerprint": "da7a"}
-    write_json(folder / "study.json", {**description, **made_by})
+    write_json(folder / "study.json", description(folder.name, overrides))
     return StudyFolder(folder)
 
 
@@ -47,7 +43,7 @@ class Simulation:
 
     def planned(self) -> list[PlannedTrial]:
         """Every trial asked for by now, each once."""
-        found = [_placed(trial) for trial in self.experiment.trials(self.records)]
+        found = [placed(trial) for trial in self.experiment.trials(self.records)]
         distinct = {planned.key: planned for planned in found}
         fresh = [planned for key, planned in distinct.items() if key not in self._written]
         append_lines(self.study.path / "plan.jsonl", [planned.to_json() for planned in fresh])
@@ -90,7 +86,7 @@ class Simulation:
             step = settings.evaluation_step(len(metrics))
             examples = step * settings.total_batch_size
             metrics.append(self.curve(trial, examples))
-            attempt.write({**_evaluation(step, examples, metrics[-1]), **_position(settings, step)})
+            attempt.write({**evaluation(step, examples, metrics[-1]), **_position(settings, step)})
             if settings.stop_at_target and settings.target.crossing(metrics).confirmed is not None:
                 outcome = Outcome.REACHED
             elif examples >= settings.budget_examples:
@@ -116,20 +112,9 @@ def table(findings: Findings, name: str) -> list[dict[str, Any]]:
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
-def _placed(trial: Trial) -> PlannedTrial:
-    return PlannedTrial(trial, Topology(plan_batch(trial.arm.total_batch_size, 1, span_examples=16)))
-
-
 def _position(settings: Settings, step: int) -> dict[str, float]:
     """LR and momentum of the last update, as the schedule has them."""
     schedule = instantiate(settings.schedule)
     momentum = schedule.momentum(step - 1)
     lr = settings.peak_lr * schedule.lr_factor(step - 1)
     return {"lr": lr, "momentum": settings.optimizer.get("momentum", 0.0) if momentum is None else momentum}
-
-
-def _evaluation(step: int, examples: int, accuracy: float) -> dict[str, object]:
-    scores = {"accuracy": accuracy, "loss": 3 * (1 - accuracy)}
-    clock = {"train_s": step * 0.01, "evaluate_s": 0.1, "total_s": step * 0.01 + 0.1}
-    validation = {"raw": scores, "averaged": scores}
-    return {"kind": "evaluation", "step": step, "examples": examples, "validation": validation, "clock": clock}

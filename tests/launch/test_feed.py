@@ -4,38 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from made_up import planned
 
 from harness.launch.capacity import fit
 from harness.launch.costs import Costs, budget_passes
 from harness.launch.feed import Feed
 from harness.launch.tasks import Cluster
 from harness.plan.batch import plan_batch
-from harness.plan.duration import Duration
 from harness.plan.errors import UserError
-from harness.plan.target import Target
-from harness.plan.trial import PlannedTrial, Topology, Trial
-from harness.plan.workload import Workload
+from harness.plan.trial import PlannedTrial, Topology
 from harness.train.trainer import Execution
-
-WORKLOAD = Workload(
-    name="w",
-    dataset={"_target_": "d"},
-    model={"_target_": "m"},
-    loss="cross_entropy",
-    optimizer_name="sgd",
-    optimizer={"_target_": "o"},
-    schedule={"_target_": "s"},
-    train_examples=1024,
-    target=Target("accuracy", 0.9, "max"),
-    budget=Duration(4, "epochs"),
-    base_batch_size=16,
-    base_lr=0.1,
-    evaluate_every_examples=512,
-)
-
-
-def planned(rule: str, tbs: int, seed: int) -> PlannedTrial:
-    return PlannedTrial(Trial(WORKLOAD.arm(rule, tbs), seed), Topology(plan_batch(tbs, 1)))
 
 
 def drain(feed: Feed) -> list[PlannedTrial]:

@@ -58,3 +58,12 @@ def test_the_wrong_direction_for_a_known_metric_is_refused():
 def test_nonsense_targets_are_refused(value, mode, confirm):
     with pytest.raises(UserError):
         Target("accuracy", value, mode, confirm)
+
+
+def test_a_target_is_read_from_words():
+    assert Target.parse("accuracy>=0.97") == Target("accuracy", 0.97, "max")
+    assert Target.parse(" val/loss <= 1e-1") == Target("val/loss", 0.1, "min")
+    with pytest.raises(UserError, match=r"a target is METRIC>=VALUE or METRIC<=VALUE, .*, not 'accuracy'"):
+        Target.parse("accuracy")
+    with pytest.raises(UserError, match="improves towards max"):
+        Target.parse("accuracy<=0.97")

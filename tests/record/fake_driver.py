@@ -7,7 +7,7 @@ from pathlib import Path
 from tracked_studies import attempt, open_study
 
 from harness.plan.tracking import Tracking
-from harness.record.wandb_sink import WandbSink
+from harness.record.tracking.sink import WandbSink
 
 if __name__ == "__main__":
     study, planned = open_study(Path(sys.argv[1]))

@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import made_up
 import pytest
 
-from harness.plan.batch import plan_batch
 from harness.plan.errors import UserError
-from harness.plan.settings import Settings
-from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.plan.trial import PlannedTrial
 from harness.record import study as study_module
 from harness.record.files import read_json, write_json
 from harness.record.journal import Attempt
@@ -27,23 +25,10 @@ DESCRIPTION = {
     "data_fingerprint": "da7a",
     "overrides": ["seeds=[0]"],
 }
-SETTINGS = Settings(
-    dataset={},
-    model={},
-    loss="cross_entropy",
-    optimizer={"lr": 0.1},
-    schedule={},
-    total_batch_size=16,
-    train_examples=64,
-    target=Target("accuracy", 0.9, "max"),
-    budget_examples=64,
-    evaluate_every_examples=16,
-)
 
 
 def planned(seed: int) -> PlannedTrial:
-    arm = Arm("w", "sgd", "none", 16, 0.1, SETTINGS)
-    return PlannedTrial(Trial(arm, seed), Topology(plan_batch(16, 1)))
+    return made_up.planned("none", 16, seed)
 
 
 @pytest.fixture

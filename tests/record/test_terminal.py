@@ -4,31 +4,14 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from rich.console import Console
+from made_up import planned
+from rich.console import Console, ConsoleDimensions
 
 from harness.launch.feed import Feed
-from harness.plan.batch import plan_batch
-from harness.plan.settings import Settings
-from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.plan.trial import PlannedTrial, Trial
 from harness.record.terminal import Screen
 
-SETTINGS = Settings(
-    dataset={},
-    model={},
-    loss="cross_entropy",
-    optimizer={"lr": 0.1},
-    schedule={},
-    total_batch_size=16,
-    train_examples=64,
-    target=Target("accuracy", 0.9, "max"),
-    budget_examples=64,
-    evaluate_every_examples=16,
-)
-PLAN = [
-    PlannedTrial(Trial(Arm("w", "sgd", "linear", 8, 0.1, SETTINGS), seed), Topology(plan_batch(16, 1)))
-    for seed in range(4)
-]
+PLAN = [planned("linear", 16, seed) for seed in range(4)]
 ROW = {
     "kind": "evaluation",
     "step": 3,
@@ -55,11 +38,11 @@ def shown(made: Screen) -> str:
 
 @pytest.mark.parametrize(("outcome", "said"), [("reached", "ended"), ("censored", "ended"), ("diverged", "diverged")])
 def test_a_trial_that_aims_at_no_target_has_neither_reached_nor_missed_it(outcome, said):
-    aimless = replace(PLAN[0].trial.arm, settings=replace(SETTINGS, stop_at_target=False))
-    planned = PlannedTrial(Trial(aimless, 0), PLAN[0].topology)
+    aimless = replace(PLAN[0].trial.arm, settings=replace(PLAN[0].trial.arm.settings, stop_at_target=False))
+    trial = PlannedTrial(Trial(aimless, 0), PLAN[0].topology)
     made = screen()
-    made.trial_started(planned)
-    made.trial_rows(planned, [ROW, {**END, "outcome": outcome}])
+    made.trial_started(trial)
+    made.trial_rows(trial, [ROW, {**END, "outcome": outcome}])
     assert f"seed 0: {said} after 0.75 epochs" in shown(made)
 
 
@@ -95,15 +78,45 @@ def test_a_failure_names_the_trial_the_reason_and_the_log():
     assert made.failed == [("linear TBS 16 seed 0", "RuntimeError: [no] luck")]
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("harness.record.terminal.time.monotonic", lambda: self.now)
+
+
 @pytest.mark.parametrize("finished", [0, 2])
 def test_what_is_left_is_estimated_from_the_pace_of_what_is_done(finished, monkeypatch):
+    clock = Clock(monkeypatch)
     made = screen(finished=finished)
     assert made.eta_s() is None
     made.trial_started(PLAN[finished])
+    clock.now += 10
     made.trial_rows(PLAN[finished], [END])
-    began = made._began
-    monkeypatch.setattr("harness.record.terminal.time.monotonic", lambda: began + 10.0)
     assert made.eta_s() == pytest.approx(10.0 * (3 - finished))
+    made.trial_started(PLAN[finished + 1])  # counts as half done
+    assert made.eta_s() == pytest.approx(10.0 / 1.5 * (2.5 - finished))
+
+
+def test_a_log_says_once_a_minute_how_far_a_long_sweep_is(monkeypatch):
+    clock = Clock(monkeypatch)
+    made = screen()
+    for trial in PLAN[:2]:
+        made.trial_started(trial)
+    for _ in range(10):
+        clock.now += 13
+        made.trial_rows(PLAN[0], [ROW])
+    said = shown(made).splitlines()[1:]
+    first, second = "linear TBS 16 seed 0 at 0.75 epochs, accuracy 0.9312", "linear TBS 16 seed 1 starting"
+    assert said == [f"4 trials left, measuring the pace; running: {first}; {second}"] * 2
+
+
+def view(made: Screen) -> str:
+    picture = StringIO()
+    Console(file=picture, width=120).print(made._view())
+    made.close()
+    return picture.getvalue()
 
 
 def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
@@ -111,13 +124,26 @@ def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
     made.trial_started(PLAN[0])
     made.trial_started(PLAN[1])
     made.trial_rows(PLAN[0], [ROW])
-    picture = StringIO()
-    Console(file=picture, width=120).print(made._view())
-    made.close()
-    view = picture.getvalue()
-    assert "trials 0/4" in view
-    assert "running 2  left 2" in view
-    assert "measuring the pace" in view
-    line = next(line for line in view.splitlines() if "seed 0" in line)
+    picture = view(made)
+    assert "trials 0/4" in picture
+    assert "running 2  left 2" in picture
+    assert "measuring the pace" in picture
+    line = next(line for line in picture.splitlines() if "seed 0" in line)
     assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 3 accuracy 0.9312 0.1 1,234"
-    assert "starting" in next(line for line in view.splitlines() if "seed 1" in line)
+    assert "starting" in next(line for line in picture.splitlines() if "seed 1" in line)
+
+
+def test_a_terminal_too_low_for_all_rows_says_how_many_more_there_are():
+    made = screen(terminal=True)
+    made.console.size = ConsoleDimensions(120, 8)
+    for trial in PLAN:
+        made.trial_started(trial)
+    assert "and 1 more" in view(made)
+
+
+def test_the_view_of_a_sweep_that_is_over_promises_nothing_more():
+    made = screen(terminal=True)
+    for trial in PLAN:
+        made.trial_started(trial)
+        made.trial_rows(trial, [ROW, END])
+    assert view(made).split() == ["trials", "4/4", "━" * 30, "over"]

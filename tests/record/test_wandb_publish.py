@@ -10,7 +10,7 @@ from tracked_studies import Deaf, attempt, open_study
 from harness.analyse.results import Records
 from harness.config.build import reopen
 from harness.plan.errors import UserError
-from harness.record.wandb_publish import write_spec
+from harness.record.tracking.publish import write_spec
 from harness.report.wandb_report import report_document
 
 

@@ -4,24 +4,22 @@ import os
 import time
 
 import pytest
-from wandb_server import ENTITY, KEY, WandbServer
+from wandb_server import KEY, WandbServer
 
 from harness.plan.errors import UserError
-from harness.record import wandb_settings
-from harness.record.wandb_settings import PRIVATE, decide, environment, run_settings
+from harness.record.tracking import settings
+from harness.record.tracking.settings import PRIVATE, decide, environment, run_settings
+
+PATIENT_S = 120.0  # where the answer counts and not its time: other work may go on on this machine
 
 
 def given(server: WandbServer) -> dict[str, str]:
     return {**os.environ, **server.environment()}
 
 
-def test_a_server_that_takes_the_key_is_online_with_its_entity():
-    with WandbServer() as server:
-        assert decide("auto", given(server)) == wandb_settings.Decision("online", ENTITY)
-
-
 @pytest.mark.parametrize(("illness", "reason"), [("401", "does not let us in"), ("500", "answers with HTTP 500")])
-def test_an_ill_server_is_told_apart_and_online_refused(illness, reason):
+def test_an_ill_server_is_told_apart_and_online_refused(illness, reason, monkeypatch):
+    monkeypatch.setattr(settings, "REACH_S", PATIENT_S)
     with WandbServer() as server:
         server.fault = illness
         with pytest.raises(UserError, match=rf"^tracking=online: http://127.0.0.1:\d+ {reason}"):
@@ -29,14 +27,14 @@ def test_an_ill_server_is_told_apart_and_online_refused(illness, reason):
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(wandb_settings, "REACH_S", 3.0)
+    monkeypatch.setattr(settings, "REACH_S", 1.0)
     with WandbServer() as server:
         server.fault = "stall"
         began = time.monotonic()
         found = decide("auto", given(server))
-        assert time.monotonic() - began < 3.0 + 5.0
+        assert time.monotonic() - began < 1.0 + 5.0
         assert found.mode == "offline"
-        assert "did not answer within 3 s" in str(found.why)
+        assert "did not answer within 1 s" in str(found.why)
 
 
 def test_offline_and_disabled_ask_nobody():

@@ -5,19 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from made_up import description, evaluation, placed
+
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.config.build import reopen
-from harness.config.compose import compose_config
-from harness.plan.batch import plan_batch
 from harness.plan.outcome import Outcome
 from harness.plan.target import Target
-from harness.plan.trial import PlannedTrial, Topology, Trial
+from harness.plan.trial import PlannedTrial, Trial
 from harness.record.files import append_lines, write_json
 from harness.record.journal import Attempt
 from harness.record.study import StudyFolder
 
-TRAIN_EXAMPLES = 1024
 SWEEP = [
     "+experiment=tbs_sweep",
     "question.total_batch_sizes=[16,128,512]",
@@ -55,24 +54,17 @@ def write_study(
 ) -> StudyFolder:
     """A study folder as a finished sweep leaves it; without any trial where `runs` is False."""
     folder.mkdir(parents=True)
-    config = compose_config(overrides)
-    description = {
-        "experiment": config["choices"]["experiment"],
-        "name": folder.name,
-        "config": config,
-        "train_examples": TRAIN_EXAMPLES,
-        "code_fingerprint": "c0de",
-        "data_fingerprint": "da7a",
+    made_by = {
         "git": {"commit": "0123abc", "dirty": False},
         "versions": {"python": "3.11", "torch": "2"},
         "hardware": {"cpu": "a <b>processor</b>", "cpus": 2, "device": "cpu"},
     }
-    write_json(folder / "study.json", description)
+    write_json(folder / "study.json", {**description(folder.name, overrides), **made_by})
     study = StudyFolder(folder)
     if not runs:
         return study
     experiment, _ = reopen(study)
-    planned = [_placed(trial) for trial in experiment.trials(Records(study))]
+    planned = [placed(trial) for trial in experiment.trials(Records(study))]
     append_lines(folder / "plan.jsonl", [p.to_json() for p in planned])
     for p in {p.key: p for p in planned}.values():
         _write_trial(study.trial_path(p), p.trial, accuracy, diverges(p.trial))
@@ -85,10 +77,6 @@ def write_study(
 def findings_of(study: StudyFolder, target: Target | None = None, budget_examples: int | None = None) -> Findings:
     experiment, _ = reopen(study)
     return experiment.conclude(Records(study, target, budget_examples))
-
-
-def _placed(trial: Trial) -> PlannedTrial:
-    return PlannedTrial(trial, Topology(plan_batch(trial.arm.total_batch_size, 1, span_examples=16)))
 
 
 def _timing(p: PlannedTrial) -> dict[str, Any]:
@@ -105,7 +93,7 @@ def _write_trial(folder: Path, trial: Trial, accuracy: Accuracy, diverges: bool)
         step = settings.evaluation_step(index)
         value = accuracy(trial, step * settings.total_batch_size)
         metrics.append(value)
-        attempt.write(_evaluation(step, settings.total_batch_size, value))
+        attempt.write(evaluation(step, step * settings.total_batch_size, value))
         if diverges and index == 3:
             outcome = Outcome.DIVERGED
             break
@@ -114,10 +102,3 @@ def _write_trial(folder: Path, trial: Trial, accuracy: Accuracy, diverges: bool)
             break
     attempt.finish({"outcome": str(outcome), "test": {"accuracy": metrics[-1] - 0.01, "loss": 0.2}})
     attempt.close()
-
-
-def _evaluation(step: int, tbs: int, value: float) -> dict[str, Any]:
-    metrics = {"accuracy": value, "loss": 3 * (1 - value)}
-    clock = {"train_s": step * 0.01, "evaluate_s": 0.1, "total_s": step * 0.01 + 0.1}
-    validation = {"raw": metrics, "averaged": metrics}
-    return {"kind": "evaluation", "step": step, "examples": step * tbs, "validation": validation, "clock": clock}

@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.plan.errors import UserError, one_line
-from harness.record.wandb_settings import decide, environment
+from harness.record.tracking.settings import decide, environment
 
 READ_S = 600.0  # for one run's file
+AT_ONCE = min(8, os.cpu_count() or 1)  # files: each costs a process that imports wandb
 
 
 @dataclass
@@ -46,25 +49,26 @@ def _from_folder(folder: Path) -> list[RunRead]:
     """Every run file below the folder; parts of one run (an interrupted and a continued one) are joined."""
     files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name)
     runs: dict[str, RunRead] = {}
-    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
-        for path in files:
-            for record in _records(path.resolve(), Path(scratch)):
+    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
+        read = pool.map(lambda path: _records(path.resolve(), Path(scratch)), files)
+        for path, records in zip(files, read, strict=True):
+            for record in records:
                 _take(record, runs, path)
     return list(runs.values())
 
 
-def _records(path: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+def _records(path: Path, scratch: Path) -> list[dict[str, Any]]:
     """The transaction log of one run through W&B's own reader, which passes over a torn end and logs where it runs."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     given = environment("offline", scratch, os.environ)
     done = subprocess.run(command, env=given, cwd=scratch, capture_output=True, text=True, timeout=READ_S)
     if done.returncode:
         raise UserError(f"{path} cannot be read: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    records = []
     for line in done.stdout.splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
+        with suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
 
 
 def _take(record: Mapping[str, Any], runs: dict[str, RunRead], path: Path) -> None:

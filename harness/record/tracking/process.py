@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ import psutil
 
 from harness.plan.errors import one_line
 from harness.record.study import StudyFolder
-from harness.record.wandb_runs import (
+from harness.record.tracking.runs import (
     TrialPlan,
     is_success,
     kept_rows,
@@ -28,7 +29,7 @@ from harness.record.wandb_runs import (
     summary_of,
     trial_plans,
 )
-from harness.record.wandb_settings import decide, environment
+from harness.record.tracking.settings import decide, environment
 
 NICENESS = 10  # trials come first
 GAVE_UP = 3  # exit code of a process that ran out of time
@@ -125,7 +126,7 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
     patience.daemon = True
     patience.start()
     trials.close()
-    answer({"done": _farewell(projections, document)})
+    answer({"done": _farewell(folder, projections, document)})
 
 
 def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -> list[Projection]:
@@ -140,32 +141,36 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
         wanted = environment(mode, scratch, os.environ)
         os.environ.clear()
         os.environ.update(wanted)
-        from harness.record.wandb_project import Place, WandbProject
+        from harness.record.tracking.project import Place, WandbProject
 
         place = Place(mode, order["project"], entity, scratch if mode == "online" else folder.path)
         projections.append(WandbProject(folder.path, study_label(folder), place))
     if order["tensorboard"]:
-        from harness.record.tensorboard_sink import TensorBoardFiles
+        from harness.record.tracking.tensorboard import TensorBoardFiles
 
         projections.append(TensorBoardFiles(folder.path))
     return projections
 
 
-def _farewell(projections: list[Projection], document: dict[str, Any] | None) -> dict[str, Any]:
+def _farewell(folder: StudyFolder, projections: list[Projection], document: dict[str, Any] | None) -> dict[str, Any]:
     """What came of W&B: mode, runs and addresses; the report is published where there is one."""
-    from harness.record.wandb_project import WandbProject
+    from harness.record.tracking.project import WandbProject
+    from harness.record.tracking.upload import lacking
 
     project = next((p for p in projections if isinstance(p, WandbProject)), None)
     if project is None:
         return {}
     said: dict[str, Any] = {"mode": project.place.mode, "runs": project.count, "url": project.address()}
     if document is not None and project.place.mode == "online":
-        from harness.record.wandb_publish import publish
+        from harness.record.tracking.publish import publish
 
         try:
             said["report"] = publish(project, document)
         except Exception as error:
             said["no_report"] = one_line(error)
+    if project.count < len(trial_plans(folder)):  # an earlier driver's, or another's of a study that is shared
+        with suppress(Exception):  # of wandb's: then nobody knows
+            said["lacking"] = len(lacking(folder, project))
     project.wandb.teardown()
     return said
 

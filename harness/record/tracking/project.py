@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.record.files import append_lines
-from harness.record.wandb_runs import AXES, StudyLabel, TrialPlan, metrics_of, run_config
-from harness.record.wandb_settings import run_settings
+from harness.record.tracking.runs import AXES, StudyLabel, TrialPlan, metrics_of, run_config
+from harness.record.tracking.settings import run_settings
 
 if TYPE_CHECKING:
     import wandb
@@ -79,7 +79,8 @@ class WandbProject:
         self._raise_what_failed()
 
     def log_table(self, run_id: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A run of job type report with one table, which the charts of a report draw from."""
+        """A run of job type report with one table, which the charts of a report draw from; an earlier one under the
+        same id is replaced."""
         run = self._init("report", run_id, "report", [])
         run.log({name: self.wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
         run.finish()

@@ -11,8 +11,8 @@ from typing import Any
 from harness.plan.errors import UserError
 from harness.record.files import read_lines
 from harness.record.study import StudyFolder
-from harness.record.wandb_project import LEDGER, WandbProject
-from harness.record.wandb_runs import TrialPlan, attempt_of, is_success, kept_rows, summary_of, trial_plans
+from harness.record.tracking.project import LEDGER, WandbProject
+from harness.record.tracking.runs import TrialPlan, attempt_of, is_success, kept_rows, summary_of, trial_plans
 
 
 @dataclass
@@ -66,17 +66,25 @@ def upload(folder: StudyFolder, project: WandbProject, finished_only: bool) -> U
     return done
 
 
+def lacking(folder: StudyFolder, project: WandbProject) -> list[str]:
+    """Names of the study's ended trials that W&B does not have whole."""
+    trials = list(told_trials(folder, project, finished_only=True))
+    if project.place.mode == "online":
+        known = _on_server(project)
+        return [told.plan.name for told in trials if not _is_whole(told, known.get(told.run_id))]
+    ledger = _ledger(folder)
+    return [told.plan.name for told in trials if not _is_kept(told, folder, ledger)]
+
+
 def rebuild_offline(folder: StudyFolder, project: WandbProject) -> Uploaded:
     """Write the offline runs that are missing or torn; remove what earlier attempts and torn ones left."""
     done = Uploaded()
     place = folder.path / "wandb"
-    ledger = {row["id"]: row for row in read_lines(place / LEDGER)}
+    ledger = _ledger(folder)
     for told in list(told_trials(folder, project, finished_only=False)):
         for attempt in range(1, told.attempt):
             _remove(place.glob(f"offline-run-*-{project.label.run_id(told.plan.planned.key, attempt)}*"))
-        entry = ledger.get(told.run_id, {})
-        content = {"rows": len(told.rows), "outcome": told.summary["outcome"]}
-        if entry and (place / entry["folder"]).is_dir() and content.items() <= entry.items():
+        if _is_kept(told, folder, ledger):
             done.there += 1
             continue
         _remove(place.glob(f"offline-run-*-{told.run_id}*"))
@@ -84,6 +92,17 @@ def rebuild_offline(folder: StudyFolder, project: WandbProject) -> Uploaded:
         done.sent += 1
     project.close()
     return done
+
+
+def _ledger(folder: StudyFolder) -> dict[str, dict[str, Any]]:
+    """Offline runs that are whole, by id."""
+    return {row["id"]: row for row in read_lines(folder.path / "wandb" / LEDGER)}
+
+
+def _is_kept(told: Told, folder: StudyFolder, ledger: Mapping[str, dict[str, Any]]) -> bool:
+    entry = ledger.get(told.run_id, {})
+    content = {"rows": len(told.rows), "outcome": told.summary["outcome"]}
+    return bool(entry) and (folder.path / "wandb" / entry["folder"]).is_dir() and content.items() <= entry.items()
 
 
 def _send(told: Told, project: WandbProject) -> None:

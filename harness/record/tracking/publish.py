@@ -11,11 +11,11 @@ from typing import Any
 from harness.plan.errors import UserError
 from harness.plan.settings import fingerprint
 from harness.record.files import read_json, write_json, write_whole
-from harness.record.wandb_project import WandbProject
+from harness.record.tracking.project import WandbProject
 
 KEPT = "report.json"  # in the study's wandb folder: ids of the report published from it, by server and project
 SPEC = "report_spec.json"
-CHART = "harness-to-target"  # the preset's name among the entity's charts
+CHART = "harness-to-target"  # the preset's name among the entity's charts begins with this
 WIDTH, HEIGHT = 24, 9  # W&B's grid is 24 columns wide
 
 
@@ -36,7 +36,7 @@ def publish(project: WandbProject, document: Mapping[str, Any]) -> str:
         return str(known["url"])
     table = document["table"]
     # Logged first: a report cannot be saved into a project that does not exist yet.
-    project.log_table(project.label.report_run_id(content), table["name"], table["columns"], table["rows"])
+    project.log_table(project.label.report_run_id, table["name"], table["columns"], table["rows"])
     chart = _preset(api, entity, document["chart"])
     with _same_random_numbers_after():
         report = _build(reports, document, {"entity": entity, "project": name}, project.label.group, chart)
@@ -82,12 +82,14 @@ def _same_random_numbers_after() -> Any:
 
 
 def _preset(api: Any, entity: str, spec: Mapping[str, Any]) -> str:
-    """The id of our chart preset, created once per entity; the same name is refused the second time, and kept."""
+    """The id of our chart preset, created once per entity: the same name is refused the second time. A preset cannot be
+    changed, so that its name tells its content."""
+    name = f"{CHART}-{fingerprint(spec, 6)}"
     try:
         return str(
             api.create_custom_chart(
                 entity=entity,
-                name=CHART,
+                name=name,
                 display_name="to target by total batch size",
                 spec_type="vega2",
                 access="private",
@@ -95,7 +97,7 @@ def _preset(api: Any, entity: str, spec: Mapping[str, Any]) -> str:
             )
         )
     except Exception:  # of wandb's internals: exists already, or the server has no custom charts
-        return f"{entity}/{CHART}"
+        return f"{entity}/{name}"
 
 
 def _build(wr: Any, document: Mapping[str, Any], place: Mapping[str, str], group: str, chart: str) -> Any:

@@ -1,7 +1,6 @@
 """Runs read from W&B become a study, so that the analysis and its report work on what the harness did not launch."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -16,8 +15,8 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.journal import Attempt
 from harness.record.study import Study, StudyFolder
-from harness.record.wandb_read import RunRead, read_runs
-from harness.record.wandb_runs import validation_key
+from harness.record.tracking.read_runs import RunRead, read_runs
+from harness.record.tracking.runs import validation_key
 
 UNKNOWN = {"_target_": "imported.unknown"}  # what a run from elsewhere does not tell
 
@@ -50,16 +49,6 @@ class Columns:
         return replace(Columns(), **words)
 
 
-def parse_target(text: str) -> Target:
-    """`accuracy>=0.97` or `loss<=0.1`, confirmed by the usual two evaluations; UserError for anything else."""
-    found = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=)\s*([-+.\deE]+)\s*", text)
-    try:
-        assert found is not None
-        return Target(found.group(1), float(found.group(3)), "max" if found.group(2) == ">=" else "min")
-    except (AssertionError, ValueError) as error:
-        raise UserError(f"--target takes METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}") from error
-
-
 def import_runs(
     source: str,
     path: Path,
@@ -75,7 +64,7 @@ def import_runs(
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: an import makes a study of its own")
     runs = read_runs(source)
-    wanted = parse_target(target) if target else _own_target(runs[0])
+    wanted = Target.parse(target) if target else _own_target(runs[0])
     reader = _Reader(columns, wanted, train_examples)
     read = [reader.read(run) for run in runs]
     planned = _plan(read, wanted)
@@ -240,7 +229,9 @@ def _write(study: StudyFolder, planned: PlannedTrial, run: _Run) -> None:
     counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
     made = {"seed": planned.trial.seed, "topology": planned.topology.key, "evaluations": len(run.rows)}
     diverged = last["step"] if run.outcome is Outcome.DIVERGED else None
-    rest = {"diverged_at_step": diverged, "test": {}, "clock": last["clock"], "wandb_run": run.source.run_id}
+    scores = {key: value for key, value in run.source.summary.items() if key.startswith("test/") and _is_finite(value)}
+    test = {key.removeprefix("test/"): value for key, value in scores.items()}
+    rest = {"diverged_at_step": diverged, "test": test, "clock": last["clock"], "wandb_run": run.source.run_id}
     error = {"error": f"W&B run {run.source.state}"} if run.outcome is Outcome.FAILED else {}
     attempt.finish({"outcome": run.outcome, **made, **counted, **rest, **error})
     attempt.close()

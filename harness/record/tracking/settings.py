@@ -18,7 +18,7 @@ from harness.plan.errors import UserError, one_line
 if TYPE_CHECKING:
     import wandb
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 REACH_S = 10.0  # how long a server may take to say that it is there and takes our key
 INIT_S = 90.0  # how long opening one run may take; only the tracking process waits
 
@@ -112,7 +112,7 @@ def _ask(given: Mapping[str, str]) -> str:
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [given.get("PYTHONPATH")])])
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "harness.record.wandb_settings"],
+                [sys.executable, "-m", "harness.record.tracking.settings"],
                 env={**online, "PYTHONPATH": path},
                 capture_output=True,
                 text=True,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.record.wandb_runs import AXES, TrialPlan, metrics_of
+from harness.record.tracking.runs import AXES, TrialPlan, metrics_of
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter

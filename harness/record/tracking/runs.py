@@ -39,9 +39,11 @@ class StudyLabel:
         """W&B id of one attempt at the trial whose folder is trials/`trial`; a function of its arguments alone."""
         return "t" + self._hash(trial=trial, attempt=attempt)
 
-    def report_run_id(self, content: str) -> str:
-        """W&B id of the run that carries the table of the report with fingerprint `content`."""
-        return "r" + self._hash(content=content)
+    @property
+    def report_run_id(self) -> str:
+        """W&B id of the run that carries the report's table. One for all reports of the study: the charts draw the
+        newest table of every run of job type report."""
+        return "r" + self._hash(carries="report")
 
     def _hash(self, **parts: Any) -> str:
         return fingerprint({"study": self.uid, "generation": self.generation, **parts}, 20)

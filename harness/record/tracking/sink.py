@@ -1,4 +1,4 @@
-"""The driver's side of tracking: a listener that hands what it hears to the tracking process (wandb_writer.py).
+"""The driver's side of tracking: a listener that hands what it hears to the tracking process (process.py).
 
 One bounded queue, one thread that writes it to the process, one that reads its answers. No call of the launcher blocks
 or raises here, and what W&B misses, `python -m harness.track STUDY` sends later from the journals (rule 23).
@@ -7,6 +7,7 @@ or raises here, and what W&B misses, `python -m harness.track STUDY` sends later
 import json
 import os
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import psutil
 
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
-from harness.record.wandb_settings import PACKAGE, decide
+from harness.record.tracking.settings import PACKAGE, decide
 
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
 OWN_SHARE = 0.9  # of finish_s that the tracking process gives itself; after all of it, it is killed
@@ -63,7 +64,7 @@ class WandbSink:
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         with open(study / "wandb" / "tracking.log", "a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.record.wandb_writer"],
+                [sys.executable, "-m", "harness.record.tracking.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -120,7 +121,7 @@ class WandbSink:
         self._say_what_is_where()
 
     def _say_what_is_where(self) -> None:
-        command = f"python -m harness.track {self.study}"
+        command = f"python -m harness.track {shlex.quote(str(self.study))}"
         done = self._done
         if done is None or self.missing:
             if self.mode != "disabled":
@@ -133,6 +134,8 @@ class WandbSink:
                 self.say(f"W&B report: {done['report']}")
             elif "no_report" in done:
                 self.say(f"W&B report not published ({done['no_report']}); later: {command}")
+        if done is not None and done.get("lacking"):
+            self.say(f"W&B lacks {done['lacking']} trials that other drivers have run; {command} adds them")
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
