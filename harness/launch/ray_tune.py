@@ -1,6 +1,7 @@
 """The launcher through Ray Tune: one Tuner per invocation, fed by our own searcher, heard through a callback."""
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -13,13 +14,14 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from harness.launch.causes import cause
 from harness.launch.drain import Drain
 from harness.launch.feed import Feed
 from harness.launch.listener import Watcher
 from harness.launch.node_watch import NodeWatch
 from harness.launch.preflight import shows
 from harness.launch.stall_watch import StallWatch
-from harness.launch.tasks import Cluster, last_line, task_of, write_failure
+from harness.launch.tasks import Cluster, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
 
@@ -157,7 +159,7 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         self._left(trial)
         planned = self.searcher.of_tune_id[trial.trial_id]
         # Tune's own `get_error` reads a copy that it has not made yet.
-        reason = self.killed.pop(trial.trial_id, None) or last_line(
+        reason = self.killed.pop(trial.trial_id, None) or cause(
             Path(trial.error_file).read_text() if trial.error_file else ""
         )
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
@@ -174,6 +176,7 @@ def run_ray(
     """Run the feed to its end, or until a drain has stopped it; `slots` trials fit at once."""
     # Enough waiting trials to keep every slot busy, few enough that the longest-first order means something.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # which trials failed is told by us
     searcher = FeedSearcher(feed, study, cluster, drain)
     ears = _Ears(searcher, watcher, study, drain, NodeWatch(cluster, watcher.say), StallWatch(study, cluster.execution))
     tuner = tune.Tuner(
