@@ -1,10 +1,12 @@
 """How well the launcher schedules many trials of mixed world size, on made-up resources.
 
-    python benchmarks/scheduling.py [--trials 2000] [--cpus 64] [--seconds 1.0]
+    python benchmarks/scheduling.py [--trials 2000] [--cpus 16] [--seconds 0.5] [--reports 1] [--world-sizes 1,2,4,8]
 
 The real feed, searcher, Tune loop, placement groups, journals and records; only training is replaced by sleeping, and a
-gang of W workers by one process that holds the W bundles (512 real workers would measure this machine's memory).
-Prints efficiency = (sum of W x seconds) / (CPUs x makespan), start-up apart; the driver's memory against trials done;
+gang of W workers by one process that holds the W bundles. A place of W = 1 is still a process of some 250 MiB: what
+memory there is bounds --cpus, and what hundreds of places need is told by the driver's CPU time, which no load of the
+machine changes much. Prints, start-up apart: efficiency = (sum of W x seconds) / (CPUs x makespan); the same for each W
+between its first and its last round, when all its processes run; CPU time and memory of the driver against trials done;
 and the bytes a trial leaves on disk.
 """
 
@@ -12,8 +14,9 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -34,19 +37,30 @@ from harness.record.provenance import cpu_model, usable_cpus
 from harness.record.study import Study
 from harness.train.trainer import Execution
 
-WORLD_SIZES = (1, 2, 4, 8)
-SLEEP_S = "HARNESS_BENCHMARK_SLEEP_S"  # read by sleeping_trainable.py
+# Read by sleeping_trainable.py.
+SLEEP_S, REPORTS = "HARNESS_BENCHMARK_SLEEP_S", "HARNESS_BENCHMARK_REPORTS"
+RAY_SERVERS = ("gcs_server", "raylet")
 # Ray would start a process for every made-up CPU.
 NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 
 
+class Ended(NamedTuple):
+    """The driver when a trial has ended."""
+
+    workers: int
+    at_s: float
+    cpu_s: float
+    resident_bytes: int
+
+
 class Stopwatch:
-    """A watcher that notes when trials start and end, and the driver's memory."""
+    """A watcher that notes when trials start and end, and what the driver has used by then."""
 
     def __init__(self) -> None:
-        self.first_start_s = 0.0
-        self.ended_s: list[float] = []
-        self.resident_bytes: list[int] = []
+        self.first_start_s = self.first_start_cpu_s = 0.0
+        self.ended: list[Ended] = []
+        self.process = psutil.Process()
+        self.ray_cpu_s: dict[str, float] = {}
 
     def sweep_started(self, feed: Feed, slots: int) -> None:
         pass
@@ -55,34 +69,50 @@ class Stopwatch:
         print(line)
 
     def trial_started(self, planned: PlannedTrial) -> None:
-        self.first_start_s = self.first_start_s or time.monotonic()
+        if not self.first_start_s:
+            self.first_start_s, self.first_start_cpu_s = time.monotonic(), self._cpu_s(self.process)
 
     def trial_rows(self, planned: PlannedTrial, rows: Any) -> None:
-        self.ended_s.append(time.monotonic())
-        self.resident_bytes.append(psutil.Process().memory_info().rss)
+        if rows[-1]["kind"] != "end":
+            return
+        workers = planned.topology.batch.world_size
+        used = self.process.memory_info().rss
+        self.ended.append(Ended(workers, time.monotonic(), self._cpu_s(self.process), used))
+        if len(self.ended) % 100 == 0:
+            self.ray_cpu_s = {c.name(): self._cpu_s(c) for c in self.process.children() if c.name() in RAY_SERVERS}
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         print("failed:", planned.trial.label, reason)
+
+    def _cpu_s(self, process: psutil.Process) -> float:
+        times = process.cpu_times()
+        return times.user + times.system
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--cpus", type=int, default=64, help="made up")
-    parser.add_argument("--seconds", type=float, default=1.0, help="a trial sleeps")
+    parser.add_argument("--cpus", type=int, default=16, help="made up")
+    parser.add_argument("--seconds", type=float, default=0.5, help="a trial sleeps")
+    parser.add_argument("--reports", type=int, default=1, help="of a trial to the driver")
+    parser.add_argument("--world-sizes", default="1,2,4,8")
     arguments = parser.parse_args()
+    told = {SLEEP_S: str(arguments.seconds), REPORTS: str(arguments.reports)}
     # Before Ray is imported, which reads them then.
-    os.environ.update({**QUIET, **NO_PRESTART, "RAY_AUTH_MODE": "token", SLEEP_S: str(arguments.seconds)})
+    os.environ.update({**QUIET, **NO_PRESTART, "RAY_AUTH_MODE": "token", **told})
     from sleeping_trainable import SleepingTrainable
 
     from harness.launch import ray_tune
 
     ray_tune.TrialTrainable = SleepingTrainable
+    sizes = tuple(map(int, arguments.world_sizes.split(",")))
     with tempfile.TemporaryDirectory() as folder:
-        run(Path(folder) / "study", planned_trials(arguments.trials), arguments.cpus, arguments.seconds)
+        path, planned = Path(folder) / "study", planned_trials(arguments.trials, sizes)
+        watch, began = run(path, planned, arguments.cpus)
+        tell(path, planned, arguments, sizes, began, watch)
 
 
-def planned_trials(count: int) -> list[PlannedTrial]:
+def planned_trials(count: int, sizes: Sequence[int]) -> list[PlannedTrial]:
     """As many trials of each world size; TBS grows with it."""
     workload = Workload(
         name="sleep",
@@ -99,15 +129,15 @@ def planned_trials(count: int) -> list[PlannedTrial]:
         base_lr=0.1,
         evaluate_every_examples=512,
     )
-    arms = {size: workload.arm("linear", 16 * size) for size in WORLD_SIZES}
+    arms = {size: workload.arm("linear", 16 * size) for size in sizes}
     found = []
     for number in range(count):
-        size = WORLD_SIZES[number % len(WORLD_SIZES)]
+        size = sizes[number % len(sizes)]
         found.append(PlannedTrial(Trial(arms[size], number), Topology(plan_batch(16 * size, size))))
     return found
 
 
-def run(path: Path, planned: list[PlannedTrial], cpus: int, seconds: float) -> None:
+def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, float]:
     identity = {"experiment": "scheduling", "code_fingerprint": "none", "data_fingerprint": "none"}
     study = Study.open(path, {**identity, "config": {}})
     study.add_plan(planned)
@@ -125,34 +155,60 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int, seconds: float) -> N
     try:
         with Drain() as drain:
             # A timing pass of 0 entries: what is timed already is not timed again.
-            for one in planned[: len(WORLD_SIZES)]:
+            for one in {one.topology.key: one for one in planned}.values():
                 study.add_timing({"key": f"sleep/none/{one.topology.key}"})
             run_study(study, feed, cluster, watch, (1, 0.0), drain)
     finally:
         study.close()
-    tell(path, planned, cpus, seconds, began, watch)
+    return watch, began
 
 
-def tell(path: Path, planned: list[PlannedTrial], cpus: int, seconds: float, began: float, watch: Stopwatch) -> None:
-    count, ended = len(planned), np.array(watch.ended_s)
+def tell(
+    path: Path,
+    planned: list[PlannedTrial],
+    given: argparse.Namespace,
+    sizes: Sequence[int],
+    began: float,
+    watch: Stopwatch,
+) -> None:
+    count, seconds, cpus = len(planned), given.seconds, given.cpus
+    at_s, cpu_s = (np.array([getattr(one, name) for one in watch.ended]) for name in ("at_s", "cpu_s"))
+    memory = np.array([one.resident_bytes for one in watch.ended]) / 2**20
     work_s = sum(one.topology.batch.world_size for one in planned) * seconds / cpus
-    makespan_s = ended[-1] - watch.first_start_s
-    memory = np.array(watch.resident_bytes) / 2**20
-    half = count // 2
-    slope = np.polyfit(np.arange(half, count), memory[half:], 1)[0] * 1000
+    makespan_s = at_s[-1] - watch.first_start_s
     journals = sum(file.stat().st_size for file in path.glob("trials/*/*/events.*"))
     files = [file for file in (path / "trials").rglob("*") if file.is_file()]
     print(f"{cpu_model()}, {usable_cpus()} CPUs")
-    print(f"sweep         {count} trials of W in {WORLD_SIZES}, {seconds:g} s each, on {cpus} made-up CPUs")
-    print(f"start-up      {watch.first_start_s - began:.1f} s until the first trial")
-    print(f"makespan      {makespan_s:.1f} s; {work_s:.1f} s at best: efficiency {work_s / makespan_s:.0%}")
-    quarters = [float(np.ptp(ended[i * count // 4 : (i + 1) * count // 4])) for i in range(4)]
-    print(f"by quarter    {', '.join(f'{quarter:.1f} s' for quarter in quarters)}")
-    print(f"driver        {memory[0]:.0f} MiB at first, {memory[-1]:.0f} MiB at last, {slope:.1f} MiB per 1,000 trials")
-    print(f"disk          {journals / count / 1024:.1f} KiB of journal a trial (20 evaluations), ", end="")
+    print(f"sweep      {count} trials of W in {sizes}, {seconds:g} s in {given.reports} report(s) each, ", end="")
+    print(f"on {cpus} made-up CPUs")
+    print(f"start-up   {watch.first_start_s - began:.1f} s until the first trial")
+    print(f"makespan   {makespan_s:.1f} s; {work_s:.1f} s at best: efficiency {work_s / makespan_s:.0%}")
+    for size in sorted(sizes, reverse=True):
+        if (found := between_rounds(watch.ended, size, cpus // size)) is not None:
+            print(f"  W = {size:<4d} {found * seconds * size / cpus:.0%} with {cpus // size} side by side, ", end="")
+            print(f"{found:.1f} trials a second")
+    quarters = [slice(i * count // 4, (i + 1) * count // 4) for i in range(4)]
+    spent = np.diff(cpu_s, prepend=watch.first_start_cpu_s) * 1000
+    print(
+        f"driver     {', '.join(f'{spent[quarter].mean():.1f}' for quarter in quarters)} ms of CPU a trial by quarter"
+    )
+    servers = ", ".join(f"{name} {used / count * 1000:.1f} ms" for name, used in watch.ray_cpu_s.items())
+    print(f"Ray        {servers} of CPU a trial, start-up included")
+    slope = np.polyfit(np.arange(count // 2, count), memory[count // 2 :], 1)[0] * 1000
+    print(f"memory     {memory[0]:.0f} MiB at first, {memory[-1]:.0f} MiB at last; ", end="")
+    print(f"in the second half {slope:.1f} MiB per 1,000 trials")
+    print(f"disk       {journals / count / 1024:.1f} KiB of journal a trial (20 evaluations), ", end="")
     print(
         f"{sum(file.stat().st_size for file in files) / count / 1024:.1f} KiB and {len(files) / count:g} files in all"
     )
+
+
+def between_rounds(ended: Sequence[Ended], workers: int, places: int) -> float | None:
+    """Trials a second of one world size while all its places were taken; None where there were too few."""
+    at_s = [one.at_s for one in ended if one.workers == workers]
+    if len(at_s) <= 2 * places:
+        return None
+    return (len(at_s) - 2 * places) / (at_s[-places - 1] - at_s[places - 1])
 
 
 if __name__ == "__main__":

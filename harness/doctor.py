@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from harness.launch.causes import cause
 from harness.launch.gang import Gang, GangError, InProcessGang, ProcessGang
-from harness.launch.tasks import last_line
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.record.examination import write_examination
@@ -49,7 +49,7 @@ class Doctor:
             try:
                 checks = examine(probes, gangs.run, gangs.interrupt)
             except GangError as error:
-                raise UserError(f"a probe of two ranks failed: {last_line(str(error))}") from error
+                raise UserError(f"a probe of two ranks failed: {cause(str(error))}") from error
             finally:
                 gangs.close()
         for check in checks:

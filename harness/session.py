@@ -37,6 +37,7 @@ from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.claims import Claims
 from harness.record.drain_flag import NAME as DRAIN_FLAG
 from harness.record.examination import find_examination
+from harness.record.journal import newest_rows
 from harness.record.limit import write_limit
 from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, StudyFolder
@@ -157,6 +158,9 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
             costs=Costs(lambda planned: folder.record(planned).record),
         )
         audience = Audience(screen, sink) if study.leads else Audience(screen)
+        if study.leads:
+            # What helpers ran: whole trials, from their journals, and only those that ended from here on.
+            feed.ended_elsewhere = lambda one: audience.trial_rows(one, newest_rows(study.trial_path(one)))
         run_study(study, feed, _drainable(cluster, study), audience, timing, drain)
         screen.close()
         if not study.leads and not drain.requested:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harness.plan.errors import UserError
 from harness.plan.trial import PlannedTrial
+from harness.record.claims import claimed_by
 from harness.record.journal import TrialRecord, newest_attempt
 from harness.record.study import StudyFolder
 
@@ -27,6 +28,7 @@ class Standing:
     planned: PlannedTrial
     record: TrialRecord
     quiet_s: float | None  # since the last line of its journal; None before it has one
+    lease: str | None  # of the driver that has claimed it, where several share the study
 
     @property
     def state(self) -> str:
@@ -61,10 +63,11 @@ def show(console: Console, folder: StudyFolder) -> None:
     console.print(
         "  " + (", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing planned")
     )
-    console.print(f"  {_driver(folder)}", markup=False, highlight=False)
     under_way = [standing for standing in standings if standing.state == "begun"]
+    for line in _drivers(folder, under_way):
+        console.print(f"  {line}", markup=False, highlight=False)
     if under_way:
-        console.print(_table(under_way))
+        console.print(_table(under_way, {_lease(folder, one): _name(one) for one in (folder, *folder.helpers())}))
     for standing in standings:
         if standing.state == "failed":
             reason = standing.record.record.get("error", "no reason given")
@@ -76,24 +79,54 @@ def _standing(folder: StudyFolder, planned: PlannedTrial) -> Standing:
     try:
         written = (path / f"events.{newest_attempt(path)}.jsonl").stat().st_mtime
     except FileNotFoundError:
-        return Standing(planned, folder.record(planned), None)
-    return Standing(planned, folder.record(planned), max(0.0, time.time() - written))
+        return Standing(planned, folder.record(planned), None, None)
+    claim = claimed_by(path) or {}
+    return Standing(planned, folder.record(planned), max(0.0, time.time() - written), claim.get("lease"))
 
 
-def _driver(folder: StudyFolder) -> str:
-    held = folder.lease_held()
+def _drivers(folder: StudyFolder, under_way: Sequence[Standing]) -> list[str]:
+    """One line on the driver that leads, and one on each helper that lives or has left a trial behind."""
+    held, helpers = folder.lease_held(), folder.helpers()
     if not held:
-        return "no driver has started yet"
-    where = f"process {held['pid']} on {held['host']}, attempt {held['attempt']}"
-    if folder.is_being_run:
-        return f"running: {where}, heartbeat {max(0.0, time.time() - held['heartbeat']):.0f} s ago"
+        return ["no driver has started yet"]
+    runs = {_lease(folder, one): 0 for one in (folder, *helpers)}
+    for standing in under_way:
+        if standing.lease in runs:
+            runs[standing.lease] += 1
+    where = f"process {_name(folder)}, attempt {held['attempt']}"
     ended = "given up" if held.get("released") else "died or lost its machine"
-    return f"not running (last: {where}, {ended}): the same command goes on from here"
+    lines = [f"not running (last: {where}, {ended}): the same command goes on from here"]
+    if folder.is_being_run:
+        lines = [f"running: {where}, {_heartbeat(folder)}" + (f", runs {runs['.']}" if helpers else "")]
+    for helper in helpers:
+        count = runs[_lease(folder, helper)]
+        if helper.is_being_run:
+            lines.append(f"helper: process {_name(helper)}, {_heartbeat(helper)}, runs {count}")
+        elif count:
+            lines.append(f"helper: process {_name(helper)} is gone, {count} of its trials wait for another driver")
+    return lines
 
 
-def _table(under_way: Sequence[Standing]) -> Table:
+def _lease(study: StudyFolder, driver: StudyFolder) -> str:
+    """As claims call it."""
+    return str(driver.path.relative_to(study.path))
+
+
+def _name(driver: StudyFolder) -> str:
+    held = driver.lease_held() or {"pid": "?", "host": "an unknown host"}
+    return f"{held['pid']} on {held['host']}"
+
+
+def _heartbeat(driver: StudyFolder) -> str:
+    held = driver.lease_held()
+    return f"heartbeat {max(0.0, time.time() - held['heartbeat']):.0f} s ago" if held else "no heartbeat"
+
+
+def _table(under_way: Sequence[Standing], drivers: Mapping[str, str]) -> Table:
+    """One row a trial, with its driver where there are several; `drivers` by lease."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("under way", "epochs", "step", "metric", "last line"):
+    several = len(drivers) > 1
+    for title in ("under way", "epochs", "step", "metric", "last line", *(["driver"] if several else [])):
         table.add_column(title, justify="left" if title == "under way" else "right")
     for standing in under_way:
         settings = standing.planned.trial.arm.settings
@@ -105,6 +138,7 @@ def _table(under_way: Sequence[Standing]) -> Table:
             str(row.get("step", "-")),
             "-" if value is None else f"{settings.target.metric} {value:.4f}",
             "-" if standing.quiet_s is None else f"{standing.quiet_s:.0f} s ago",
+            *([drivers.get(standing.lease or "", "-")] if several else []),
         )
     return table
 

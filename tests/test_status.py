@@ -1,6 +1,9 @@
 """harness.status tells how far a study is from its files alone, whoever drives it, without torch or Ray."""
 
 import json
+import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +13,9 @@ from made_up import planned
 
 from harness import status
 from harness.plan.outcome import Outcome
+from harness.record.claims import Claims
 from harness.record.journal import Attempt
-from harness.record.study import Study
+from harness.record.study import Lease, Study
 
 DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerprint": "d"}
 
@@ -65,6 +69,29 @@ def test_a_living_driver_is_told_from_one_that_gave_up_and_one_that_died(study, 
     held = json.loads(lease.read_text())
     lease.write_text(json.dumps({**held, "released": False, "host": "elsewhere", "heartbeat": 0.0}))
     assert "died or lost its machine" in shown(capsys, study.path)
+
+
+def test_every_driver_of_a_shared_study_is_shown_with_what_it_runs(study, capsys):
+    for name in ("a-1", "b-2"):
+        (study.path / "helpers" / name).mkdir(parents=True)
+    helpers = [Lease.take(folder) for folder in (study.path / "helpers/a-1", study.path / "helpers/b-2")]
+    assert Claims(study.path, study.lease).take(planned("linear", 128, 2).key)
+    for seed, helper in zip((3, 1), helpers, strict=True):
+        assert Claims(study.path, helper).take(planned("linear", 128, seed).key)
+    attempt(study, 3).close()
+    me = f"{os.getpid()} on {socket.gethostname()}"
+    lines = re.sub(r"heartbeat \d+ s", "heartbeat N s", shown(capsys, study.path)).splitlines()
+    assert [line for line in lines if "process" in line] == [
+        f"  running: process {me}, attempt 1, heartbeat N s ago, runs 1",
+        f"  helper: process {me}, heartbeat N s ago, runs 1",
+        f"  helper: process {me}, heartbeat N s ago, runs 0",
+    ]
+    assert next(line for line in lines if "seed 3" in line).endswith(me)
+    for helper in helpers:
+        helper.release()
+    out = shown(capsys, study.path)
+    assert f"  helper: process {me} is gone, 1 of its trials wait for another driver" in out
+    assert out.count("helper:") == 1
 
 
 def test_what_is_no_study_is_refused_in_one_line(tmp_path, capsys):

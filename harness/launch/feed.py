@@ -27,12 +27,14 @@ class Feed:
     tell: Tell = lambda planned, examples: None
     claim: Claim | None = None  # where several drivers share the study
     waits_for_others: bool = False  # until what they run has ended: the driver that reports
+    ended_elsewhere: Callable[[PlannedTrial], None] = lambda planned: None  # what another driver has finished
     costs: Costs = field(default_factory=lambda: Costs(lambda planned: {}))
     waiting: list[PlannedTrial] = field(default_factory=list)
     running: dict[str, PlannedTrial] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)  # ended for good without a result
     total: int = 0
     finished_before: int = 0
+    _ended: set[str] = field(default_factory=set)  # with a result, here or elsewhere
     _limits: Mapping[str, float] = field(default_factory=dict)
     _look_again: float = 0.0  # when others may have ended or left a trial
 
@@ -55,8 +57,10 @@ class Feed:
         planned = self.running.pop(key)
         if not self.is_finished(planned):  # by the limits it ran under: the next ones may ask it to go on
             self.given_up.add(key)
-        elif self.costs.learn(planned):
-            self.waiting.sort(key=self.costs.order)
+        else:
+            self._ended.add(key)
+            if self.costs.learn(planned):
+                self.waiting.sort(key=self.costs.order)
         self._renew_limits()
         if not self.waiting:
             self._replan()
@@ -90,6 +94,7 @@ class Feed:
             is_ours = claim(planned)
             if self.is_finished(planned):  # asked after claiming, so that it cannot end in between
                 self.waiting.remove(planned)
+                self._tell_of(planned)
             elif is_ours:
                 self.waiting.remove(planned)
                 self.waiting.insert(0, planned)
@@ -98,6 +103,11 @@ class Feed:
         if not self.waiting:
             self._replan()
         return False
+
+    def _tell_of(self, finished: PlannedTrial) -> None:
+        if finished.key not in self._ended:
+            self._ended.add(finished.key)
+            self.ended_elsewhere(finished)
 
     def _limit(self, planned: PlannedTrial) -> float:
         return self._limits.get(planned.trial.trial_id, math.inf)
@@ -125,4 +135,5 @@ class Feed:
         self.total = len(taken & distinct.keys()) + len(finished) + len(fresh)
         for key in finished:
             self.costs.learn(distinct[key])
+            self._tell_of(distinct[key])
         self.waiting = sorted(fresh, key=self.costs.order)

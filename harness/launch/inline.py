@@ -5,11 +5,12 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+from harness.launch.causes import cause
 from harness.launch.drain import Drain
 from harness.launch.feed import LOOK_EVERY_S, Feed
 from harness.launch.gang import Gang, InProcessGang, ProcessGang
 from harness.launch.listener import Listener
-from harness.launch.tasks import Cluster, last_line, task_of, write_failure
+from harness.launch.tasks import Cluster, task_of, write_failure
 from harness.plan.trial import PlannedTrial
 
 
@@ -54,7 +55,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
                     return
                 break
             except Exception:
-                reason, final = last_line(traceback.format_exc()), failures == cluster.max_failures
+                reason, final = cause(traceback.format_exc()), failures == cluster.max_failures
                 gangs.drop(planned.topology.batch.world_size)
                 with open(study / "trials" / planned.key / "log.txt", "a") as log:
                     log.write(traceback.format_exc())

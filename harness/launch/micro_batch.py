@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from harness.launch.causes import cause
 from harness.launch.gang import Gang, GangError, ProcessGang
-from harness.launch.tasks import Cluster, last_line, task_of
+from harness.launch.tasks import Cluster, task_of
 from harness.plan.errors import UserError
 from harness.plan.settings import fingerprint
 from harness.plan.trial import PlannedTrial
@@ -25,7 +26,7 @@ def find_cap(planned: Sequence[PlannedTrial], cluster: Cluster) -> int:
         with _one_worker(cluster) as gang:
             caps = [gang.largest_micro_batch(task_of(p, Path(), cluster.execution), share) for p in largest.values()]
     except GangError as error:
-        raise UserError(f"cluster.per_device_batch_size=auto: {last_line(str(error))}") from error
+        raise UserError(f"cluster.per_device_batch_size=auto: {cause(str(error))}") from error
     return min(caps)
 
 

@@ -14,8 +14,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.launch.causes import cause
 from harness.launch.ray_probe import live_nodes
-from harness.launch.tasks import last_line
 from harness.plan.errors import UserError
 from harness.record.drain_flag import is_current
 from harness.record.provenance import code_fingerprint, versions
@@ -77,7 +77,7 @@ def _look(execution: Execution, witness: str, token: str, specs: list[Mapping[st
         Path(witness).write_text(token)
         data = instantiate(specs[0]).load().fingerprint
     except Exception as error:
-        return {"error": last_line(str(error)) or type(error).__name__}
+        return {"error": cause(str(error)) or type(error).__name__}
     return {**versions(), "code_fingerprint": code_fingerprint(specs), "data_fingerprint": data}
 
 
@@ -89,7 +89,7 @@ def _answer(future: Any, name: str) -> dict[str, Any]:
             f"{name} has not answered in {ANSWER_S:g} s: is its file system or its network slow?"
         ) from error
     except RayError as error:
-        reason = last_line(str(error))
+        reason = cause(str(error))
         raise UserError(f"{name} cannot run the harness ({reason}): install the same version on every node") from error
 
 

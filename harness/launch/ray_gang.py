@@ -11,9 +11,10 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from harness.launch.causes import cause
 from harness.launch.gang import GangError, send_output_to
 from harness.launch.preflight import see_study
-from harness.launch.tasks import Cluster, last_line
+from harness.launch.tasks import Cluster
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
 
@@ -136,7 +137,7 @@ class RayGang:
             return ray.get(futures)
         except RayError as error:
             self.close()
-            raise GangError(last_line(str(error))) from error
+            raise GangError(cause(str(error))) from error
 
 
 class ExclusiveGangs:

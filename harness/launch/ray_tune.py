@@ -1,6 +1,7 @@
 """The launcher through Ray Tune: one Tuner per invocation, fed by our own searcher, heard through a callback."""
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -8,16 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from harness.launch.causes import cause
 from harness.launch.drain import Drain
 from harness.launch.feed import Feed
 from harness.launch.listener import Watcher
 from harness.launch.node_watch import NodeWatch
 from harness.launch.preflight import shows
-from harness.launch.tasks import Cluster, last_line, task_of, write_failure
+from harness.launch.stall_watch import StallWatch
+from harness.launch.tasks import Cluster, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
 
@@ -85,13 +89,17 @@ def _last_kind(result: Mapping[str, Any] | None) -> str:
 class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
     """Passes what Tune reports to the listener, and stops Tune where there is nothing left to wait for."""
 
-    def __init__(self, searcher: FeedSearcher, watcher: Watcher, study: Path, drain: Drain, nodes: NodeWatch) -> None:
+    def __init__(
+        self, searcher: FeedSearcher, watcher: Watcher, study: Path, drain: Drain, nodes: NodeWatch, stalls: StallWatch
+    ) -> None:
         self.searcher = searcher
         self.watcher = watcher
         self.study = study
         self.drain = drain
         self.nodes = nodes
-        self.live: set[str] = set()  # Tune's ids of the trials that train
+        self.stalls = stalls
+        self.live: dict[str, TuneTrial] = {}  # those that train, by Tune's id
+        self.killed: dict[str, str] = {}  # by Tune's id: why we have ended its process
         self.announced = False
         self.unwritable: OSError | None = None  # the study folder, for the driver
 
@@ -102,6 +110,12 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         if self.drain.requested and not self.announced:
             self.announced = True
             self.watcher.say(self.drain.notice)
+        stalled = {*self.stalls.stalled()}
+        for trial_id, trial in self.live.items():
+            actor = trial.temporary_state.ray_actor
+            if self.searcher.of_tune_id[trial_id].key in stalled and actor is not None and trial_id not in self.killed:
+                self.killed[trial_id] = f"no sign of life for {self.stalls.limit_s:.0f} s (cluster.hang_s)"
+                ray.kill(actor)  # a stopped process too; its gang goes with it
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -117,15 +131,17 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         return self.searcher.out_of_room
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self.live.add(trial.trial_id)
-        self.watcher.trial_started(self.searcher.of_tune_id[trial.trial_id])
+        planned = self.searcher.of_tune_id[trial.trial_id]
+        self.live[trial.trial_id] = trial
+        self.stalls.begin(planned.key)
+        self.watcher.trial_started(planned)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         rows = json.loads(result.get("rows", "[]"))
         if rows and rows[-1]["kind"] in ("end", "drain"):
-            self.live.discard(trial.trial_id)
+            self._left(trial)
         self.watcher.trial_rows(self.searcher.of_tune_id[trial.trial_id], rows)
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -134,11 +150,18 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._failed(trial, final=True)
 
+    def _left(self, trial: TuneTrial) -> None:
+        """It trains no longer."""
+        self.live.pop(trial.trial_id, None)
+        self.stalls.end(self.searcher.of_tune_id[trial.trial_id].key)
+
     def _failed(self, trial: TuneTrial, final: bool) -> None:
-        self.live.discard(trial.trial_id)
+        self._left(trial)
         planned = self.searcher.of_tune_id[trial.trial_id]
         # Tune's own `get_error` reads a copy that it has not made yet.
-        reason = last_line(Path(trial.error_file).read_text() if trial.error_file else "")
+        reason = self.killed.pop(trial.trial_id, None) or cause(
+            Path(trial.error_file).read_text() if trial.error_file else ""
+        )
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
             try:
                 write_failure(self.study / "trials" / planned.key, reason)
@@ -153,8 +176,9 @@ def run_ray(
     """Run the feed to its end, or until a drain has stopped it; `slots` trials fit at once."""
     # Enough waiting trials to keep every slot busy, few enough that the longest-first order means something.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # which trials failed is told by us
     searcher = FeedSearcher(feed, study, cluster, drain)
-    ears = _Ears(searcher, watcher, study, drain, NodeWatch(cluster, watcher.say))
+    ears = _Ears(searcher, watcher, study, drain, NodeWatch(cluster, watcher.say), StallWatch(study, cluster.execution))
     tuner = tune.Tuner(
         TrialTrainable,
         tune_config=tune.TuneConfig(

@@ -45,9 +45,3 @@ def write_failure(folder: Path, reason: str) -> None:
     attempt = Attempt.claim(folder)
     attempt.finish({"outcome": Outcome.FAILED, "error": reason})
     attempt.close()
-
-
-def last_line(text: str) -> str:
-    """The line of a traceback that says what happened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

@@ -23,7 +23,7 @@ class Claims:
         """Whether the trial is this driver's from now on; False while another driver that lives has it."""
         folder = self.study / "trials" / key
         folder.mkdir(parents=True, exist_ok=True)
-        number = max((int(path.name.split(".")[1]) for path in folder.glob("claim.*.json")), default=0)
+        number = _newest(folder)
         if number:
             path = folder / f"claim.{number}.json"
             owner = read_json(path)
@@ -44,3 +44,13 @@ class Claims:
         folder = StudyFolder(self.study / owner["lease"])
         held = folder.lease_held()
         return held is not None and held["attempt"] == owner["attempt"] and folder.is_being_run
+
+
+def claimed_by(folder: Path) -> dict[str, Any] | None:
+    """The newest claim on the trial in `folder`: the lease's folder inside the study, and its attempt."""
+    number = _newest(folder)
+    return read_json(folder / f"claim.{number}.json") if number else None
+
+
+def _newest(folder: Path) -> int:
+    return max((int(path.name.split(".")[1]) for path in folder.glob("claim.*.json")), default=0)

@@ -52,6 +52,10 @@ class StudyFolder:
         number = newest_lease(self.path)
         return _read_lease(self.path, number) if number else None
 
+    def helpers(self) -> list["StudyFolder"]:
+        """Where drivers that share the study, without leading it, hold a lease of their own."""
+        return [StudyFolder(path) for path in sorted(self.path.glob("helpers/*"))]
+
     def plan(self) -> list[PlannedTrial]:
         """Every planned trial, in the order it was planned."""
         return [PlannedTrial.from_json(row) for row in read_lines(self.path / "plan.jsonl")]

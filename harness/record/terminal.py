@@ -56,7 +56,7 @@ class Screen:
         self._running[planned.key] = {"planned": planned, "began": time.monotonic(), "row": None}
 
     def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None:
-        state = self._running.setdefault(planned.key, {"planned": planned, "began": time.monotonic(), "row": None})
+        state = self._running.setdefault(planned.key, {"planned": planned, "began": None, "row": None})
         for row in rows:
             if row["kind"] == "evaluation":
                 state["row"] = row
@@ -95,10 +95,10 @@ class Screen:
     def _ended(self, planned: PlannedTrial, row: dict[str, Any]) -> None:
         state = self._running.pop(planned.key)
         self._over.add(planned.key)
-        seconds = time.monotonic() - state["began"]
+        took = "by another driver" if state["began"] is None else f"{time.monotonic() - state['began']:.1f} s"
         last = state["row"]
         epochs = f" after {last['epochs']:g} epochs" if last else ""
-        self._last_ending = f"{planned.trial.label}: {_ending(planned, row)}{epochs}, {seconds:.1f} s"
+        self._last_ending = f"{planned.trial.label}: {_ending(planned, row)}{epochs}, {took}"
         if self._live is None:
             self.say(f"[{self.skipped + self.done}/{self._feed.total}] {self._last_ending}")
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # An easy target keeps trials to a few evaluations: these tests are about what surrounds them.
@@ -80,3 +82,15 @@ def finish(process: "subprocess.Popen[str]", output: Path, timeout: float = 200,
 def sweep(output: Path, *arguments: str, cwd: Path | None = None, study: str = "s") -> Sweep:
     """Run the command to its end."""
     return finish(start(output, *arguments, cwd=cwd, study=study), output, study=study)
+
+
+def worker_pids(driver: int, name: str) -> list[int]:
+    """Processes of one Ray actor class below a driver."""
+    found = []
+    for child in psutil.Process(driver).children(recursive=True):
+        try:
+            if child.cmdline() and child.cmdline()[0].startswith(f"ray::{name}"):
+                found.append(child.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -84,6 +84,23 @@ def test_a_trial_that_failed_for_good_is_not_started_twice_in_one_run():
     assert feed.is_over
 
 
+def test_what_another_driver_has_finished_is_told_once_and_what_was_finished_before_is_not(monkeypatch):
+    monkeypatch.setattr("harness.launch.feed.LOOK_EVERY_S", 0.0)
+    asked = [planned("linear", 16, seed) for seed in range(4)]
+    done, told = {asked[0].key}, list[int]()
+    feed = Feed(lambda: list(asked), lambda p: p.key in done, claim=lambda p: p.trial.seed == 1, waits_for_others=True)
+    feed.ended_elsewhere = lambda p: told.append(p.trial.seed)
+    assert feed.take() == asked[1]
+    done.add(asked[2].key)
+    assert feed.take() is None  # the last one is another driver's
+    assert told == [2]
+    done.update({asked[1].key, asked[3].key})
+    feed.end(asked[1].key)
+    assert feed.take() is None
+    assert told == [2, 3]
+    assert feed.is_over
+
+
 def test_the_plan_may_grow_as_soon_as_nothing_waits_though_trials_still_run():
     asked = [planned("linear", 16, 0), planned("linear", 32, 0)]
     done: set[str] = set()

@@ -1,11 +1,11 @@
-"""A worker that makes no progress ends itself, says where it hung, and its trial goes on from the checkpoint."""
+"""A worker that makes no progress ends itself and says where it hung, the driver ends one that cannot: both go on."""
 
 import signal
 import time
 
 import psutil
 import pytest
-from sweeps import SMALL, finish, start, sweep
+from sweeps import SMALL, finish, start, sweep, worker_pids
 
 pytestmark = pytest.mark.long
 
@@ -57,12 +57,21 @@ def test_a_stopped_rank_is_killed_with_its_gang_by_the_ranks_that_wait_for_it(tm
     assert not [rank for rank in ranks if rank.is_running()]
 
 
-def test_a_trial_that_hangs_alone_in_its_process_is_retried_and_its_log_says_where(tmp_path):
+def test_a_trial_alone_in_its_process_is_retried_when_it_hangs_and_when_it_is_stopped(tmp_path):
     (tmp_path / "hanging_model.py").write_text(HANGS)
-    found = sweep(tmp_path, *ONE_TRIAL, "model._target_=hanging_model.Hangs")
+    process = start(tmp_path, *ONE_TRIAL, "cluster.hang_s=10", "model._target_=hanging_model.Hangs")
+    deadline = time.monotonic() + 150
+    while not any('"evaluation"' in path.read_text() for path in tmp_path.glob("*/s/trials/*/*/events.2.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (alone,) = (psutil.Process(pid) for pid in worker_pids(process.pid, "TrialTrainable"))
+    alone.send_signal(signal.SIGSTOP)
+    found = finish(process, tmp_path)
     assert found.code == 0, found.out + found.err
-    assert {record["attempt"] for record in found.records().values()} == {2}
-    assert "retrying" in found.out
+    assert {record["attempt"] for record in found.records().values()} == {3}
+    assert found.out.count("retrying") == 2
+    assert "no sign of life for 15 s (cluster.hang_s)" in found.out
+    assert not alone.is_running()
     log = next(found.folder.glob("trials/*/*/log.txt")).read_text()
-    assert "Timeout (0:00:15)!" in log
+    assert "Timeout (0:00:10)!" in log
     assert "hanging_model.py" in log

@@ -1,6 +1,7 @@
 """Several drivers of one study share its trials: each runs once, the first one reports, and a dead one is replaced."""
 
 import json
+import re
 import time
 
 import pytest
@@ -33,7 +34,7 @@ def alone(tmp_path_factory):
 
 
 def test_two_drivers_started_at_once_run_every_trial_once(alone, tmp_path):
-    drivers = [start(tmp_path, *SHARED) for _ in range(2)]
+    drivers = [start(tmp_path, *SHARED, "tracking=offline") for _ in range(2)]
     found = [finish(driver, tmp_path) for driver in drivers]
     assert [one.code for one in found] == [0, 0], [one.out + one.err for one in found]
     assert found[0].science() == alone.science()
@@ -41,6 +42,11 @@ def test_two_drivers_started_at_once_run_every_trial_once(alone, tmp_path):
     assert len(owners(found[0])) == 2
     assert sum("the one that leads the study reports" in one.out for one in found) == 1
     assert (found[0].folder / "report.html").is_file()
+    # The leader shows and tracks what the other one ran as well.
+    (leader,) = (one.out for one in found if "the one that leads the study reports" not in one.out)
+    assert re.findall(r"^\[(\d)/6\]", leader, re.MULTILINE) == list("123456")
+    assert "by another driver" in leader
+    assert "W&B: 6 runs offline" in leader
 
 
 def test_what_a_killed_helper_was_running_is_finished_by_the_driver_that_leads(alone, tmp_path):

@@ -4,19 +4,7 @@ import time
 
 import psutil
 import pytest
-from sweeps import SMALL, finish, start, sweep
-
-
-def worker_pids(driver: int, name: str) -> list[int]:
-    """Processes of one Ray actor class below a driver."""
-    found = []
-    for child in psutil.Process(driver).children(recursive=True):
-        try:
-            if child.cmdline() and child.cmdline()[0].startswith(f"ray::{name}"):
-                found.append(child.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
+from sweeps import SMALL, finish, start, sweep, worker_pids
 
 
 @pytest.fixture(scope="module")
