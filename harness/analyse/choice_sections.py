@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analyse.comparisons import Comparison, Verdict, compare, correct, holm
+from harness.analyse.comparisons import Comparison, Verdict, compare, correct
 from harness.analyse.estimates import pooled_log_spread
 from harness.analyse.results import Records, TrialResult
-from harness.analyse.scores import ScoreDifference, Scores, score_difference, scores
+from harness.analyse.scores import ScoreDifference, Scores, score_differences, scores
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -120,7 +120,7 @@ def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str)
         by_verdict = said.setdefault((pair.name, pair.rule), {})
         by_verdict.setdefault(_in_words(result), []).append(where)
     return [
-        f"{choice} against {baseline} under {rule} scaling, epochs to target: "
+        f"{choice} against {baseline} under {rule} scaling, epochs to target{_judged_by(len(compared))}: "
         + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
         + "."
         for (choice, rule), by_verdict in said.items()
@@ -146,11 +146,11 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     arms = list({id(arm): arm for pair in pairs for arm in (pair.baseline, pair.choice)}.values())
     found = {arm.label: scores(records.of_arm(arm, seeds), target.metric) for arm in arms}
     losses = {arm.label: scores(records.of_arm(arm, seeds), "loss") for arm in arms}
-    compared = [(pair, score_difference(found[pair.baseline.label], found[pair.choice.label])) for pair in pairs]
+    judged = score_differences([(found[pair.baseline.label], found[pair.choice.label]) for pair in pairs])
+    compared = list(zip(pairs, judged, strict=True))
     baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
     sentences = _budget_lines(compared, found, target, baseline)
-    adjusted = dict(zip(map(id, pairs), holm([d.p for _, d in compared]), strict=True))
-    differences = {pair.choice.label: (difference, adjusted[id(pair)]) for pair, difference in compared}
+    differences = {pair.choice.label: difference for pair, difference in compared}
     columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
     table = Table(
         "choices_after_budget",
@@ -181,11 +181,10 @@ def _cells(found: Scores) -> list[float | None]:
     return [_known(value) for value in (found.mean, found.sd, found.low, found.high)]
 
 
-def _difference_cells(found: tuple[ScoreDifference, float] | None) -> list[float | None]:
+def _difference_cells(found: ScoreDifference | None) -> list[float | None]:
     if found is None:
         return [None, None, None, None]
-    difference, p = found
-    return [_known(difference.value), difference.interval.low, difference.interval.high, _known(p)]
+    return [_known(found.value), found.interval.low, found.interval.high, _known(found.p_adjusted)]
 
 
 def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Series]:
@@ -209,34 +208,43 @@ def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Seri
 def _budget_lines(
     compared: Sequence[tuple[Contest, ScoreDifference]], found: Mapping[str, Scores], target: Target, baseline: str
 ) -> list[str]:
-    lines = []
+    """One sentence for every choice and rule: what is established where."""
+    said: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, difference in compared:
         ours, theirs = found[pair.choice.label], found[pair.baseline.label]
-        where = f"TBS {pair.total_batch_size} under {pair.rule} scaling"
-        spoilt = [
-            f"{name}: {s.diverged} of {s.n} seeds diverged"
-            for name, s in ((pair.name, ours), (baseline, theirs))
-            if s.diverged
-        ]
-        if spoilt:
-            lines.append(f"{where}: {'; '.join(spoilt)}, so their means say nothing.")
+        if not (ours.n and theirs.n):
             continue
-        if math.isnan(difference.value):
-            continue
-        better = (difference.value > 0) == (target.mode == "max")
-        word = (
-            f"{'better' if better else 'worse'}, established"
-            if difference.is_established
-            else "no difference established"
-        )
-        interval = difference.interval
-        bounds = (
-            f"{interval.label} {interval.low:+.4f} to {interval.high:+.4f}"
-            if math.isfinite(interval.low)
-            else interval.label
-        )
-        lines.append(
-            f"{where}: {pair.name} ends at {target.metric} {ours.mean:.4f}, {baseline} at {theirs.mean:.4f} "
-            f"(n = {ours.n} and {theirs.n}): difference {difference.value:+.4f} ({bounds}): {word}."
-        )
-    return lines or ["No trial has finished: nothing can be said yet."]
+        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        verdict = _after_budget(difference, target, spoilt=bool(ours.diverged or theirs.diverged))
+        by_verdict.setdefault(verdict, []).append(_at_the_end(pair, difference, ours, theirs, baseline))
+    counted = sum(not math.isnan(difference.p) for _, difference in compared)
+    return [
+        f"{choice} against {baseline} under {rule} scaling, {target.metric} after the budget{_judged_by(counted)}: "
+        + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
+        + "."
+        for (choice, rule), by_verdict in said.items()
+    ] or ["No trial has finished: nothing can be said yet."]
+
+
+def _judged_by(comparisons: int) -> str:
+    """Why a verdict can be more careful than the interval beside it."""
+    return f" (95 % intervals of each pair alone; verdicts by Holm over {comparisons})" if comparisons > 1 else ""
+
+
+def _after_budget(difference: ScoreDifference, target: Target, *, spoilt: bool) -> str:
+    if spoilt:
+        return "no mean to compare, since seeds diverged,"
+    if not difference.is_established:
+        return "no difference established"
+    return "better, established" if (difference.value > 0) == (target.mode == "max") else "worse, established"
+
+
+def _at_the_end(pair: Contest, difference: ScoreDifference, ours: Scores, theirs: Scores, baseline: str) -> str:
+    where = f"TBS {pair.total_batch_size}"
+    spoilt = [f"{name} {s.diverged} of {s.n}" for name, s in ((pair.name, ours), (baseline, theirs)) if s.diverged]
+    if spoilt:
+        return f"{where} ({', '.join(spoilt)})"
+    n = f"n = {ours.n}" if ours.n == theirs.n else f"n = {ours.n} and {theirs.n}"
+    ends = f"{difference.interval.low:+.4f} to {difference.interval.high:+.4f}"
+    bounds = ends if math.isfinite(difference.interval.low) else difference.interval.label
+    return f"{where} ({ours.mean:.4f} against {theirs.mean:.4f}, {difference.value:+.4f}, {bounds}, {n})"
