@@ -101,6 +101,22 @@ def test_a_choice_that_needs_twice_the_epochs_is_established_and_one_that_change
     assert "needs more, established at TBS 16" in found.verdict[1]
 
 
+def test_a_choice_that_changes_nothing_at_the_base_batch_size_is_not_compared_with_itself(tmp_path):
+    def curve(trial: Trial, examples: int) -> float:
+        is_missed = str(trial.arm.variant["choice"]) == "half_life" and trial.arm.total_batch_size == 128
+        return 0.0 if is_missed else reaches_after(examples, 6000 * scatter(trial))
+
+    found = concluded(tmp_path / "s", curve, "+experiment=beta_scaling", SIZES, "seeds=[0,1,2]")
+    (said,) = found.verdict
+    assert "the same trials at TBS 16;" in said
+    assert "no difference established at TBS 128 (x ∞, 90 % " in said  # what 3 seeds against 3 misses can promise
+    assert "Holm" not in said  # one comparison, nothing to correct
+    rows = {row["total_batch_size"]: row for row in table(found, "choices_to_target")}
+    assert rows[16]["verdict"] == "equal"
+    assert rows[16]["p_holm"] is None
+    assert rows[128]["p_holm"] == pytest.approx(0.1)  # 2 of the 20 partitions of 3 and 3
+
+
 def test_after_equal_budgets_the_difference_of_the_means_is_reported_with_its_sign(tmp_path):
     def curve(trial: Trial, examples: int) -> float:
         hardly = 0.0027 if trial.arm.total_batch_size == 128 else 0.0  # p = 0.03 by itself, 0.07 by Holm
