@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.analyse.comparisons import Regret, Verdict, regrets
-from harness.analyse.estimates import Interval, Observation, pooled_log_spread
+from harness.analyse.estimates import Interval, pooled_log_spread
 from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.trial import Arm
@@ -17,18 +17,25 @@ def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) 
     found = {arm.label: [r.observation() for r in records.of_arm(arm, seeds)] for arm in arms}
     spread = pooled_log_spread({str(arm.settings): found[arm.label] for arm in arms}.values())
     tuned = {arm.total_batch_size: arm for arm in arms if arm.scaling_rule == TUNED}
-    pairs: dict[tuple[str, int], tuple[list[Observation], list[Observation]]] = {}
-    same: set[tuple[str, int]] = set()
+    against: dict[tuple[str, int], Arm] = {}
     for arm in arms:
         best = tuned.get(arm.total_batch_size)
-        if arm.scaling_rule == TUNED or best is None or not found[arm.label] or not found[best.label]:
-            continue
-        key = arm.scaling_rule, arm.total_batch_size
-        pairs[key] = found[arm.label], found[best.label]
-        if arm.settings == best.settings:
-            same.add(key)
-    judged = regrets({str(key): pair for key, pair in pairs.items() if key not in same}, spread)
-    measured = {key: judged[str(key)] if key not in same else _none_lost(*pair) for key, pair in pairs.items()}
+        if arm.scaling_rule != TUNED and best is not None and found[arm.label] and found[best.label]:
+            against[arm.scaling_rule, arm.total_batch_size] = arm
+    best_of = {key: tuned[key[1]] for key in against}
+    same = {key for key, arm in against.items() if arm.settings == best_of[key].settings}
+    judged = regrets(  # by settings: rules that give one LR, as all do at k = 1, are one comparison
+        {
+            str(arm.settings): (found[arm.label], found[best_of[key].label])
+            for key, arm in against.items()
+            if key not in same
+        },
+        spread,
+    )
+    measured = {
+        key: judged[str(arm.settings)] if key not in same else _none_lost(len(found[arm.label]))
+        for key, arm in against.items()
+    }
     return Section(
         "Regret: epochs lost by trusting a rule",
         _sentences(measured, same),
@@ -37,9 +44,9 @@ def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) 
     )
 
 
-def _none_lost(rule: Sequence[Observation], tuned: Sequence[Observation]) -> Regret:
+def _none_lost(n: int) -> Regret:
     """A rule that gives the tuned LR: one arm is not compared with itself."""
-    return Regret(0.0, Interval(0.0, 0.0, 1.0, "the same trials"), 1.0, Verdict.EQUIVALENT, len(rule), len(tuned))
+    return Regret(0.0, Interval(0.0, 0.0, 1.0, "the same trials"), 1.0, Verdict.EQUIVALENT, n, n)
 
 
 def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> list[str]:
