@@ -15,7 +15,7 @@ from typing import Any
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
-from harness.analyse.joint_section import Scored, joint_section
+from harness.analyse.joint_section import Scored, confirmation_section, joint_section
 from harness.analyse.results import Records
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.errors import UserError
@@ -106,16 +106,20 @@ class LrBatchMomentum:
     def conclude(self, records: Records) -> Findings:
         points, is_over = self.asked(records)
         scored = [Scored(point, self._median(point, records)) for point in points]
-        section = joint_section(scored, self.minimise, self.design.workload.train_examples, is_over)
-        arms = self._reported(records) or [self._own(self.space.total_batch_sizes[0])]
+        sections = [joint_section(scored, self.minimise, self.design.workload.train_examples, is_over)]
+        reported = self._reported(records)
+        if reported:
+            found = [[r.observation() for r in records.of_arm(arm, self.design.seeds)] for arm in reported]
+            sections.append(confirmation_section(reported[0], reported[1], found[0], found[1]))
+        arms = reported or [self._own(self.space.total_batch_sizes[0])]
         return findings(
             f"Which LR, TBS and momentum together reach the target in the fewest {self.minimise}?",
             self.design,
             arms,
             records,
             arm_findings(self.design, arms, records),
-            verdict=section.sentences,
-            sections=[section],
+            verdict=[line for section in sections for line in section.sentences],
+            sections=sections,
         )
 
     def _median(self, point: Point, records: Records) -> float | None:

@@ -12,7 +12,7 @@ from harness.launch.gang import Gang, GangError, InProcessGang, ProcessGang
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.record.examination import write_examination
-from harness.train.doctor import Check, Probes, examine
+from harness.train.doctor import PROBES, Check, Probes, examine
 from harness.train.worker import Task
 
 FAILED = 1
@@ -33,16 +33,21 @@ class Doctor:
     def conclude(self, records: Any) -> Any:
         raise NotImplementedError("a doctor's verdict is printed, not concluded from records")
 
+    def announce(self, console: Console, device: str, precision: str) -> None:
+        """What will be examined, and what it takes."""
+        workload = self.design.workload
+        console.print(
+            f"doctor of {workload.name}: {PROBES} probes of {self.updates} updates, splits compared in float64 on "
+            f"{_split_device(device)}, dropout modules off; the rest in {precision} on {device}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
     def run(self, console: Console, folder: Path, code: str, device: str, precision: str, threads: int) -> int:
         """Print every check and write them to `folder`/doctor.json, where later studies of the workload find them
         (`code`: fingerprint of the code that runs); exit code 0, or 1 where one failed."""
-        split_device = device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
-        workload = self.design.workload
-        console.print(
-            f"doctor of {workload.name}: {self.updates} updates a probe, splits compared in float64 on {split_device}, "
-            f"dropout modules off; the rest in {precision} on {device}",
-            highlight=False,
-        )
+        self.announce(console, device, precision)
+        split_device, workload = _split_device(device), self.design.workload
         with tempfile.TemporaryDirectory() as scratch:
             probes = Probes(workload, Path(scratch), self.updates, split_device, (device, precision))
             gangs = _Gangs(threads)
@@ -56,6 +61,11 @@ class Doctor:
             console.print(str(check), markup=False, highlight=False)
         write_examination(folder, workload, code, f"{precision} on {device}", checks)
         return _verdict(console, checks)
+
+
+def _split_device(device: str) -> str:
+    """Where two ranks can run: a machine with one GPU has its processors for that."""
+    return device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
 
 
 def _verdict(console: Console, checks: list[Check]) -> int:

@@ -113,6 +113,9 @@ def run(config: Mapping[str, Any], drain: Drain) -> int:
     experiment = build_experiment(config, design)
     if isinstance(experiment, Doctor):
         where = (cluster.device, config["cluster"]["precision"], cluster.cpus_per_worker)
+        if opts.dry_run:
+            experiment.announce(console, *where[:2])
+            return 0
         return experiment.run(console, opts.folder, _workload_code(config), *where)
     folder = StudyFolder(opts.folder)
     inquiry = Inquiry(experiment, folder, design, cluster, config["cluster"]["precision"])

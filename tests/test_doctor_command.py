@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.__main__ import main
+
 
 def doctor(output: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "harness", "+experiment=doctor", f"output_dir={output}", *overrides]
@@ -34,3 +36,13 @@ def test_a_workload_with_per_device_batch_norm_fails_with_exit_code_1(tmp_path):
     assert "FAIL  2 ranks = one batch" in fault.stdout
     said = json.loads((tmp_path / "doctor" / "fault" / "doctor.json").read_text())
     assert {check["name"] for check in said["checks"] if not check["passed"]} >= {"2 ranks = one batch"}
+
+
+def test_a_dry_run_says_what_would_be_examined_and_examines_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["harness", "+experiment=doctor", "dry_run=true"])
+    assert main() == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("doctor of digits_bn_cnn: 9 probes of 4 updates, splits compared in float64")
+    assert not list(tmp_path.iterdir())

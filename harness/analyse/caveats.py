@@ -24,12 +24,12 @@ def caveats(
             "ranking of the rules untested against base LR: repeat at base LR x 1/2 and x 2 before relying on it"
         )
         lines.append("this protocol alone: an annealed schedule can order the rules differently")
-    if design.seeds and len(design.seeds) < 6:
-        lines.append(
-            "one seed: nothing is known of the spread between seeds"
-            if len(design.seeds) == 1
-            else f"{len(design.seeds)} seeds: intervals assume log-normal spread pooled over arms, or are plain ranges"
-        )
+    if len(design.seeds) == 1:
+        lines.append("one seed: nothing is known of the spread between seeds")
+    elif 1 < len(design.seeds) < 6:
+        places = "intervals assume log-normal spread pooled over arms, or are plain ranges"
+        said = places if aims else "the spread between them is known roughly"
+        lines.append(f"{len(design.seeds)} seeds: {said}")
     large = [row.total_batch_size for row in rows if row.total_batch_size > LARGE_SHARE * workload.train_examples]
     if large:
         share = max(large) / workload.train_examples

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harness.analyse.comparisons import Comparison, Verdict, compare, correct, holm
-from harness.analyse.estimates import pooled_log_spread
+from harness.analyse.comparisons import Comparison, Verdict, compare, correct
+from harness.analyse.estimates import Interval, pooled_log_spread
 from harness.analyse.results import Records, TrialResult
-from harness.analyse.scores import ScoreDifference, Scores, score_difference, scores
+from harness.analyse.scores import ScoreDifference, Scores, score_differences, scores
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+
+SAME = "the same trials"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Contest:
     @property
     def name(self) -> str:
         return str(self.choice.variant["choice"])
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the choice changes nothing here (what scales with the batch, at the base batch size): one trial is
+        not compared with itself, nor counted among the comparisons."""
+        return self.baseline.settings == self.choice.settings
 
 
 def contests(arms: Sequence[Arm]) -> list[Contest]:
@@ -41,17 +49,7 @@ def contests(arms: Sequence[Arm]) -> list[Contest]:
 
 def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) -> Section:
     """Ratio of epochs to target of every choice over the baseline; Holm's correction counts all of them."""
-    found = {arm.label: records.of_arm(arm, seeds) for pair in pairs for arm in (pair.baseline, pair.choice)}
-    observed = {label: [result.observation() for result in results] for label, results in found.items()}
-    spread = pooled_log_spread(observed.values())
-    raw: dict[str, Comparison] = {}
-    for i, pair in enumerate(pairs):
-        a, b = _same_seeds(found[pair.baseline.label], found[pair.choice.label])
-        if a and b:
-            raw[str(i)] = compare(
-                [r.observation() for r in a], [r.observation() for r in b], same_seeds=True, spread=spread
-            )
-    compared = [(pairs[int(i)], result) for i, result in correct(raw).items()]
+    compared = _compared(pairs, records, seeds)
     baseline = str(pairs[0].baseline.variant["choice"])
     sentences = _target_lines(compared, baseline)
     columns = ("ratio", "low", "high", "interval", "p_holm", "verdict", "seeds_that_would_settle_it", "n")
@@ -61,8 +59,8 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         [
             [
                 pair.rule, pair.total_batch_size, pair.name, baseline, _known(result.ratio), result.interval.low,
-                result.interval.high, result.interval.label, result.p_adjusted, str(result.verdict),
-                _known(result.seeds_needed), result.n_b,
+                result.interval.high, result.interval.label, _known(result.p_adjusted),
+                "equal" if pair.is_same else str(result.verdict), _known(result.seeds_needed), result.n_b,
             ]
             for pair, result in compared
         ],
@@ -79,6 +77,27 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         y_log=2,
     )
     return Section(f"Each choice against {baseline}", sentences, [plot] if compared else [], [table])
+
+
+def _compared(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) -> list[tuple[Contest, Comparison]]:
+    """Every contest that both sides have results for."""
+    found = {arm.label: records.of_arm(arm, seeds) for pair in pairs for arm in (pair.baseline, pair.choice)}
+    distinct = {str(arm.settings): arm.label for pair in pairs for arm in (pair.baseline, pair.choice)}
+    spread = pooled_log_spread([[r.observation() for r in found[label]] for label in distinct.values()])
+    raw: dict[str, Comparison] = {}
+    for i, pair in enumerate(pairs):
+        a, b = _same_seeds(found[pair.baseline.label], found[pair.choice.label])
+        if a and b:
+            raw[str(i)] = compare(
+                [r.observation() for r in a], [r.observation() for r in b], same_seeds=True, spread=spread
+            )
+    judged = correct({i: result for i, result in raw.items() if not pairs[int(i)].is_same})
+    return [(pairs[int(i)], judged.get(i) or _with_itself(result)) for i, result in raw.items()]
+
+
+def _with_itself(result: Comparison) -> Comparison:
+    unknown = {"p_adjusted": math.nan, "seeds_needed": math.nan}
+    return replace(result, interval=Interval(1.0, 1.0, 1.0, SAME), verdict=Verdict.EQUIVALENT, **unknown)
 
 
 def _same_seeds(
@@ -115,12 +134,16 @@ def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str)
     """One sentence for every choice and rule: what is established where."""
     said: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, result in compared:
-        ratio = "neither reached" if math.isnan(result.ratio) else f"x {result.ratio:.2f}, {_bounds(result)}"
-        where = f"TBS {pair.total_batch_size} ({ratio})"
+        ratio = "neither reached" if math.isnan(result.ratio) else f"x {_times(result.ratio)}, {_bounds(result)}"
+        where = f"TBS {pair.total_batch_size}"
         by_verdict = said.setdefault((pair.name, pair.rule), {})
-        by_verdict.setdefault(_in_words(result), []).append(where)
+        if pair.is_same:
+            by_verdict.setdefault(SAME, []).append(where)
+        else:
+            by_verdict.setdefault(_in_words(result), []).append(f"{where} ({ratio}, {_n(result.n_b, result.n_a)})")
+    counted = sum(not pair.is_same for pair, _ in compared)
     return [
-        f"{choice} against {baseline} under {rule} scaling, epochs to target: "
+        f"{choice} against {baseline} under {rule} scaling, epochs to target{_judged_by(counted)}: "
         + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
         + "."
         for (choice, rule), by_verdict in said.items()
@@ -137,8 +160,13 @@ def _in_words(result: Comparison) -> str:
 
 
 def _bounds(result: Comparison) -> str:
-    high = "∞" if math.isinf(result.interval.high) else f"{result.interval.high:.2f}"
-    return f"{result.interval.low:.2f}–{high}"
+    """Percents first: few seeds with a miss among them have a rank interval of less than 95."""
+    interval = result.interval
+    return f"{min(99, round(100 * interval.coverage))} % {_times(interval.low)}–{_times(interval.high)}"
+
+
+def _times(ratio: float) -> str:
+    return "∞" if math.isinf(ratio) else f"{ratio:.2f}"
 
 
 def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int], target: Target) -> Section:
@@ -146,11 +174,13 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     arms = list({id(arm): arm for pair in pairs for arm in (pair.baseline, pair.choice)}.values())
     found = {arm.label: scores(records.of_arm(arm, seeds), target.metric) for arm in arms}
     losses = {arm.label: scores(records.of_arm(arm, seeds), "loss") for arm in arms}
-    compared = [(pair, score_difference(found[pair.baseline.label], found[pair.choice.label])) for pair in pairs]
+    apart = [pair for pair in pairs if not pair.is_same]
+    judged = iter(score_differences([(found[pair.baseline.label], found[pair.choice.label]) for pair in apart]))
+    nothing = ScoreDifference(0.0, Interval(0.0, 0.0, 1.0, SAME), math.nan, math.nan)
+    compared = [(pair, nothing if pair.is_same else next(judged)) for pair in pairs]
     baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
     sentences = _budget_lines(compared, found, target, baseline)
-    adjusted = dict(zip(map(id, pairs), holm([d.p for _, d in compared]), strict=True))
-    differences = {pair.choice.label: (difference, adjusted[id(pair)]) for pair, difference in compared}
+    differences = {pair.choice.label: difference for pair, difference in compared}
     columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
     table = Table(
         "choices_after_budget",
@@ -181,11 +211,10 @@ def _cells(found: Scores) -> list[float | None]:
     return [_known(value) for value in (found.mean, found.sd, found.low, found.high)]
 
 
-def _difference_cells(found: tuple[ScoreDifference, float] | None) -> list[float | None]:
+def _difference_cells(found: ScoreDifference | None) -> list[float | None]:
     if found is None:
         return [None, None, None, None]
-    difference, p = found
-    return [_known(difference.value), difference.interval.low, difference.interval.high, _known(p)]
+    return [_known(found.value), found.interval.low, found.interval.high, _known(found.p_adjusted)]
 
 
 def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Series]:
@@ -209,34 +238,50 @@ def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Seri
 def _budget_lines(
     compared: Sequence[tuple[Contest, ScoreDifference]], found: Mapping[str, Scores], target: Target, baseline: str
 ) -> list[str]:
-    lines = []
+    """One sentence for every choice and rule: what is established where."""
+    said: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, difference in compared:
         ours, theirs = found[pair.choice.label], found[pair.baseline.label]
-        where = f"TBS {pair.total_batch_size} under {pair.rule} scaling"
-        spoilt = [
-            f"{name}: {s.diverged} of {s.n} seeds diverged"
-            for name, s in ((pair.name, ours), (baseline, theirs))
-            if s.diverged
-        ]
-        if spoilt:
-            lines.append(f"{where}: {'; '.join(spoilt)}, so their means say nothing.")
+        if not (ours.n and theirs.n):
             continue
-        if math.isnan(difference.value):
+        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        if pair.is_same:
+            by_verdict.setdefault(SAME, []).append(f"TBS {pair.total_batch_size}")
             continue
-        better = (difference.value > 0) == (target.mode == "max")
-        word = (
-            f"{'better' if better else 'worse'}, established"
-            if difference.is_established
-            else "no difference established"
-        )
-        interval = difference.interval
-        bounds = (
-            f"{interval.label} {interval.low:+.4f} to {interval.high:+.4f}"
-            if math.isfinite(interval.low)
-            else interval.label
-        )
-        lines.append(
-            f"{where}: {pair.name} ends at {target.metric} {ours.mean:.4f}, {baseline} at {theirs.mean:.4f} "
-            f"(n = {ours.n} and {theirs.n}): difference {difference.value:+.4f} ({bounds}): {word}."
-        )
-    return lines or ["No trial has finished: nothing can be said yet."]
+        verdict = _after_budget(difference, target, spoilt=bool(ours.diverged or theirs.diverged))
+        by_verdict.setdefault(verdict, []).append(_at_the_end(pair, difference, ours, theirs, baseline))
+    counted = sum(not math.isnan(difference.p) for _, difference in compared)
+    return [
+        f"{choice} against {baseline} under {rule} scaling, {target.metric} after the budget{_judged_by(counted)}: "
+        + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
+        + "."
+        for (choice, rule), by_verdict in said.items()
+    ] or ["No trial has finished: nothing can be said yet."]
+
+
+def _judged_by(comparisons: int) -> str:
+    """Why a verdict can be more careful than the interval beside it."""
+    return f" (intervals of each pair alone; verdicts by Holm over {comparisons})" if comparisons > 1 else ""
+
+
+def _after_budget(difference: ScoreDifference, target: Target, *, spoilt: bool) -> str:
+    if spoilt:
+        return "no mean to compare, since seeds diverged,"
+    if not difference.is_established:
+        return "no difference established"
+    return "better, established" if (difference.value > 0) == (target.mode == "max") else "worse, established"
+
+
+def _at_the_end(pair: Contest, difference: ScoreDifference, ours: Scores, theirs: Scores, baseline: str) -> str:
+    where = f"TBS {pair.total_batch_size}"
+    spoilt = [f"{name} {s.diverged} of {s.n}" for name, s in ((pair.name, ours), (baseline, theirs)) if s.diverged]
+    if spoilt:
+        return f"{where} ({', '.join(spoilt)})"
+    interval = difference.interval
+    bounds = f"95 % {interval.low:+.4f} to {interval.high:+.4f}" if math.isfinite(interval.low) else interval.label
+    said = f"{ours.mean:.4f} against {theirs.mean:.4f}, {difference.value:+.4f}, {bounds}"
+    return f"{where} ({said}, {_n(ours.n, theirs.n)})"
+
+
+def _n(choice: int, baseline: int) -> str:
+    return f"n = {choice}" if choice == baseline else f"n = {choice} and {baseline}"

@@ -55,8 +55,9 @@ class Regret:
     """What trusting a rule costs against the tuned envelope at one TBS: ratio - 1, which may be negative."""
 
     regret: float
-    interval: Interval
-    verdict: Verdict  # of the rule against the envelope
+    interval: Interval  # of this rule and TBS alone
+    p_adjusted: float  # of a difference, after Holm's correction
+    verdict: Verdict  # of the rule against the envelope, by the corrected p values
     n_rule: int
     n_tuned: int
 
@@ -135,11 +136,25 @@ def correct(comparisons: Mapping[str, Comparison], primary: str | None = None) -
     return {**comparisons, **dict(zip(exploratory, corrected, strict=True))}
 
 
-def regret(rule: Sequence[Observation], tuned: Sequence[Observation], spread: PooledSpread | None = None) -> Regret:
-    """How much more the rule's LR needs than the LR tuned at the same TBS, by seeds that did not choose that LR."""
-    result = compare(tuned, rule, spread=spread)
-    interval = replace(result.interval, low=result.interval.low - 1, high=result.interval.high - 1)
-    return Regret(result.ratio - 1, interval, result.verdict, result.n_b, result.n_a)
+def regrets(
+    pairs: Mapping[str, tuple[Sequence[Observation], Sequence[Observation]]], spread: PooledSpread | None = None
+) -> dict[str, Regret]:
+    """How much more a rule's LR needs than the LR tuned at the same TBS, by seeds that did not choose that LR.
+
+    `pairs`: (rule, tuned) of everything that one report compares; verdicts are corrected for their number.
+    """
+    judged = correct({name: compare(tuned, rule, spread=spread) for name, (rule, tuned) in pairs.items()})
+    return {
+        name: Regret(
+            result.ratio - 1,
+            replace(result.interval, low=result.interval.low - 1, high=result.interval.high - 1),
+            result.p_adjusted,
+            result.verdict,
+            result.n_b,
+            result.n_a,
+        )
+        for name, result in judged.items()
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,14 +1,11 @@
-"""The validation metric that trials end their budget with: medians over seeds, and differences between two arms."""
+"""The validation metric that trials end their budget with, and its median over seeds."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from scipy import stats
+from collections.abc import Iterable
+from dataclasses import replace
 
 from harness.analyse.crossing import metric_at
-from harness.analyse.estimates import CONFIDENCE, inverted_cdf
+from harness.analyse.estimates import inverted_cdf
 from harness.analyse.results import TrialResult
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
@@ -37,28 +34,3 @@ def median_final(results: Iterable[TrialResult], metric: Target) -> float:
     """The median of the final values, the worse of the two middle ones of an even number; nan without data."""
     values = sorted(final_value(result, metric) for result in results if result.outcome.is_data)
     return inverted_cdf(values, 0.5) if metric.mode == "max" else -inverted_cdf([-v for v in reversed(values)], 0.5)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of b minus mean of a with Welch's interval; infinite ends where a trial diverged or n is below 2."""
-
-    value: float
-    low: float
-    high: float
-    n_a: int
-    n_b: int
-
-    @property
-    def is_established(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-
-def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Compare the final values of two arms."""
-    if min(len(a), len(b)) < 2 or not np.isfinite([*a, *b]).all():
-        value = float(np.mean(b) - np.mean(a)) if a and b and np.isfinite([*a, *b]).all() else math.nan
-        return Difference(value, -math.inf, math.inf, len(a), len(b))
-    interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(CONFIDENCE)
-    return Difference(float(np.mean(b) - np.mean(a)), float(interval.low), float(interval.high), len(a), len(b))

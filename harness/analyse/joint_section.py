@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.analyse.comparisons import Verdict, compare
+from harness.analyse.estimates import Observation
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.samplers import Point
+from harness.plan.trial import Arm
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,42 @@ def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, 
         for one in sorted(scored, key=lambda one: one.cost(minimise))
     ]
     return Section("LR, total batch size and momentum", sentences, plots, [Table("joint_search", columns, rows)])
+
+
+def confirmation_section(best: Arm, own: Arm, of_best: Sequence[Observation], of_own: Sequence[Observation]) -> Section:
+    """The best point against the workload's own LR and momentum at its TBS, on seeds that chose neither (rule 16)."""
+    title = "The best point on fresh seeds"
+    against = f"the workload's own LR {own.settings.peak_lr:.3g} and momentum at TBS {own.total_batch_size}"
+    if not (of_best and of_own):
+        return Section(title, [f"It is not yet run on fresh seeds beside {against}."])
+    found = compare(of_own, of_best)
+    low, high, coverage = found.interval.low, found.interval.high, min(99, round(100 * found.interval.coverage))
+    words = {
+        Verdict.FASTER: "fewer, established",
+        Verdict.SLOWER: "more, established",
+        Verdict.EQUIVALENT: f"equivalent within {found.margin:.0%}",
+        Verdict.NOT_ESTABLISHED: "no difference established",
+    }[found.verdict]
+    if math.isnan(found.ratio):
+        said = f"neither it nor {against} reaches the target in half of them"
+    elif math.isinf(found.ratio):
+        said = f"{against} reaches the target and it does not in half of them"
+    elif found.ratio == 0:
+        said = f"it reaches the target and {against} does not in half of them"
+    else:
+        bounds = f"{coverage} % interval {low:.2f} to {'∞' if math.isinf(high) else f'{high:.2f}'}"
+        said = f"it needs {found.ratio:.2f} times the epochs of {against} ({bounds})"
+    sentence = f"On fresh seeds (n = {found.n_b} and {found.n_a}) {said}: {words}."
+    columns = ("total_batch_size", "lr", "own_lr", "ratio", "low", "high", "interval", "p", "verdict", "n", "n_own")
+    row = [
+        best.total_batch_size, best.settings.peak_lr, own.settings.peak_lr, _known(found.ratio), low, high,
+        found.interval.label, found.p, str(found.verdict), found.n_b, found.n_a,
+    ]  # fmt: skip
+    return Section(title, [sentence], tables=[Table("joint_search_on_fresh_seeds", columns, [row])])
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, is_over: bool) -> list[str]:

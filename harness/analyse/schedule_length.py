@@ -48,6 +48,13 @@ class LengthQuestion:
     def label(self) -> str:
         return f"{self.scaling_rule} TBS {self.total_batch_size}"
 
+    @property
+    def lr_words(self) -> str:
+        lrs = [self.arm(1, factor).settings.peak_lr for factor in self.lr_factors]
+        if len(lrs) > 1:
+            return f"at the best of {len(lrs)} peak LRs, chosen anew at every length"
+        return f"at peak LR {lrs[0]:.3g}, the same at every length"
+
     @cached_property
     def longest(self) -> int:
         return self.workload.budget_examples // self.workload.evaluate_every_examples
@@ -178,7 +185,7 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
     ends = f"{question.epochs(found.low):.3g} to {question.epochs(found.high):.3g}"
     at_most = "at most " if search.bracket is not None and search.bracket[0] == 0 else ""
     said = (
-        f"{question.label} needs a schedule of {at_most}{question.epochs(found.length):.3g} epochs "
+        f"{question.label} needs a schedule of {at_most}{question.epochs(found.length):.3g} epochs {question.lr_words} "
         f"(95 % bootstrap {ends}, {len(question.tuning_seeds)} tuning seeds a length)"
     )
     rate = question.confirmed(records)

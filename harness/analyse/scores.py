@@ -1,15 +1,17 @@
 """Metrics of the trials of one arm after a budget: mean, spread and n, and whether two arms differ there."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from harness.analyse.comparisons import holm
 from harness.analyse.estimates import CONFIDENCE, Interval
 from harness.analyse.results import TrialResult
+from harness.analyse.two_sample import LEVEL
 from harness.plan.outcome import Outcome
 
 
@@ -47,12 +49,13 @@ class ScoreDifference:
     """Mean of b minus mean of a, with Welch's interval."""
 
     value: float
-    interval: Interval
+    interval: Interval  # of this pair alone
     p: float  # two-sided; nan where there is no spread to judge by
+    p_adjusted: float  # `p` after Holm's correction for the comparisons made beside this one
 
     @property
     def is_established(self) -> bool:
-        return self.interval.low > 0 or self.interval.high < 0
+        return self.p_adjusted < LEVEL
 
 
 def scores(results: Iterable[TrialResult], metric: str, budget_examples: float = math.inf) -> Scores:
@@ -76,16 +79,27 @@ def scores(results: Iterable[TrialResult], metric: str, budget_examples: float =
     return Scores(values, diverged)
 
 
-def score_difference(a: Scores, b: Scores) -> ScoreDifference:
-    """Welch's t on the scores themselves; no interval where a seed diverged or an arm has fewer than two."""
+def score_differences(pairs: Sequence[tuple[Scores, Scores]]) -> list[ScoreDifference]:
+    """Every pair (a, b) of one report by Welch's t on the scores themselves, judged after Holm's correction (rule 16).
+
+    No interval and no p where a seed diverged or an arm has fewer than two; such a pair is not counted.
+    """
+    found = [_difference(a, b) for a, b in pairs]
+    adjusted = holm([one.p for one in found])
+    return [replace(one, p_adjusted=p) for one, p in zip(found, adjusted, strict=True)]
+
+
+def _difference(a: Scores, b: Scores) -> ScoreDifference:
     if not (a.values and b.values) or a.diverged or b.diverged:
-        return ScoreDifference(
-            math.nan, Interval(-math.inf, math.inf, 1.0, "none: a seed diverged or is missing"), math.nan
-        )
-    value = b.mean - a.mean
+        return _unknown(math.nan, "a seed diverged or is missing")
+    value = round(b.mean - a.mean, 12) + 0.0  # equal scores in another order sum to a rounding error, or to -0
     if min(len(a.values), len(b.values)) < 2 or (a.sd == 0 and b.sd == 0):
-        return ScoreDifference(value, Interval(-math.inf, math.inf, 1.0, "none: no spread between seeds"), math.nan)
+        return _unknown(value, "no spread between seeds")
     found: Any = stats.ttest_ind(b.values, a.values, equal_var=False)
     bounds = found.confidence_interval(CONFIDENCE)
     interval = Interval(float(bounds.low), float(bounds.high), CONFIDENCE, "Welch t")
-    return ScoreDifference(value, interval, float(found.pvalue))
+    return ScoreDifference(value, interval, float(found.pvalue), float(found.pvalue))
+
+
+def _unknown(value: float, why: str) -> ScoreDifference:
+    return ScoreDifference(value, Interval(-math.inf, math.inf, 1.0, f"none: {why}"), math.nan, math.nan)

@@ -39,9 +39,13 @@ class Arm:
 
     @property
     def label(self) -> str:
+        return " ".join([f"{self.scaling_rule} TBS {self.total_batch_size}", *self.variant_words])
+
+    @property
+    def variant_words(self) -> list[str]:
+        """`key=value` of what makes the arm, beside its rule and total batch size."""
         said = {key: f"{value:g}" if isinstance(value, float) else value for key, value in self.variant.items()}
-        extra = "".join(f" {key}={value}" for key, value in said.items())
-        return f"{self.scaling_rule} TBS {self.total_batch_size}{extra}"
+        return [f"{key}={value}" for key, value in said.items()]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -30,7 +30,7 @@ def print_plan(
         arm, settings = p.trial.arm, p.trial.arm.settings
         warmup = settings.schedule.get("warmup", 0)
         table.add_row(
-            " ".join([arm.scaling_rule, *(f"{key}={value}" for key, value in arm.variant.items())]),
+            " ".join([arm.scaling_rule, *arm.variant_words]),
             equation(p.topology.batch),
             f"{arm.batch_ratio:g}",
             f"{settings.peak_lr:.4g}",

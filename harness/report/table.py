@@ -1,18 +1,22 @@
 """What a study found, on the terminal."""
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
+from harness.analyse.sections import Table as Kept
 from harness.report.numbers import number, place, seconds, section_columns, section_rows, span
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
+HEADING = 9  # characters that a column's heading may have on a line whatever its cells have
 
 
 def arm_cells(arm: ArmFinding) -> list[str]:
@@ -64,13 +68,27 @@ def _print_section(console: Console, section: Section, said: Sequence[str]) -> N
         if line not in said:
             _say(console, line)
     for kept in section.tables:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column, title in enumerate(section_columns(kept)):
-            words = any(isinstance(row[column], str) for row in kept.rows)
-            table.add_column(escape(title), justify="left" if words else "right", overflow="fold")
-        for row in section_rows(kept):
-            table.add_row(*map(escape, row))
-        console.print(table)
+        _print_table(console, kept)
+
+
+def _print_table(console: Console, kept: Kept) -> None:
+    """The columns in which rows differ, then what all rows share; a table wider than the terminal is not cut."""
+    columns, rows = section_columns(kept), section_rows(kept)
+    shared = [i for i in range(len(columns)) if len(rows) > 1 and len({row[i] for row in rows}) == 1]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for i, title in enumerate(columns):
+        if i not in shared:
+            widest = max([HEADING, *(len(row[i]) for row in rows)])
+            words = any(isinstance(row[i], str) for row in kept.rows)
+            heading = "\n".join(textwrap.wrap(title, widest, break_long_words=False))
+            table.add_column(escape(heading), justify="left" if words else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(cell) for i, cell in enumerate(row) if i not in shared))
+    if (natural := Measurement.get(console, console.options.update(max_width=1000), table).maximum) > console.width:
+        console.width = natural
+    console.print(table, crop=False)
+    if shared:
+        _say(console, f"in every row: {', '.join(f'{columns[i]} {rows[0][i]}' for i in shared)}")
 
 
 def _arms_table(findings: Findings) -> Table:

@@ -155,6 +155,9 @@ class Probes:
         return Task(trial_id, settings, 0, Topology(batch, *where), str(self.folder / name), how)
 
 
+PROBES = 9  # that `examine` runs
+
+
 def examine(probes: Probes, run: Run, interrupt: Interrupt) -> list[Check]:
     """Every check, in the order of what rests on what."""
     alone = evaluations(run(probes.split(1, 1, EXCERPT)))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analyse.comparisons import Verdict, compare, correct, holm, p_mean_below, regret
+from harness.analyse.comparisons import Verdict, compare, correct, holm, p_mean_below, regrets
 from harness.analyse.estimates import Observation, PooledSpread
 from harness.analyse.two_sample import pairing_pays, seeds_to_settle, shift_interval
 from harness.plan.outcome import Outcome
@@ -261,12 +261,22 @@ def test_the_declared_primary_comparison_is_not_corrected_and_the_others_are():
 
 
 def test_regret_is_the_ratio_less_one_and_may_be_negative():
-    cost = regret(rule=arm(SLOW), tuned=arm(FAST))
+    found = regrets({"cost": (arm(SLOW), arm(FAST)), "gain": (arm(FAST), arm(SLOW))})
+    cost, gain = found["cost"], found["gain"]
     assert cost.regret == pytest.approx(stats.gmean(SLOW) / stats.gmean(FAST) - 1)
     assert cost.verdict is Verdict.SLOWER
-    gain = regret(rule=arm(FAST), tuned=arm(SLOW))
     assert gain.regret < 0
     assert gain.interval.low < gain.regret < gain.interval.high < 0
+
+
+def test_a_regret_beside_others_is_judged_by_its_corrected_p():
+    weak = arm([8.9, 9.3, 9.9, 8.4, 9.0]), arm(FAST)
+    alone = regrets({"rule": weak})["rule"]
+    assert alone.verdict is Verdict.SLOWER
+    beside = regrets(dict.fromkeys("abcdefgh", weak))["a"]
+    assert beside.verdict is Verdict.NOT_ESTABLISHED
+    assert beside.p_adjusted == pytest.approx(8 * alone.p_adjusted)
+    assert beside.interval == alone.interval
 
 
 def test_p_mean_below_is_the_one_sided_t_test():

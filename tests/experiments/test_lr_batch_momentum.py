@@ -42,6 +42,12 @@ def test_every_sampler_finds_a_point_near_the_best_and_reports_it_on_fresh_seeds
     assert own.scaling_rule == "none"
     assert own.total_batch_size == best.total_batch_size == rows[0]["total_batch_size"]
     assert best.seeds == own.seeds == [0, 1]
+    fresh = table(found, "joint_search_on_fresh_seeds")[0]
+    assert fresh["ratio"] == pytest.approx(best.place.examples / own.place.examples, rel=0.2)
+    assert f"On fresh seeds (n = 2 and 2) it needs {fresh['ratio']:.2f} times the epochs of" in found.verdict[-1]
+    assert found.verdict[-1].endswith(
+        {"faster": ": fewer, established.", "not established": ": no difference established."}[fresh["verdict"]]
+    )
 
 
 def test_updates_and_examples_prefer_different_batch_sizes(tmp_path):

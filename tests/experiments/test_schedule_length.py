@@ -33,6 +33,7 @@ def test_the_length_is_found_and_confirmed_on_fresh_seeds(tmp_path):
     assert all(row["of"] == 3 and row["confirmed"] >= 2 for row in rows.values())
     assert all(arm.seeds == [0, 1, 2] for arm in found.arms)
     assert "fresh seeds end at the target there" in found.verdict[0]
+    assert "epochs at peak LR 1.28, the same at every length" in found.verdict[1]
 
 
 def test_the_lr_may_be_tuned_anew_at_every_length(tmp_path):
@@ -46,6 +47,7 @@ def test_the_lr_may_be_tuned_anew_at_every_length(tmp_path):
     assert {row["lr_factor"] for row in table(found, "schedule_length_trials")} == {2.0}
     assert table(found, "schedule_length")[0]["epochs_needed"] == pytest.approx(6, rel=0.1)
     assert found.arms[0].peak_lr == pytest.approx(0.16)
+    assert "at the best of 2 peak LRs, chosen anew at every length" in found.verdict[0]
 
 
 def test_an_interrupted_search_asks_for_the_same_lengths(tmp_path):

@@ -128,6 +128,17 @@ def test_every_form_shows_the_sentences_and_the_rounded_table(found: Findings, t
         assert all(re.search(between.join(map(re.escape, row)), text) for row in ROUNDED)
 
 
+def test_a_terminal_narrower_than_a_table_breaks_no_number_and_says_once_what_all_rows_share(found: Findings):
+    rows = [["linear", tbs, 0.000123456 * tbs, 5] for tbs in (16, 64)]
+    section = Section("Wide", [], tables=[Table("wide", ["scaling_rule", "total_batch_size", "difference", "n"], rows)])
+    console = Console(width=24, file=io.StringIO(), record=True)
+    print_findings(console, replace(found, sections=[section]))
+    text = console.export_text()
+    assert re.search(r"16\s+0\.00198", text)
+    assert re.search(r"64\s+0\.0079", text)
+    assert "in every row: scaling rule linear, n 5" in text
+
+
 def test_markdown_and_csv_are_the_golden_ones(found: Findings, tmp_path: Path):
     write_files(tmp_path, found)
     assert MARKDOWN in (tmp_path / "report.md").read_text()
