@@ -68,6 +68,9 @@ class Stopwatch:
     def say(self, line: str) -> None:
         print(line)
 
+    def close(self) -> None:
+        pass
+
     def trial_started(self, planned: PlannedTrial) -> None:
         if not self.first_start_s:
             self.first_start_s, self.first_start_cpu_s = time.monotonic(), self._cpu_s(self.process)
