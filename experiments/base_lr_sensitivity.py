@@ -6,13 +6,13 @@ over the same seeds, each trial until its target. A verdict that holds at one ba
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from harness.analyse.arms import ArmFinding, arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
+from harness.analyse.ranking import ranking_line, ranking_table, tiers
 from harness.analyse.results import Records
-from harness.analyse.sections import Plot, Section, Series, Table
+from harness.analyse.sections import Plot, Section, Series
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
@@ -61,49 +61,15 @@ def ranking_section(rows: Sequence[ArmFinding], resolution: int) -> Section:
     for row in rows:
         if row.n:
             groups.setdefault((row.total_batch_size, row.base_lr), []).append(row)
-    ranked = {key: _ranking(here, resolution) for key, here in groups.items()}
-    sentences = []
-    for tbs in sorted({tbs for tbs, _ in ranked}):
-        orders = {lr: order for (size, lr), order in ranked.items() if size == tbs}
-        if set(orders.values()) == {_TIED}:
-            sentences.append(f"TBS {tbs}: the rules are not told apart at any base LR.")
-        elif len(set(orders.values())) == 1:
-            order = next(iter(orders.values()))
-            sentences.append(f"TBS {tbs}: the rules rank {order} at every base LR ({_lrs(orders)}).")
-        else:
-            said = "; ".join(f"base LR {lr:.4g}: {order}" for lr, order in orders.items())
-            sentences.append(f"TBS {tbs}: the ranking by medians depends on the base LR. {said}.")
-    table = Table(
-        "base_lr_sensitivity",
-        ["total_batch_size", "base_lr", "scaling_rule", "lr", "epochs_to_target", "low", "high", "reached", "n"],
-        [
-            [
-                row.total_batch_size, row.base_lr, row.scaling_rule, row.peak_lr, row.epochs,
-                row.place.low / row.train_examples, row.place.high / row.train_examples, row.outcomes.reached, row.n,
-            ]
-            for row in rows
-        ],
-    )  # fmt: skip
+    orders: dict[int, dict[float, list[list[str]]]] = {}
+    for (tbs, lr), here in groups.items():
+        orders.setdefault(tbs, {})[lr] = tiers(here, resolution)
+    sentences = [ranking_line(tbs, orders[tbs]) for tbs in sorted(orders)]
+    table = ranking_table("base_lr_sensitivity", rows)
     return Section("The ranking of the rules at each base LR", sentences or [_NOTHING], _plots(groups), [table])
 
 
-_TIED = "all tied"
 _NOTHING = "No trial has finished: nothing can be said yet."
-
-
-def _ranking(rows: Sequence[ArmFinding], resolution: int) -> str:
-    """`linear < none = sqrt`: fewer epochs first, by medians; tied within one evaluation interval of the one before."""
-    ordered = sorted(rows, key=lambda row: row.place.examples)
-    tiers = [[ordered[0].scaling_rule]]
-    for before, row in pairwise(ordered):
-        if row.place.examples > before.place.examples + resolution:
-            tiers.append([])
-        tiers[-1].append(row.scaling_rule)
-    return " < ".join(" = ".join(sorted(tier)) for tier in tiers) if len(tiers) > 1 else _TIED
-
-
-def _lrs(orders: dict[float, str]) -> str:
-    return ", ".join(f"{lr:.4g}" for lr in orders)
 
 
 def _plots(groups: dict[tuple[int, float], list[ArmFinding]]) -> list[Plot]:

@@ -13,8 +13,7 @@ from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.analyse.sections import Plot, Section, Series, Table
-from harness.analyse.variance import Components, components
+from harness.analyse.splits import split_section
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
@@ -54,46 +53,7 @@ class SplitCheck:
         for (rule, tbs, _), row in zip(self._keys(), measured[0], strict=True):
             epochs = [math.inf if epoch is None else epoch for epoch in row.epochs_by_seed]
             groups.setdefault((rule, tbs), []).append(epochs)
-        found = {key: components(splits) for key, splits in groups.items()}
-        section = _section(found, groups)
+        section = split_section("Between seeds and between splits", groups)
         question = "How much of the epochs to target is the luck of the split?"
         verdict = section.sentences
         return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=[section])
-
-
-def _section(
-    found: dict[tuple[str, int], Components | None], groups: dict[tuple[str, int], list[list[float]]]
-) -> Section:
-    sentences = [_line(rule, tbs, one) for (rule, tbs), one in found.items()]
-    table = Table(
-        "split_check",
-        ["scaling_rule", "total_batch_size", "splits", "n", "sd_between_seeds", "sd_between_splits", "p_same_splits"],
-        [
-            [rule, tbs, *((one.groups, one.n, one.sd_within, one.sd_between, one.p) if one else (None,) * 5)]
-            for (rule, tbs), one in found.items()
-        ],
-    )
-    series = [
-        Series(
-            f"{rule}, TBS {tbs}",
-            [float(i) for i, split in enumerate(splits) for _ in split],
-            [epoch for split in splits for epoch in split],
-        )
-        for (rule, tbs), splits in groups.items()
-    ]
-    plot = Plot(
-        "split_check", "Epochs to target on each split, a point a seed", " ".join(sentences),
-        "split", "epochs to target", series, y_log=2,
-    )  # fmt: skip
-    return Section("Between seeds and between splits", sentences, [plot], [table])
-
-
-def _line(rule: str, total_batch_size: int, one: Components | None) -> str:
-    where = f"TBS {total_batch_size} under {rule} scaling"
-    if one is None:
-        return f"{where}: a trial missed its target or is missing, so the spread is not known."
-    tell = "the splits differ" if one.p < 0.05 else "no difference between splits is established"
-    return (
-        f"{where}: epochs to target vary by {one.sd_within:.0%} between seeds and by {one.sd_between:.0%} between "
-        f"splits (SD of log; {one.groups} splits, {one.n} trials): {tell} (F test, p = {one.p:.2g})."
-    )

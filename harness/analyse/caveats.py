@@ -14,15 +14,18 @@ AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's c
 
 
 def caveats(
-    design: Design, rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison], records: Records, aims: bool
+    design: Design,
+    rows: Sequence[ArmFinding],
+    comparisons: Sequence[RuleComparison],
+    records: Records,
+    aims: bool,
+    untested: Sequence[str] = (),
 ) -> list[str]:
-    """One sentence each, most important first; `aims`: whether the trials aimed at a target."""
+    """One sentence each, most important first; `aims`: whether the trials aimed at a target; `untested`: what no study
+    beside this one has checked."""
     workload = design.workload
-    lines: list[str] = _from_rereading(design, records)
+    lines: list[str] = [*_from_rereading(design, records), *untested]
     if len(rows) > 1 and comparisons:
-        lines.append(
-            "ranking of the rules untested against base LR: repeat at base LR x 1/2 and x 2 before relying on it"
-        )
         lines.append("this protocol alone: an annealed schedule can order the rules differently")
     if len(design.seeds) == 1:
         lines.append("one seed: nothing is known of the spread between seeds")

@@ -6,11 +6,13 @@ from typing import Any
 
 from harness.analyse.arms import ArmFinding, arm_findings, distinct_trials
 from harness.analyse.caveats import caveats
+from harness.analyse.companions import Beside, look_beside
 from harness.analyse.comparisons import Comparison, compare, correct
 from harness.analyse.curves import learning_curve
 from harness.analyse.estimates import Observation, pooled_log_spread
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.fixed_budget import fixed_budgets
+from harness.analyse.reach import reach_lines
 from harness.analyse.results import Records, TrialResult, records_fingerprint
 from harness.analyse.rule_fits import RuleFit, fit_rules
 from harness.analyse.sections import Section
@@ -36,16 +38,19 @@ def rule_findings(
     rows, results = measured
     comparisons = compare_rules(design, arms, records, declared)
     fits = fit_rules(rows, results)
+    beside = look_beside(design, arms, records, declared) if any(row.n for row in rows) else Beside()
     return findings(
         question,
         design,
         arms,
         records,
         measured,
-        verdict=[*verdict_lines(rows, comparisons), *critical_lines(fits)],
-        not_established=[*open_questions(comparisons), *critical_open(fits, rows)],
+        verdict=[*verdict_lines(rows, comparisons), *beside.verdict, *critical_lines(fits)],
+        not_established=[*open_questions(comparisons), *beside.not_established, *critical_open(fits, rows)],
         comparisons=comparisons,
         fits=fits,
+        sections=beside.sections,
+        untested=beside.untested,
     )
 
 
@@ -68,9 +73,10 @@ def findings(
     comparisons: Sequence[RuleComparison] = (),
     fits: Sequence[RuleFit] = (),
     sections: Sequence[Section] = (),
+    untested: Sequence[str] = (),
 ) -> Findings:
     """What every question reports alike, from `measured` (arm_findings of the same arms), with its own words and
-    `sections`."""
+    `sections`; `untested` leads the caveats."""
     rows, results = measured
     trials = distinct_trials(results)
     aims = any(arm.settings.stop_at_target for arm in arms)
@@ -91,7 +97,8 @@ def findings(
         curves=[curve for curve in curves if curve is not None],
         fixed_budgets=fixed_budgets(rows, results),
         by_target=answers_by_target(rows, results),
-        caveats=caveats(design, rows, comparisons, records, aims),
+        caveats=caveats(design, rows, comparisons, records, aims, untested),
+        reach=reach_lines(rows, results) if aims else [],
         metric=target.metric,
         target_value=target.value,
         outcomes={str(kind): sum(trial.outcome is kind for trial in trials) for kind in Outcome},

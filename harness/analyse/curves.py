@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from harness.analyse.estimates import inverted_cdf
 from harness.analyse.evaluations import column, metric_column
 from harness.analyse.results import TrialResult
@@ -39,14 +41,23 @@ def learning_curve(label: str, found: Sequence[TrialResult], step_s: float | Non
     trials = [result for result in found if result.outcome.is_data and result.evaluations]
     if not trials:
         return None
-    settings = trials[0].settings
+    settings, mode = trials[0].settings, trials[0].target.mode
     series = [metrics_by_examples(result) for result in trials]
+    places = sorted({examples for values in series for examples in values})
+    seen = np.full((len(trials), len(places)), math.nan)  # what was evaluated, nan where it was not a number
+    known = np.full(seen.shape, math.nan)  # with what stands for a trial that had ended
+    for i, (result, values) in enumerate(zip(trials, series, strict=True)):
+        here = np.searchsorted(places, list(values))
+        seen[i, here] = list(values.values())
+        better = math.inf if mode == "max" else -math.inf
+        known[i, here] = np.where(np.isfinite(seen[i, here]), seen[i, here], -better)
+        ends = {Outcome.DIVERGED: -better, Outcome.REACHED: better}
+        known[i, np.searchsorted(places, result.examples, "right") :] = ends.get(result.outcome, math.nan)
     points = []
-    for examples in sorted({examples for values in series for examples in values}):
-        here = [values[examples] for values in series if math.isfinite(values.get(examples, math.nan))]
-        middle = _median([_value(r, v, examples) for r, v in zip(trials, series, strict=True)], trials[0].target.mode)
-        if here and math.isfinite(middle):
-            points.append(CurvePoint(examples, middle, min(here), max(here), len(here)))
+    for examples, values, all_values in zip(places, seen.T, known.T, strict=True):
+        finite, middle = values[np.isfinite(values)], _median(all_values, mode)
+        if len(finite) and math.isfinite(middle):
+            points.append(CurvePoint(examples, middle, float(finite.min()), float(finite.max()), len(finite)))
     return LearningCurve(label, settings.total_batch_size, settings.train_examples, step_s, decimated(points))
 
 
@@ -70,19 +81,7 @@ def decimated(points: list[CurvePoint]) -> list[CurvePoint]:
     return kept
 
 
-def _value(result: TrialResult, values: dict[int, float], examples: int) -> float:
-    """The metric there; infinitely good beyond a stop at the target, infinitely bad beyond divergence."""
-    better = math.inf if result.target.mode == "max" else -math.inf
-    if examples in values:
-        return values[examples] if math.isfinite(values[examples]) else -better
-    if examples < result.examples:
-        return math.nan  # evaluated on another grid
-    if result.outcome is Outcome.DIVERGED:
-        return -better
-    return better if result.outcome is Outcome.REACHED else math.nan
-
-
-def _median(values: Sequence[float], mode: str) -> float:
+def _median(values: np.ndarray, mode: str) -> float:
     """The inverted CDF from the worse side, over the seeds that are known."""
-    known = sorted((value for value in values if not math.isnan(value)), reverse=mode == "max")
-    return inverted_cdf(known[::-1], 0.5)
+    ordered = np.sort(values[~np.isnan(values)])
+    return inverted_cdf((ordered if mode == "max" else ordered[::-1]).tolist(), 0.5)

@@ -84,15 +84,16 @@ def _spread(rows: Sequence[Mapping[str, Any]], path: Path, columns: dict[Path, S
             values = list(map(itemgetter(key), rows))
         except KeyError:
             values = [row.get(key, _ABSENT) for row in rows]
-        place = _known((*path, key))
-        if all(value is _ABSENT or (type(value) is dict and value) for value in values):
+        place, kinds = _known((*path, key)), set(map(type, values))
+        if kinds == {dict} and all(values):
+            _spread(values, place, columns)
+        elif dict in kinds and all(value is _ABSENT or (type(value) is dict and value) for value in values):
             _spread([{} if value is _ABSENT else value for value in values], place, columns)
         else:
-            columns[place] = _packed(values)
+            columns[place] = _packed(values, kinds)
 
 
-def _packed(values: list[Any]) -> Sequence[Any]:
-    kinds = set(map(type, values))
+def _packed(values: list[Any], kinds: set[type]) -> Sequence[Any]:
     if kinds == {float}:
         return array("d", values)
     if kinds == {int} and all(abs(value) < 2**63 for value in values):

@@ -7,6 +7,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.comparisons import Comparison
 from harness.analyse.curves import LearningCurve
 from harness.analyse.fixed_budget import FixedBudget
+from harness.analyse.reach import ReachLine
 from harness.analyse.rule_fits import RuleFit
 from harness.analyse.sections import Section
 from harness.analyse.targets import TargetPoint
@@ -42,6 +43,7 @@ class Findings:
     curves: list[LearningCurve]
     fixed_budgets: list[FixedBudget]
     by_target: list[TargetPoint]
+    reach: list[ReachLine]  # shares of seeds that have reached by each place, of arms at the largest TBS
     caveats: list[str]
     metric: str  # the target's metric, on the validation split
     target_value: float

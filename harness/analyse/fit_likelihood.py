@@ -84,8 +84,13 @@ class Profile:
 
 def arm_means(arms: Arms) -> ArmMeans:
     """Step 1. A diverged trial has no place on a curve: it is left out and named, and so is an arm half of those."""
+    return _arm_means(tuple((size, tuple(observations)) for size, observations in sorted(arms.items())))
+
+
+@lru_cache(maxsize=8)  # every curve and every critical batch size starts from the same arms
+def _arm_means(arms: tuple[tuple[int, tuple[Observation, ...]], ...]) -> ArmMeans:
     excluded, usable = [], {}
-    for size, observations in sorted(arms.items()):
+    for size, observations in arms:
         data = with_outcome(observations)
         diverged = sum(o.outcome is Outcome.DIVERGED for o in data)
         if diverged:

@@ -138,9 +138,14 @@ def _bootstrap(arms: ArmMeans, found: Profile, examples_per_unit: float) -> dict
     region = found.shapes.share[found.inside]
     share = np.linspace(max(2 * region.min() - region.max(), 0.0), min(2 * region.max() - region.min(), 1.0), 201)
     grid = shapes(found.shapes.model, found.shapes.low, found.shapes.high, share)
-    squares, log_scales = weighted_squares(draws, found.weights, grid.log_curve(arms.sizes))
+    curves, total = grid.log_curve(arms.sizes), found.weights.sum()
+    level = curves @ found.weights / total
+    forms = curves - level[:, None]
+    # Weighted squares of every draw about every curve, less the draw's own, which no choice of a curve changes.
+    squares = (draws * found.weights) @ (-2 * forms.T)
+    squares += forms**2 @ found.weights
     best = squares.argmin(axis=1)
-    scale = np.exp(log_scales[np.arange(len(draws)), best])
+    scale = np.exp(draws @ found.weights / total - level[best])
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     intervals = {}
     for name, (values, scaled) in grid.parameters(examples_per_unit).items():

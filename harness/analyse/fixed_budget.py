@@ -5,12 +5,13 @@ epochs that a target needs (rule 18). Both are read from the same journals here,
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.curves import metrics_by_examples
 from harness.analyse.estimates import inverted_cdf
+from harness.analyse.evaluations import column, metric_column
 from harness.analyse.results import TrialResult
 from harness.plan.outcome import Outcome
 
@@ -72,15 +73,16 @@ def examples_per(row: ArmFinding, unit: str) -> float:
 def _cell(row: ArmFinding, found: Sequence[TrialResult], budget_examples: float) -> BudgetCell:
     values, stopped = [], 0
     for result in found:
-        within = {e: v for e, v in metrics_by_examples(result).items() if e <= budget_examples * (1 + 1e-9)}
-        if not result.outcome.is_data or not within:
+        places = column(result.evaluations, "examples")
+        index = bisect_right(places, budget_examples * (1 + 1e-9)) - 1
+        if not result.outcome.is_data or index < 0:
             continue
-        last = max(within)
-        is_over = last == result.examples and budget_examples > last
+        is_over = index == len(places) - 1 and budget_examples > places[index]
         stopped += is_over and result.outcome is Outcome.REACHED
+        value = metric_column(result.evaluations, result.target, result.settings.averaging.decide_on)[index]
         worst = -math.inf if result.target.mode == "max" else math.inf
-        lost = math.isnan(within[last]) or (is_over and result.outcome is Outcome.DIVERGED)
-        values.append(worst if lost else within[last])
+        lost = value is None or math.isnan(value) or (is_over and result.outcome is Outcome.DIVERGED)
+        values.append(worst if lost else value)
     epochs = budget_examples / row.train_examples
     if not values:
         return BudgetCell(row.label, row.total_batch_size, epochs, math.nan, math.nan, math.nan, 0, 0)

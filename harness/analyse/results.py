@@ -38,7 +38,7 @@ class TrialResult:
     @property
     def examples(self) -> int:
         """Examples seen when the trial ended."""
-        return int(self.evaluations[-1]["examples"]) if self.evaluations else 0
+        return int(column(self.evaluations, "examples")[-1]) if self.evaluations else 0
 
     def observation(self, target: Target | None = None, weights: str | None = None) -> Observation:
         """The crossing of a target (default: the one it is read for) in examples, as the estimators take it."""

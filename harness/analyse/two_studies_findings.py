@@ -29,6 +29,7 @@ def comparison_findings(found: StudyComparison) -> Findings:
         curves=[],
         fixed_budgets=[],
         by_target=[],
+        reach=[],
         caveats=_caveats(found),
         metric=found.target.metric,
         target_value=found.target.value,

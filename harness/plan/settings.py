@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from math import isfinite
 from typing import Any
 
@@ -157,6 +158,11 @@ class Settings:
             changed["start"] = {"settings": self.start.settings.identity, "examples": self.start.examples}
         return {**changed, "dataset": dataset}
 
+    @cached_property
+    def identity_text(self) -> str:
+        """`identity` as the text that is hashed: made once for all seeds of an arm."""
+        return canonical_text(self.identity)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -187,8 +193,17 @@ def _changed(value: Any) -> dict[str, Any]:
 
 def fingerprint(value: Any, length: int = 12) -> str:
     """Hex digest of a JSON-able value, independent of key order and of 1 against 1.0."""
-    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest(canonical_text(value), length)
+
+
+def digest(text: str, length: int = 12) -> str:
+    """The first digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def canonical_text(value: Any) -> str:
+    """JSON that does not depend on key order nor on 1 against 1.0."""
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _canonical(value: Any) -> Any:

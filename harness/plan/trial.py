@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
-from harness.plan.settings import Settings, fingerprint
+from harness.plan.settings import Settings, digest
 
 # tf32: float32 with matrix products in TF32, on GPUs. bf16, fp16: float32 weights, half precision in the forward and
 # backward pass by autocast; fp16 scales its loss.
@@ -69,7 +69,7 @@ class Trial:
     @cached_property
     def trial_id(self) -> str:
         """Hash of the resolved values and the seed: equal exactly when the same numbers would be computed."""
-        return fingerprint({"settings": self.arm.settings.identity, "seed": self.seed})
+        return digest(f'{{"seed":{self.seed},"settings":{self.arm.settings.identity_text}}}')
 
     @property
     def label(self) -> str:

@@ -95,8 +95,12 @@ class TrialRecord:
 
 def attempt_numbers(folder: Path) -> list[int]:
     """Numbers of the attempts in a trial's folder, ascending."""
-    numbers = (path.name.split(".")[1] for path in folder.glob("events.*.jsonl"))
-    return sorted(int(number) for number in numbers if number.isdigit())
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = (name.split(".") for name in names)
+    return sorted(int(n[1]) for n in found if len(n) == 3 and n[::2] == ["events", "jsonl"] and n[1].isdigit())
 
 
 def newest_attempt(folder: Path) -> int:

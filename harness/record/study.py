@@ -1,5 +1,6 @@
 """A study: one run of an experiment, as a folder; owned by one driver at a time through a lease (section 3)."""
 
+import json
 import os
 import socket
 import stat
@@ -14,7 +15,7 @@ import psutil
 
 from harness.plan.errors import UserError
 from harness.plan.settings import fingerprint
-from harness.plan.trial import PlannedTrial
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, read_trial
 
@@ -58,7 +59,14 @@ class StudyFolder:
 
     def plan(self) -> list[PlannedTrial]:
         """Every planned trial, in the order it was planned."""
-        return [PlannedTrial.from_json(row) for row in read_lines(self.path / "plan.jsonl")]
+        arms: dict[str, Arm] = {}  # one object for all seeds of an arm: its settings are resolved and hashed once
+        planned = []
+        for row in read_lines(self.path / "plan.jsonl"):
+            text = json.dumps(row["arm"])
+            if text not in arms:
+                arms[text] = Arm.from_json(row["arm"])
+            planned.append(PlannedTrial(Trial(arms[text], row["seed"]), Topology.from_json(row["topology"])))
+        return planned
 
     def trial_path(self, planned: PlannedTrial) -> Path:
         return self.path / "trials" / planned.key

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.ticker import FixedLocator
@@ -10,13 +11,16 @@ from harness.analyse.curves import LearningCurve
 from harness.analyse.findings import Findings
 from harness.analyse.fixed_budget import UNITS as BUDGET_UNITS
 from harness.analyse.fixed_budget import BudgetCell, FixedBudget
+from harness.analyse.reach import ReachLine
 from harness.report.canvas import Canvas, Figure, draw
 from harness.report.numbers import number
 from harness.report.palette import LIGHT
 
 MOST_SERIES = 6
 MOST_PANELS = 6  # rows of learning curves
+MOST_STEPS = 40  # of a reach curve
 MARKS = 10  # markers, each with its hover text, along a learning curve
+Item = TypeVar("Item")
 WORDS = {"examples": "examples seen", "steps": "updates", "seconds": "seconds of training"}
 
 
@@ -38,7 +42,7 @@ def learning_figures(findings: Findings) -> list[list[Figure]]:
     return rows
 
 
-def _spread_out(curves: list[LearningCurve], most: int) -> list[LearningCurve]:
+def _spread_out(curves: list[Item], most: int) -> list[Item]:
     """At most `most` of them, evenly spaced, the first and the last among them."""
     if len(curves) <= most:
         return curves
@@ -213,6 +217,51 @@ def target_figure(findings: Findings) -> Figure | None:
     alt = f"Epochs at TBS {largest} for targets from {ends}. {moved}"
     columns = ("target", *[f"{label}, epochs" for label in labels], "order changes", "flag")
     return draw("by_target", f"Epochs at TBS {largest} against the target", alt, columns, rows, paint)
+
+
+def reach_figure(findings: Findings) -> Figure | None:
+    """Kaplan-Meier: the share of seeds that has reached by each place, at the largest TBS."""
+    chosen = _spread_out(findings.reach, MOST_SERIES)
+    if not any(line.curve.places for line in chosen):
+        return None
+    tbs, steps = chosen[0].total_batch_size, {line.label: _steps(line) for line in chosen}
+    rows = [
+        [line.label, number(place), number(share), f"{number(low)}–{number(high)}", str(line.curve.n)]
+        for line in chosen
+        for place, share, low, high in steps[line.label]
+    ]
+
+    def paint(canvas: Canvas) -> None:
+        for series, line in enumerate(chosen):
+            at = steps[line.label]
+            xs, ys = [0.0, *(p for p, _, _, _ in at), line.end], [0.0, *(s for _, s, _, _ in at)]
+            canvas.stairs(series, line.label, xs, [*ys, ys[-1]])
+            tips = [
+                f"{line.label}: {number(share)} of {line.curve.n} seeds by {number(place)} epochs "
+                f"({number(low)}–{number(high)})"
+                for place, share, low, high in at
+            ]
+            canvas.points(series, line.label, xs[1:-1], ys[1:], tips, line=False)
+        canvas.axes.set_ylim(-0.02, 1.02)
+        canvas.axes.set_xlabel("epochs")
+        canvas.axes.set_ylabel("share of seeds that have reached")
+
+    ends = "; ".join(
+        f"{line.label}: half of {line.curve.n} by "
+        + (f"{number(line.curve.median)} epochs" if math.isfinite(line.curve.median) else "no place on record")
+        + f", {number(100 * (line.curve.reached_share[-1] if line.curve.places else 0))} % in the end"
+        for line in chosen
+    )
+    alt = f"Share of seeds that have reached the target by epochs at TBS {tbs}. {ends}."
+    columns = ("rule", "epochs", "share reached", "95 % band, pointwise", "seeds")
+    return draw("reach", f"Seeds that have reached, TBS {tbs}", alt, columns, rows, paint)
+
+
+def _steps(line: ReachLine) -> list[tuple[float, float, float, float]]:
+    """(epochs, share, low, high) of at most MOST_STEPS places evenly along the curve, its last among them."""
+    curve = line.curve
+    at = list(zip(curve.places, curve.reached_share, curve.low, curve.high, strict=True))
+    return _spread_out(at, MOST_STEPS)
 
 
 def _difficulty(value: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from harness.analyse.findings import Findings
 from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, front_figure, lr_figure
-from harness.report.metric_figures import budget_figures, learning_figures, target_figure
+from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
 from harness.report.numbers import number, ranges, section_columns, section_rows
 from harness.report.palette import variables
 from harness.report.section_figures import section_figures
@@ -45,10 +45,11 @@ class Figures:
     learning: list[list[Figure]]
     budgets: list[list[Figure]]
     by_target: Figure | None
+    reach: Figure | None
 
     def all(self) -> list[Figure]:
         rows = [*self.sections, *self.learning, *self.budgets]
-        single = [figure for figure in (self.front, self.lr_map, self.by_target) if figure is not None]
+        single = [figure for figure in (self.reach, self.front, self.lr_map, self.by_target) if figure is not None]
         every = [*self.costs, *single, *(figure for row in rows for figure in row)]
         assert len({figure.name for figure in every}) == len(every), "two figures of one name"
         return every
@@ -66,6 +67,7 @@ def draw_all(findings: Findings) -> Figures:
         learning=learning_figures(findings),
         budgets=budget_figures(findings) if aims else [],
         by_target=target_figure(findings) if aims else None,
+        reach=reach_figure(findings),
     )
 
 

@@ -141,7 +141,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     for fitted in findings.fits:
         lines.append(f"- {fitted.label}: {fitted.diagnosis}")
         lines += [f"  - critical batch size {size}: {size.definition}" for size in fitted.critical]
-    singles = [figures.front, figures.lr_map, figures.by_target]
+    singles = [figures.reach, figures.front, figures.lr_map, figures.by_target]
     for figure in [*figures.costs, *(figure for figure in singles if figure is not None)]:
         lines += ["", _markdown_figure(figure)]
     lines += ["", *[f"- {line}" for line in findings.caveats]]

@@ -18,7 +18,8 @@ from harness.analyse.findings import Findings
 from harness.record.files import append_lines, write_json
 from harness.report.__main__ import main
 from harness.report.cost_figures import cost_figure
-from harness.report.numbers import tick
+from harness.report.metric_figures import reach_figure
+from harness.report.numbers import number, tick
 from harness.report.page import draw_all, page_html
 from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
 from harness.report.table import print_findings
@@ -128,7 +129,7 @@ def test_the_numbers_are_the_same_in_every_form(findings: Findings, written: Pat
     terminal, markdown = console.export_text(), (written / "report.md").read_text()
     rows = list(csv.DictReader(io.StringIO(results_csv(findings))))
     arms = json.loads((written / "results.json").read_text())["arms"]
-    head, *cells = page.tables[0]
+    head, *cells = next(table for table in page.tables if any(key is not None for row in table for _, key in row))
     column = {title: i for i, (title, _) in enumerate(head)}
     assert len(rows) == len(arms) == len(cells) == len(findings.arms)
     for arm, row, kept, shown in zip(findings.arms, rows, arms, cells, strict=True):
@@ -224,6 +225,37 @@ def test_a_miss_is_drawn_as_an_arrow_and_written_as_a_bound(tmp_path: Path):
     assert epochs is not None
     assert "> 40 at TBS 512" in epochs.alt
     assert [row[3] for row in epochs.rows if row[0] == "512"] == ["> 40"] * len(missed)
+
+
+def test_the_share_of_seeds_that_have_reached_is_kaplan_and_meiers(tmp_path: Path):
+    """Seeds 1 and 2 reach, seed 0 ends its budget: 1/3, 2/3, and nothing beyond; its steps are where they crossed."""
+    findings = findings_of(
+        write_study(tmp_path / "study", accuracy=lambda t, e: learns(t, e) if t.seed else 0.3, timed=False)
+    )
+    figure = reach_figure(findings)
+    assert figure is not None
+    largest = [arm for arm in findings.arms if arm.total_batch_size == 512]
+    for arm in largest:
+        crossed = sorted(epochs for epochs in arm.epochs_by_seed if epochs is not None)
+        rows = [row for row in figure.rows if row[0] == arm.label]
+        assert [row[1] for row in rows] == [number(epochs) for epochs in crossed]
+        assert [row[2] for row in rows] == ["0.333", "0.667"]
+        assert f"{arm.label}: half of 3 by {number(crossed[1])} epochs, 66.7 % in the end" in figure.alt
+    page = Page(page_html(findings, draw_all(findings)))
+    assert figure.alt in [drawn["aria-label"] for drawn in page.of("svg")]
+
+
+def test_every_marker_of_the_page_has_its_hover_text(findings: Findings, written: Path):
+    """Markers of one look are one artist: a text that slipped by one would name another arm."""
+    figure = cost_figure(findings, "epochs")
+    assert figure is not None
+    tips = re.findall(r'<use class="tip"[^>]*><title>([^<]*)</title></use>', figure.inline)
+    assert len(tips) == len(findings.arms)
+    heights = re.findall(r'<use class="tip"[^>]* y="([^"]*)"', figure.inline)
+    medians = [float(re.search(r": ([\d.,]+) epochs", tip)[1]) for tip in tips]  # type: ignore[index]
+    by_height = sorted(zip(map(float, heights), medians, strict=True), reverse=True)
+    assert [median for _, median in by_height] == sorted(medians), "higher on the page is more"
+    assert "<title></title>" not in (written / "report.html").read_text()
 
 
 def test_what_the_doctor_and_the_loader_found_is_in_the_report(tmp_path: Path):

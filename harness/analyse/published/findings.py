@@ -52,6 +52,7 @@ def published_findings(publications: Sequence[Publication]) -> Findings:
         curves=[],
         fixed_budgets=[],
         by_target=[],
+        reach=[],
         caveats=_caveats(curves),
         metric="",
         target_value=math.nan,
