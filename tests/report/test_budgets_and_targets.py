@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
-from synthetic_study import SWEEP, TRAIN_EXAMPLES, findings_of, learns, write_study
+from made_up import TRAIN_EXAMPLES
+from synthetic_study import SWEEP, findings_of, learns, write_study
 
 from harness.analyse.curves import MOST_POINTS, CurvePoint, decimated
 from harness.analyse.findings import Findings

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from synthetic_study import SWEEP, TRAIN_EXAMPLES, findings_of, write_study
+from made_up import TRAIN_EXAMPLES
+from synthetic_study import SWEEP, findings_of, write_study
 
 from harness.config.build import reopen
 from harness.plan.target import Target
