@@ -109,7 +109,7 @@ def mean(one: Took, other: Took) -> Took:
 
 def measured(turn: int, name: str, overrides: list[str]) -> Took:
     took = measure(name, overrides)
-    print(f"turn {turn + 1}, {name}: " + ", ".join(f"{part} {value:.1f} s" for part, value in took._asdict().items()))
+    print(f"turn {turn + 1}, {name}: " + ", ".join(f"{part} {value:.2f} s" for part, value in took._asdict().items()))
     sys.stdout.flush()
     return took
 

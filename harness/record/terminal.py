@@ -16,6 +16,7 @@ from harness.plan.trial import PlannedTrial
 QUIET_S = 60.0  # a log that has said nothing for so long gets a line on how far the sweep is
 NAMED = 4  # running trials that such a line names
 AROUND_ROWS = 6  # lines of a terminal that the rows of running trials leave to everything else
+BAR_WIDTH, AROUND_BAR = 30, 62  # columns of the bar where there is room, and of the counts beside it
 
 
 class Screen:
@@ -136,7 +137,7 @@ class Screen:
         left = len(self._left())
         progress = Progress(
             TextColumn("trials {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=max(4, min(BAR_WIDTH, self.console.width - AROUND_BAR))),
             TextColumn(f"running {len(self._running)}  left {left - len(self._running)}" if left else "over"),
             TextColumn(f"failed {len(self.failed)}" if self.failed else ""),
             TextColumn(self._about()),

@@ -168,7 +168,7 @@ def _farewell(folder: StudyFolder, projections: list[Projection], document: dict
             said["report"] = publish(project, document)
         except Exception as error:
             said["no_report"] = one_line(error)
-    if project.count < len(trial_plans(folder)):  # an earlier driver's, or another's of a study that is shared
+    if len(project.whole) < len(trial_plans(folder)):  # an earlier driver's, or another's of a study that is shared
         with suppress(Exception):  # of wandb's: then nobody knows
             said["lacking"] = len(lacking(folder, project))
     project.wandb.teardown()

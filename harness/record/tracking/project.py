@@ -42,6 +42,7 @@ class WandbProject:
         self.wandb = wandb
         self.study, self.label, self.place = study, label, place
         self.count = 0  # runs finished
+        self.whole: set[str] = set()  # trials with a run that ended as it should
         self._open: dict[str, tuple[wandb.Run, TrialPlan]] = {}
         self._finishing: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(FINISHING_AT_ONCE, "wandb-finish")
@@ -69,6 +70,8 @@ class WandbProject:
         """Close the trial's run: `finished` on W&B, or `failed`, which no report counts."""
         self._raise_what_failed()
         run, _ = self._open.pop(trial)
+        if success:
+            self.whole.add(trial)
         self._finishing.append(self._pool.submit(self._finish, run, dict(summary), success))
 
     def close(self) -> None:
