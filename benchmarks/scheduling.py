@@ -174,7 +174,7 @@ def tell(
     began: float,
     watch: Stopwatch,
 ) -> None:
-    count, seconds, cpus = len(planned), given.seconds, given.cpus
+    count, seconds, cpus = len(watch.ended), given.seconds, given.cpus
     at_s, cpu_s = (np.array([getattr(one, name) for one in watch.ended]) for name in ("at_s", "cpu_s"))
     memory = np.array([one.resident_bytes for one in watch.ended]) / 2**20
     work_s = sum(one.topology.batch.world_size for one in planned) * seconds / cpus

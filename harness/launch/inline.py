@@ -60,7 +60,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
                 with open(study / "trials" / planned.key / "log.txt", "a") as log:
                     log.write(traceback.format_exc())
                 if final:
-                    write_failure(study / "trials" / planned.key, reason)
+                    write_failure(study, planned.key, reason)
                 listener.trial_failed(planned, reason, final)
         feed.end(planned.key)
 

@@ -4,10 +4,10 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
@@ -24,6 +24,8 @@ from harness.launch.stall_watch import StallWatch
 from harness.launch.tasks import Cluster, task_of, write_failure
 from harness.launch.trainable import TrialTrainable
 from harness.plan.trial import PlannedTrial
+
+T = TypeVar("T")
 
 
 class _NotInSnapshots:
@@ -44,11 +46,12 @@ class FeedSearcher(_NotInSnapshots, Searcher):
         self.cluster = cluster
         self.of_tune_id: dict[str, PlannedTrial] = {}
         self.out_of_room = False  # what Tune ends now has not ended
+        self.unwritable: OSError | None = None  # the study folder, for the driver: Tune would wrap what is raised here
 
     def suggest(self, trial_id: str) -> Any:  # dict, None or Searcher.FINISHED, which is a str
-        if self.drain.requested:
+        if self.drain.requested or self.unwritable:
             return Searcher.FINISHED
-        planned = self.feed.take()
+        planned = self._written(self.feed.take)
         if planned is None:
             return Searcher.FINISHED if self.feed.is_done else None
         self.of_tune_id[trial_id] = planned
@@ -67,11 +70,19 @@ class FeedSearcher(_NotInSnapshots, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self.of_tune_id[trial_id].key
         if _last_kind(result) == "drain" or (error and self.drain.requested) or (self.out_of_room and not error):
-            self.feed.put_back(key)
+            self._written(lambda: self.feed.put_back(key))
         else:
             if _last_kind(result) == "end":
                 shows(self.study / "trials" / key / "record.json")  # a network file system may show it late
-            self.feed.end(key)
+            self._written(lambda: self.feed.end(key))
+
+    def _written(self, step: Callable[[], T]) -> T | None:
+        """A step of the feed, in which the plan may grow and be written down; None where that cannot be."""
+        try:
+            return step()
+        except OSError as error:
+            self.unwritable = error
+            return None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a study resumes from its records, never from Tune's snapshot."""
@@ -101,7 +112,6 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         self.live: dict[str, TuneTrial] = {}  # those that train, by Tune's id
         self.killed: dict[str, str] = {}  # by Tune's id: why we have ended its process
         self.announced = False
-        self.unwritable: OSError | None = None  # the study folder, for the driver
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         if iteration == 0:
@@ -121,7 +131,7 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        if self.unwritable:
+        if self.searcher.unwritable:
             return True
         if self.drain.requested:
             return not self.live or self.drain.expired
@@ -164,9 +174,9 @@ class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
         )
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
             try:
-                write_failure(self.study / "trials" / planned.key, reason)
-            except OSError as error:  # a full disk; what else would run could not be written either
-                self.unwritable = error
+                write_failure(self.study, planned.key, reason)
+            except OSError as error:  # a disk that is full or gone: nothing that runs could be written either
+                self.searcher.unwritable = error
         self.watcher.trial_failed(planned, reason, final)
 
 
@@ -206,5 +216,5 @@ def run_ray(
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     drain.listen()
-    if ears.unwritable:
-        raise ears.unwritable
+    if searcher.unwritable:
+        raise searcher.unwritable

@@ -1,5 +1,6 @@
 """From planned trials to tasks for workers, and the record of a trial that failed for good."""
 
+import errno
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,8 +41,14 @@ def task_of(planned: PlannedTrial, study: Path, execution: Execution, races: boo
     return Task(trial.trial_id, trial.arm.settings, trial.seed, planned.topology, str(folder), execution)
 
 
-def write_failure(folder: Path, reason: str) -> None:
-    """Record that a trial failed for good: kept, counted, and run again by the next start of the study."""
+def write_failure(study: Path, key: str, reason: str) -> None:
+    """Record that a trial failed for good: kept, counted, and run again by the next start of the study.
+
+    OSError where the study cannot be written, or is not there: nothing is made in the place of a folder that is gone.
+    """
+    if not (study / "study.json").exists():
+        raise OSError(errno.EIO, "the study is not there any more", str(study))
+    folder = study / "trials" / key
     attempt = Attempt.claim(folder)
     attempt.finish({"outcome": Outcome.FAILED, "error": reason})
     attempt.close()

@@ -1,5 +1,6 @@
 """A study: one run of an experiment, as a folder; owned by one driver at a time through a lease (section 3)."""
 
+import errno
 import json
 import os
 import socket
@@ -202,16 +203,19 @@ class Lease:
         return _lease_path(self.folder, self.number + 1).exists()
 
     def check(self) -> None:
-        """Raises RuntimeError once another driver has taken the study."""
+        """Raises RuntimeError once another driver has taken the study, OSError where its folder is gone."""
         if self.lost:
             raise RuntimeError(f"study {self.folder} was taken over by another driver")
+        if not _lease_path(self.folder, self.number).exists():
+            raise OSError(errno.EIO, "the study is not there any more", str(self.folder))
 
     def release(self) -> None:
         """Give the study up, leaving the attempt number for the next driver."""
         self._stop.set()
         self._thread.join()
-        if not self.lost:
-            self._write(released=True)
+        with suppress(OSError):  # what cannot be written now says nothing new: the process is gone at once
+            if not self.lost:
+                self._write(released=True)
 
     def _keep(self) -> None:
         while not self._stop.wait(HEARTBEAT_S) and not self.lost:

@@ -12,7 +12,7 @@ KEEP = 2
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | None = KEEP) -> None:
     """Write `folder/<step>.pt` by temporary name, fsync and rename, then drop all but the newest `keep`; None: none."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # never the trial's own: where that is gone, its file system is
     temporary = folder / f".{step}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:

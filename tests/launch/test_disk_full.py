@@ -1,4 +1,4 @@
-"""A disk that fills up ends a trial or the sweep with a clear line; what was written stays valid and goes on."""
+"""A disk that fills up, a folder that is gone: a clear line; what was written stays valid and the sweep goes on."""
 
 import os
 import subprocess
@@ -11,10 +11,7 @@ import pytest
 from private_ray import may_mount
 from sweeps import SMALL, Sweep, finish, start, sweep
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(not may_mount(), reason="a small file system of its own needs the right to mount"),
-]
+pytestmark = pytest.mark.long
 
 # Nobody meets the target; the second trial is under way when the disk fills up.
 TWO_TRIALS = [
@@ -33,6 +30,8 @@ DISK_BYTES = 8 * 2**20
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system."""
+    if not may_mount():
+        pytest.skip("a small file system of its own needs the right to mount")
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)], check=True)
@@ -99,3 +98,33 @@ def test_no_room_for_the_journal_ends_the_sweep_with_one_line(disk, undisturbed,
     assert len(errors) == 1
     assert "No space left on device; what is written stays valid" in errors[0]
     goes_on_once_there_is_room(disk, ballast, undisturbed, *arguments)
+
+
+def checkpointing(output: Path, attempt: int, *arguments: str) -> "subprocess.Popen[str]":
+    """The sweep, once an attempt of a trial is under way."""
+    process = start(output, *TWO_TRIALS, *arguments)
+    journals = f"*/s/trials/*/*/events.{attempt}.jsonl"
+    deadline = time.monotonic() + 100
+    while not any('"checkpoint"' in path.read_text() for path in output.glob(journals)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def test_a_folder_that_is_gone_for_a_while_costs_a_retry_and_one_that_stays_away_ends_the_sweep(undisturbed, tmp_path):
+    study, away = tmp_path / "tbs_sweep" / "s", tmp_path / "away"
+    process = checkpointing(tmp_path, 1, "cluster.max_failures=0")
+    study.rename(away)
+    ended = finish(process, tmp_path)
+    assert ended.code == 74, ended.out + ended.err
+    assert "s: the study is not there any more; what is written stays valid" in ended.err
+    assert not study.exists()  # nothing is begun anew where it was
+    away.rename(study)
+    process = checkpointing(tmp_path, 2)
+    study.rename(away)
+    time.sleep(4.0)  # less than a retried trial waits for its study
+    away.rename(study)
+    found = finish(process, tmp_path)
+    assert found.code == 0, found.out + found.err
+    assert "retrying" in found.out
+    assert found.science() == undisturbed.science()
