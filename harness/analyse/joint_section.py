@@ -119,10 +119,10 @@ def _plot(name: str, label: str, reached: Sequence[Scored], minimise: str, alt: 
         series.append(Series(f"TBS {size}", lrs, [one.cost(minimise) for one in own]))
     return Plot(
         name=name,
-        title=f"{minimise.capitalize()} to target against {label}",
+        title=f"{minimise.capitalize()} to target against {label} (median of the tuning seeds)",
         alt=alt,
         x_label=label,
-        y_label=f"{minimise} to target (median of the tuning seeds)",
+        y_label=f"{minimise} to target",
         series=series,
         x_log=10,
         y_log=2,
