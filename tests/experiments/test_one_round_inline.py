@@ -67,6 +67,21 @@ def test_a_dry_run_prints_arms_and_cost_of_what_will_be_run(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_prints_what_scales_with_the_batch_beside_the_lr(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sizes = "question.total_batch_sizes=[512]"
+    monkeypatch.setattr(sys, "argv", ["harness", "+experiment=weight_decay_timescale", sizes, "dry_run=true"])
+    assert main() == 0
+    said = capsys.readouterr().out
+    rows = {line.split("choice=")[1].split()[0]: line.split() for line in said.splitlines() if "choice=" in line}
+    place = rows["fixed"].index("0.005")
+    assert {name: row[place] for name, row in rows.items()} == {
+        "fixed": "0.005", "timescale": "0.02828", "no_decay": "0"
+    }  # fmt: skip  # 0.005 x sqrt(32)
+    assert "optimizer     SGD, momentum 0.9, nesterov False\n" in said
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_names_its_cost_before_it_runs(name, tmp_path, monkeypatch, capsys):
