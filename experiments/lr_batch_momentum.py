@@ -106,7 +106,8 @@ class LrBatchMomentum:
     def conclude(self, records: Records) -> Findings:
         points, is_over = self.asked(records)
         scored = [Scored(point, self._median(point, records)) for point in points]
-        sections = [joint_section(scored, self.minimise, self.design.workload.train_examples, is_over)]
+        examples, seeds = self.design.workload.train_examples, len(self.tuning_seeds)
+        sections = [joint_section(scored, self.minimise, examples, seeds, is_over)]
         reported = self._reported(records)
         if reported:
             found = [[r.observation() for r in records.of_arm(arm, self.design.seeds)] for arm in reported]

@@ -168,10 +168,10 @@ class WeightDecaySearch:
         sentences = self._sentences(total_batch_size, search, fresh)
         plot = Plot(
             name=f"{self.parameter}_tbs_{total_batch_size}",
-            title=f"Final validation {metric} against {self.parameter}, TBS {total_batch_size}",
+            title=f"Final validation {metric} against {self.parameter}, TBS {total_batch_size} (median and range)",
             alt=sentences[0],
             x_label=self.parameter,
-            y_label=f"validation {metric} at the end of the budget (median, range)",
+            y_label=f"final validation {metric}",
             series=[Series("tuning seeds", *([row[i] for row in positive] for i in range(4)), kind="line")],
             references=[Reference(f"{self.parameter} 0", row[1], "y") for row in rows if row[0] == 0 and row[-1]],
             x_log=10,

@@ -67,7 +67,7 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     )  # fmt: skip
     plot = Plot(
         "choices_to_target",
-        f"Epochs to target, over those of {baseline}",
+        f"Epochs to target, over those of {baseline} (hollow: at least that, it missed)",
         " ".join(sentences),
         "total batch size (examples per update)",
         f"epochs over those of {baseline}",
@@ -121,10 +121,11 @@ def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series
         Series(
             label,
             [tbs for tbs, _ in line],
-            [result.ratio for _, result in line],
+            [result.interval.low if math.isinf(result.ratio) else result.ratio for _, result in line],
             [result.interval.low for _, result in line],
             [result.interval.high for _, result in line],
             kind="line",
+            hollow=[math.isinf(result.ratio) for _, result in line],
         )
         for label, line in lines.items()
     ]

@@ -29,10 +29,11 @@ class Scored:
         return self.point.lr / (1 - (self.point.momentum or 0.0))
 
 
-def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, is_over: bool) -> Section:
-    """The table of all points, and the cost of each TBS against LR and against LR / (1 - momentum)."""
+def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, seeds: int, is_over: bool) -> Section:
+    """The table of all points, and the cost of each TBS against LR and against LR / (1 - momentum); medians of `seeds`
+    tuning seeds."""
     reached = [one for one in scored if math.isfinite(one.cost(minimise))]
-    sentences = _sentences(reached, len(scored), minimise, train_examples, is_over)
+    sentences = _sentences(reached, len(scored), minimise, train_examples, seeds) if is_over else [_OPEN]
     has_momentum = any(one.point.momentum is not None for one in scored)
     plots = []
     if reached:
@@ -89,20 +90,26 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, is_over: bool) -> list[str]:
-    if not is_over:
-        return ["The search is not finished: run the same command again."]
+_OPEN = "The search is not finished: run the same command again."
+
+
+def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, seeds: int) -> list[str]:
+    def cost(one: Scored) -> float:
+        return one.cost(minimise)
+
+    def needs(one: Scored) -> str:
+        return f"{cost(one) / train_examples:.3g} epochs" if minimise == "examples" else f"{cost(one):.0f} updates"
+
     if not reached:
-        return [f"None of the {points} points reached the target in half of its seeds."]
-    best = min(reached, key=lambda one: one.cost(minimise))
-    cost = best.cost(minimise)
-    needs = f"{cost / train_examples:.3g} epochs" if minimise == "examples" else f"{cost:.0f} updates"
-    lines = [f"Fewest {minimise} among {points} points: {_said(best)} needs {needs}."]
+        return [f"None of the {points} points reached the target in half of its {seeds} tuning seeds."]
+    best = min(reached, key=cost)
+    lines = [
+        f"Fewest {minimise} among {points} points: {_said(best)} needs {needs(best)} (median of {seeds} tuning seeds)."
+    ]
     sizes = sorted({one.point.total_batch_size for one in reached})
     if len(sizes) > 1:
-        tops = [min((one for one in reached if one.point.total_batch_size == size), key=lambda one: one.cost(minimise))
-                for size in sizes]  # fmt: skip
-        lines.append(f"Best at each TBS: {'; '.join(map(_said, tops))}.")
+        tops = [min((one for one in reached if one.point.total_batch_size == size), key=cost) for size in sizes]
+        lines.append(f"Best at each TBS: {'; '.join(f'{_said(one)} ({needs(one)})' for one in tops)}.")
     return lines
 
 
@@ -119,10 +126,10 @@ def _plot(name: str, label: str, reached: Sequence[Scored], minimise: str, alt: 
         series.append(Series(f"TBS {size}", lrs, [one.cost(minimise) for one in own]))
     return Plot(
         name=name,
-        title=f"{minimise.capitalize()} to target against {label}",
+        title=f"{minimise.capitalize()} to target against {label} (median of the tuning seeds)",
         alt=alt,
         x_label=label,
-        y_label=f"{minimise} to target (median of the tuning seeds)",
+        y_label=f"{minimise} to target",
         series=series,
         x_log=10,
         y_log=2,

@@ -150,10 +150,10 @@ def length_section(questions: Sequence[LengthQuestion], records: Records) -> Sec
     sentences = [length_sentence(one, records) for one in questions]
     plot = Plot(
         name="schedule_length",
-        title=f"Final validation {target.metric} against the length of the schedule",
+        title=f"Validation {target.metric} at the end against the length of the schedule (median, range)",
         alt=" ".join(sentences),
         x_label="length of the schedule [epochs]",
-        y_label=f"validation {target.metric} at the end (median, range)",
+        y_label=f"final validation {target.metric}",
         series=series,
         references=[Reference(f"target {target.value:g}", target.value, "y")],
         x_log=2,
@@ -182,7 +182,8 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
         return (
             f"{question.label}: schedules of up to {longest:g} epochs do not end at the target in half of their seeds."
         )
-    ends = f"{question.epochs(found.low):.3g} to {question.epochs(found.high):.3g}"
+    longest = f"{question.epochs(found.high):.3g}" if math.isfinite(found.high) else "more than was tried"
+    ends = f"{question.epochs(found.low):.3g} to {longest}"
     at_most = "at most " if search.bracket is not None and search.bracket[0] == 0 else ""
     said = (
         f"{question.label} needs a schedule of {at_most}{question.epochs(found.length):.3g} epochs {question.lr_words} "

@@ -169,14 +169,15 @@ def protocol(design: Design) -> str:
     """The schedule and the weights that decide, as every headline names them."""
     schedule, averaging = design.workload.schedule, design.workload.averaging
     name = str(schedule["_target_"]).rpartition(".")[2]
+    shape = f"{schedule['decay_shape'].capitalize()} decay of the" if "decay_shape" in schedule else name
     warmup = schedule.get("warmup")
-    start = f" after a warm-up of {_duration(warmup)}" if isinstance(warmup, Mapping) else ""
+    start = f" after a warm-up of {_duration(warmup)}" if isinstance(warmup, Mapping) and any(warmup.values()) else ""
     weights = (
         f"weights averaged with a half-life of {averaging.half_life_examples:g} examples"
         if averaging.decide_on == "averaged"
         else "raw weights"
     )
-    return f"{name} LR{start}, {weights}"
+    return f"{shape} LR{start}, {weights}"
 
 
 def _duration(value: Mapping[str, Any]) -> str:

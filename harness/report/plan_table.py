@@ -1,6 +1,8 @@
 """dry_run=true: every arm with its resolved values, and what the sweep will take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +13,7 @@ from harness.plan.design import Design
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
+from harness.report.table import print_whole
 
 EQUATION = "TBS = per device x workers x accumulation"
 
@@ -23,10 +26,13 @@ def print_plan(
     workload = design.workload
     distinct = {p.key: p for p in planned}
     finished = sum(folder.record(p).is_finished for p in distinct.values())
+    rows = {(p.trial.arm.label, p.topology.key): p for p in planned}.values()
+    optimizers = [_optimizer(p.trial.arm.settings) for p in rows]
+    changed = [key for key in dict.fromkeys(chain(*optimizers)) if len({o.get(key) for o in optimizers}) > 1]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("rule", EQUATION, "k", "peak LR", "warm-up", "updates", "evaluated every"):
+    for title in ("rule", EQUATION, "k", "peak LR", *changed, "warm-up", "updates", "evaluated every"):
         table.add_column(title, justify="left" if title in ("rule", EQUATION) else "right", no_wrap=True)
-    for p in {(p.trial.arm.label, p.topology.key): p for p in planned}.values():
+    for p, optimizer in zip(rows, optimizers, strict=True):
         arm, settings = p.trial.arm, p.trial.arm.settings
         warmup = settings.schedule.get("warmup", 0)
         table.add_row(
@@ -34,11 +40,12 @@ def print_plan(
             equation(p.topology.batch),
             f"{arm.batch_ratio:g}",
             f"{settings.peak_lr:.4g}",
+            *(optimizer.get(key, "-") for key in changed),
             f"{warmup} updates",
             f"{settings.budget_steps:,}",
             f"{settings.evaluate_every_examples / settings.total_batch_size:g} updates",
         )
-    console.print(table)
+    print_whole(console, table)
     examples = sum(p.trial.arm.settings.budget_examples for p in distinct.values())
     ranks = ", ".join(str(w) for w in sorted({p.topology.batch.world_size for p in distinct.values()}))
     kinds = ", ".join(sorted({f"{p.topology.device} {p.topology.precision}" for p in distinct.values()}))
@@ -49,6 +56,7 @@ def print_plan(
         f"workload      {workload.name}: {workload.train_examples:,} training examples, loss {workload.loss}",
         f"target        {_each(map(_target, trials))}",
         f"evaluation    {_each(map(_grid, trials))}",
+        f"optimizer     {', '.join(_shared(optimizers[0], changed)) or 'as the table says'}",
         f"batch norm    {_each(_batch_norm(settings.batch_norm) for settings in trials)}",
         f"averaging     {_each(_averaging(settings) for settings in trials)}",
         f"seeds         {', '.join(map(str, design.seeds))}",
@@ -77,6 +85,24 @@ def _target(settings: Settings) -> str:
 def _grid(settings: Settings) -> str:
     every, evaluations = settings.evaluate_every_examples, settings.budget_examples // settings.evaluate_every_examples
     return f"every {every:,} examples ({every / settings.train_examples:g} epochs), at most {evaluations} a trial"
+
+
+def _optimizer(settings: Settings) -> dict[str, str]:
+    """Its class and its arguments but the LR, in the arm's own values: what scales with the batch is in them."""
+    name = str(settings.optimizer["_target_"]).rpartition(".")[2]
+    rest = {key: value for key, value in settings.optimizer.items() if key not in ("_target_", "lr")}
+    return {"optimizer": name, **{key: _written(value) for key, value in rest.items()}}
+
+
+def _shared(optimizer: Mapping[str, str], changed: Sequence[str]) -> list[str]:
+    """What all arms have in common, beside the columns of what they have not."""
+    return [o if key == "optimizer" else f"{key} {o}" for key, o in optimizer.items() if key not in changed]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _averaging(settings: Settings) -> str:

@@ -1,12 +1,14 @@
 """Draws the plots of a section: nothing here knows what was asked."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from harness.analyse.sections import Plot, Section, Series
 from harness.report.canvas import Canvas, Figure, draw
 from harness.report.numbers import number
 
+Y_CHARACTERS = 42  # of one line along the figure's height
 MARKS = 40  # markers, each with its hover text, along one series
 
 
@@ -25,7 +27,7 @@ def _figure(plot: Plot) -> Figure:
             if base is not None:
                 canvas.log(axis, base)
         canvas.axes.set_xlabel(plot.x_label)
-        canvas.axes.set_ylabel(plot.y_label)
+        canvas.axes.set_ylabel(textwrap.fill(plot.y_label, Y_CHARACTERS))
 
     has_interval = any(series.low is not None for series in plot.series)
     columns = ["series", plot.x_label, plot.y_label, *(["low", "high"] if has_interval else [])]

@@ -46,7 +46,7 @@ def print_findings(console: Console, findings: Findings) -> None:
     for line in findings.not_established:
         _say(console, f"not established: {line}")
     if findings.aims_at_target:
-        console.print(_arms_table(findings))
+        print_whole(console, _arms_table(findings))
         _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
     for section in findings.sections:
         _print_section(console, section, said=findings.verdict)
@@ -84,11 +84,16 @@ def _print_table(console: Console, kept: Kept) -> None:
             table.add_column(escape(heading), justify="left" if words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(cell) for i, cell in enumerate(row) if i not in shared))
+    print_whole(console, table)
+    if shared:
+        _say(console, f"in every row: {', '.join(f'{columns[i]} {rows[0][i]}' for i in shared)}")
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """At its own width: where the terminal is narrower its lines break, and no cell loses a character."""
     if (natural := Measurement.get(console, console.options.update(max_width=1000), table).maximum) > console.width:
         console.width = natural
     console.print(table, crop=False)
-    if shared:
-        _say(console, f"in every row: {', '.join(f'{columns[i]} {rows[0][i]}' for i in shared)}")
 
 
 def _arms_table(findings: Findings) -> Table:

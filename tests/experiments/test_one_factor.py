@@ -111,6 +111,9 @@ def test_a_choice_that_changes_nothing_at_the_base_batch_size_is_not_compared_wi
     assert "the same trials at TBS 16;" in said
     assert "no difference established at TBS 128 (x ∞, 90 % " in said  # what 3 seeds against 3 misses can promise
     assert "Holm" not in said  # one comparison, nothing to correct
+    (line,) = found.sections[0].plots[0].series
+    assert line.hollow == [False, True]  # drawn where the interval begins
+    assert 1 <= line.y[1] < math.inf
     rows = {row["total_batch_size"]: row for row in table(found, "choices_to_target")}
     assert rows[16]["verdict"] == "equal"
     assert rows[16]["p_holm"] is None

@@ -8,6 +8,7 @@ import pytest
 
 from harness.__main__ import main
 
+EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 TINY = [
     "cluster=inline",
     "tracking=disabled",
@@ -63,4 +64,32 @@ def test_a_dry_run_prints_arms_and_cost_of_what_will_be_run(tmp_path, monkeypatc
     assert "none: to the end of 2 epochs" in said
     assert "6 distinct of 6 planned" in said
     assert "cost at most  12,288 training examples (12 epochs)\n" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_what_scales_with_the_batch_beside_the_lr(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sizes = "question.total_batch_sizes=[512]"
+    monkeypatch.setattr(sys, "argv", ["harness", "+experiment=weight_decay_timescale", sizes, "dry_run=true"])
+    assert main() == 0
+    said = capsys.readouterr().out
+    rows = {line.split("choice=")[1].split()[0]: line.split() for line in said.splitlines() if "choice=" in line}
+    place = rows["fixed"].index("0.005")
+    assert {name: row[place] for name, row in rows.items()} == {
+        "fixed": "0.005", "timescale": "0.02828", "no_decay": "0"
+    }  # fmt: skip  # 0.005 x sqrt(32)
+    assert "optimizer     SGD, momentum 0.9, nesterov False\n" in said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_names_its_cost_before_it_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["harness", f"+experiment={name}", "cluster=inline", "dry_run=true"])
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert ("9 probes of 4 updates" if name == "doctor" else "cost at most ") in said
+    assert "…" not in said  # no name or number is cut
     assert not list(tmp_path.iterdir())
