@@ -97,7 +97,7 @@ def attempt_numbers(folder: Path) -> list[int]:
     """Numbers of the attempts in a trial's folder, ascending."""
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     found = (name.split(".") for name in names)
     return sorted(int(n[1]) for n in found if len(n) == 3 and n[::2] == ["events", "jsonl"] and n[1].isdigit())
