@@ -178,14 +178,14 @@ def variance_section(results: Sequence[TrialResult]) -> Section | None:
         at = [_mean(sizes) for sizes in zip(*(one.by_batch_size() for one in products), strict=True)]
         trace = frozen_estimate(products).moments.trace
         epochs = examples / settings.train_examples
-        when = f"{epochs:g} epochs"
+        when = f"{epochs:g} epoch{'s' * (epochs != 1)}"
         sizes = [one.examples for one in at]
         series.append(Series(f"measured, {when}", sizes, [one.variance for one in at]))
         series.append(Series(f"1/m, {when}", sizes, [trace / size for size in sizes], kind="curve"))
         rows += [(epochs, one.examples, one.variance, trace / one.examples, one.squared_norm, one.means) for one in at]
         worst = max(at, key=lambda one: abs(one.variance * one.examples / trace - 1))
         sentences.append(
-            f"At {when} the variance of a batch gradient follows {trace:.3g} / m; farthest from it is m = "
+            f"After {when} the variance of a batch gradient follows {trace:.3g} / m; farthest from it is m = "
             f"{worst.examples}, {worst.variance * worst.examples / trace - 1:+.0%} (of {worst.means} gradients a seed)."
         )
     title = f"Gradient variance against batch size ({settings.total_batch_size} examples a training step)"

@@ -97,7 +97,7 @@ def attempt_numbers(folder: Path) -> list[int]:
     """Numbers of the attempts in a trial's folder, ascending."""
     try:
         names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     found = (name.split(".") for name in names)
     return sorted(int(n[1]) for n in found if len(n) == 3 and n[::2] == ["events", "jsonl"] and n[1].isdigit())
@@ -105,12 +105,6 @@ def attempt_numbers(folder: Path) -> list[int]:
 
 def newest_attempt(folder: Path) -> int:
     return max(attempt_numbers(folder), default=0)
-
-
-def newest_rows(folder: Path) -> list[dict[str, Any]]:
-    """What the newest attempt has written behind its opening row, as its trainer yielded it."""
-    rows = read_lines(folder / f"events.{newest_attempt(folder)}.jsonl")
-    return [row for row in rows if row.get("kind") != "start"]
 
 
 def read_trial(folder: Path) -> TrialRecord:
