@@ -112,7 +112,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, planned = Path(folder) / "study", planned_trials(arguments.trials, sizes)
         watch, began = run(path, planned, arguments.cpus)
-        tell(path, planned, arguments, sizes, began, watch)
+        tell(path, arguments, sizes, began, watch)
 
 
 def planned_trials(count: int, sizes: Sequence[int]) -> list[PlannedTrial]:
@@ -168,7 +168,6 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, 
 
 def tell(
     path: Path,
-    planned: list[PlannedTrial],
     given: argparse.Namespace,
     sizes: Sequence[int],
     began: float,
@@ -177,7 +176,7 @@ def tell(
     count, seconds, cpus = len(watch.ended), given.seconds, given.cpus
     at_s, cpu_s = (np.array([getattr(one, name) for one in watch.ended]) for name in ("at_s", "cpu_s"))
     memory = np.array([one.resident_bytes for one in watch.ended]) / 2**20
-    work_s = sum(one.topology.batch.world_size for one in planned) * seconds / cpus
+    work_s = sum(one.workers for one in watch.ended) * seconds / cpus
     makespan_s = at_s[-1] - watch.first_start_s
     journals = sum(file.stat().st_size for file in path.glob("trials/*/*/events.*"))
     files = [file for file in (path / "trials").rglob("*") if file.is_file()]

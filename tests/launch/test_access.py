@@ -13,6 +13,7 @@ from sweeps import SMALL, sweep
 
 from harness.launch.gang import ProcessGang
 from harness.launch.ray_cluster import open_door
+from harness.launch.ray_probe import IMPATIENT
 
 # The embedded cluster as the driver starts it, held open while the test knocks.
 HOST = """
@@ -49,13 +50,12 @@ def host():
 
 
 def knock(address: str, home: Path, **environment: str) -> bool:
-    """Whether a process with this environment gets in; it is given up after a while, as Ray's client keeps trying."""
+    """Whether a process with this environment gets in, as patient as our own probe: Ray's client tries for long."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    ours = {**kept, **IMPATIENT, "HOME": str(home), **environment}
     guest = [sys.executable, "-c", GUEST, address]
     try:
-        done = subprocess.run(
-            guest, env={**kept, "HOME": str(home), **environment}, capture_output=True, text=True, timeout=40
-        )
+        done = subprocess.run(guest, env=ours, capture_output=True, text=True, timeout=40)
     except subprocess.TimeoutExpired:
         return False
     return done.stdout.startswith("IN")
