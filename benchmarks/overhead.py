@@ -6,7 +6,7 @@
     are slots; (b) the harness through Ray; (c) the pattern Ray documents: TorchTrainer.fit inside a Tune
     function, W = 2;
 (d) a plain loop without average and with ordinary batch norm. Prints seconds per trial beyond (a), sweep efficiency =
-makespan (a) / makespan (b) with start-up apart, and examples/s of the harness against (a) and (d) at every TBS.
+makespan (a) / makespan (b) with start-up apart, and examples per CPU second of the harness against (a) and (d).
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bare_loop import BareTrial, load, seconds_per_update
+from bare_loop import BareTrial, cpu_seconds_per_update, load
 
 from harness.plan.batch import plan_batch
 from harness.plan.settings import Settings
@@ -152,12 +152,12 @@ def ray_train_overhead(trials: int = 3) -> list[float]:
     return json.loads(out.strip().splitlines()[-1])
 
 
-def throughput(repeats: int, seconds: float = 1.0) -> None:
-    """examples/s of the harness's update against (a) and (d), alternating in one process."""
+def throughput(repeats: int, block_s: float = 0.1) -> None:
+    """Examples per CPU second of the harness's update against (a) and (d), one thread, in short alternating blocks."""
     torch.set_num_threads(1)
     data = load()
-    print("examples/s of one process, one thread; ratios of medians of alternating repeats")
-    print(f"{'TBS':>5} {'harness':>10} {'(a) bare':>10} {'(d) plain':>10} {'harness/(a)':>12} {'harness/(d)':>12}")
+    print(f"examples per CPU second of one thread; medians (middle half) over {20 * repeats} paired blocks")
+    print(f"{'TBS':>5} {'harness':>10} {'(a) bare':>10} {'(d) plain':>10} {'harness/(a)':>20} {'harness/(d)':>20}")
     for tbs in SIZES:
         learner = harness_learner(tbs)
         learner.warm_up()
@@ -168,14 +168,16 @@ def throughput(repeats: int, seconds: float = 1.0) -> None:
             "plain": BareTrial(data, tbs, 0.08, plain=True).update,
         }
         times: dict[str, list[float]] = {name: [] for name in updates}
-        n = max(4, int(seconds / seconds_per_update(updates["bare"], 3)))
-        for _ in range(2 * repeats + 1):
+        n = max(4, int(block_s / min(cpu_seconds_per_update(updates["bare"], 3) for _ in range(10))))
+        for _ in range(20 * repeats):
             for name, update in updates.items():
-                times[name].append(seconds_per_update(update, n))
-        rate = {name: tbs / statistics.median(values) for name, values in times.items()}
-        against = [rate["harness"] / rate[name] for name in ("bare", "plain")]
-        cells = [f"{rate[name]:>10,.0f}" for name in updates] + [f"{ratio:>12.3f}" for ratio in against]
-        print(f"{tbs:>5} {' '.join(cells)}")
+                times[name].append(cpu_seconds_per_update(update, n))
+        cells = [f"{tbs / statistics.median(values):>10,.0f}" for values in times.values()]
+        for name in ("bare", "plain"):
+            ratios = [other / ours for other, ours in zip(times[name], times["harness"], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            cells.append(f"{f'{middle:.3f} ({low:.2f}-{high:.2f})':>20}")
+        print(f"{tbs:>5} {' '.join(cells)}", flush=True)
 
 
 def harness_learner(tbs: int) -> Learner:
@@ -186,7 +188,7 @@ def harness_learner(tbs: int) -> Learner:
     workload = build_workload(compose_config(["+experiment=tbs_sweep"]), 1024)
     topology = Topology(plan_batch(tbs, 1, span_examples=16))
     splits = instantiate(workload.dataset).load()
-    return Learner(workload.arm("none", tbs).settings, 0, topology, World(0, 1, torch.device("cpu")), splits, 1024)
+    return Learner(workload.arm("none", tbs).settings, 0, topology, World(0, 1, torch.device("cpu")), splits)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Topology
 from harness.record.provenance import cpu_model
+from harness.train.clock import device_wait
 from harness.train.instantiate import instantiate
-from harness.train.learner import Learner, device_wait
+from harness.train.learner import Learner
 from harness.train.speed import Speed
 from harness.train.world import World
 
@@ -138,7 +139,7 @@ def make_learner(case: Case, data: TensorExamples, device: torch.device, argumen
     topology = Topology(plan_batch(case.total_batch_size, 1), device.type, arguments.precision)
     splits = Splits(data, data, data, "random")
     speed = Speed(compile=arguments.compile, channels_last=arguments.channels_last)
-    learner = Learner(settings, 0, topology, World(0, 1, device), splits, 1024, speed)
+    learner = Learner(settings, 0, topology, World(0, 1, device), splits, speed)
     learner.warm_up()
     return learner
 

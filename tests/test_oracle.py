@@ -20,6 +20,7 @@ from harness.config.compose import compose_config
 from harness.record.study import StudyFolder
 from harness.train import learner as learner_module
 from harness.train.averaging import AveragedModel
+from harness.train.evaluation import Evaluator
 from harness.train.learner import Learner
 from harness.train.losses import LOSSES
 from harness.train.stream import ExampleStream
@@ -249,18 +250,18 @@ def no_bias_correction(monkeypatch):
 
 
 def raw_weights_for_averaged(monkeypatch):
-    right = Learner.evaluate
-    monkeypatch.setattr(Learner, "evaluate", lambda self, examples, averaged: right(self, examples, averaged=False))
+    right = Evaluator.evaluate
+    monkeypatch.setattr(Evaluator, "evaluate", lambda self, examples, averaged: right(self, examples, averaged=False))
 
 
 def velocity_lost_at_evaluations(monkeypatch):
-    right = Learner.evaluate
+    right = Evaluator.evaluate
 
-    def evaluate(self: Learner, *arguments: Any, **named: Any) -> dict[str, float]:
-        self.optimizer.state.clear()
+    def evaluate(self: Evaluator, *arguments: Any, **named: Any) -> dict[str, float]:
+        self.learner.optimizer.state.clear()
         return right(self, *arguments, **named)
 
-    monkeypatch.setattr(Learner, "evaluate", evaluate)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
 
 
 FAULTS = [

@@ -3,17 +3,17 @@
 # Torch's own optimizers rest on the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
 
-from harness.optimizers.layerwise import adapts, norms, trust_ratios
+from harness.optimizers.layerwise import LayerwiseOptimizer, adapts, norms, trust_ratios
 from harness.plan.errors import UserError
 
 
-class LAMB(Optimizer):
+class LAMB(LayerwiseOptimizer):
     """For each layer, with m and v Adam's bias-corrected moments and weight decay lambda:
 
         u = m / (sqrt(v) + eps) + lambda w
@@ -36,38 +36,13 @@ class LAMB(Optimizer):
             raise UserError(f"optimizer.betas are two numbers in [0, 1), not {list(betas)}")
         if not eps >= 0:
             raise UserError(f"optimizer.eps must be >= 0, not {eps}")
-        if not weight_decay >= 0:
-            raise UserError(f"optimizer.weight_decay must be >= 0, not {weight_decay}")
-        defaults = {
-            "lr": lr,
-            "betas": tuple(betas),
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "adapt_norms_and_biases": adapt_norms_and_biases,
-            "norms_and_biases": False,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, weight_decay, adapt_norms_and_biases, lr=lr, betas=tuple(betas), eps=eps)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; gradients are left as they are."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._update(group)
-        return loss
-
-    def _update(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
+    def update_group(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         states = [self._state(p) for p in params]
         for state in states:
             state["step"] += 1
-        gradients = [p.grad for p in params]
         first = [state["first_moment"] for state in states]
         second = [state["second_moment"] for state in states]
         torch._foreach_lerp_(first, gradients, 1 - beta1)
@@ -84,7 +59,7 @@ class LAMB(Optimizer):
             torch._foreach_mul_(updates, trust_ratios(norms(params), norms(updates)))
         torch._foreach_add_(params, updates, alpha=-group["lr"])
 
-    def _state(self, p: torch.Tensor) -> dict[str, Any]:
+    def _state(self, p: Tensor) -> dict[str, Any]:
         state = self.state[p]
         if not state:
             state["step"] = 0  # a plain number: a tensor would be read back from the device at every update

@@ -3,17 +3,16 @@
 # Torch's own optimizers rest on the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch import Tensor
 
-from harness.optimizers.layerwise import adapts, norms, trust_ratios
+from harness.optimizers.layerwise import LayerwiseOptimizer, adapts, norms, trust_ratios
 from harness.plan.errors import UserError
 
 
-class LARS(Optimizer):
+class LARS(LayerwiseOptimizer):
     """For each layer, with global LR gamma, momentum m, weight decay beta and trust coefficient eta:
 
         local LR = eta |w| / (|g| + beta |w|)
@@ -37,37 +36,13 @@ class LARS(Optimizer):
             raise UserError(f"optimizer.momentum lies in [0, 1), not {momentum}")
         if not trust_coefficient > 0:
             raise UserError(f"optimizer.trust_coefficient must be > 0, not {trust_coefficient}")
-        if not weight_decay >= 0:
-            raise UserError(f"optimizer.weight_decay must be >= 0, not {weight_decay}")
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient,
-            "adapt_norms_and_biases": adapt_norms_and_biases,
-            "norms_and_biases": False,
-        }
-        super().__init__(params, defaults)
+        own = {"lr": lr, "momentum": momentum, "trust_coefficient": trust_coefficient}
+        super().__init__(params, weight_decay, adapt_norms_and_biases, **own)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; gradients are left as they are."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._update(group)
-        return loss
-
-    def _update(self, group: dict[str, Any]) -> None:
-        params = [p for p in group["params"] if p.grad is not None]
-        if not params:
-            return
+    def update_group(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         for p in params:
             if "velocity" not in self.state[p]:
                 self.state[p]["velocity"] = torch.zeros_like(p)
-        gradients = [p.grad for p in params]
         velocities = [self.state[p]["velocity"] for p in params]
         decay = group["weight_decay"]
 

@@ -9,6 +9,7 @@ from harness.plan.settings import Settings
 from harness.plan.trial import Arm, Trial
 from harness.train.checkpoint import save_checkpoint
 from harness.train.learner import Learner
+from harness.train.learner_state import continue_from, state_of
 
 KEPT = "kept"  # folder of the states that branches begin at, beside the trial's checkpoints
 
@@ -16,7 +17,7 @@ KEPT = "kept"  # folder of the states that branches begin at, beside the trial's
 def keep_state(learner: Learner, folder: Path, examples: int) -> None:
     """Keep what a branch needs at `examples` of the trial in `folder`; rank 0 writes, all ranks hold the same."""
     if learner.world.is_main and examples in learner.settings.keep_at_examples:
-        save_checkpoint(folder / KEPT, examples, learner.state(), keep=None)
+        save_checkpoint(folder / KEPT, examples, state_of(learner), keep=None)
 
 
 def begin_branch(learner: Learner, folder: Path) -> None:
@@ -28,7 +29,8 @@ def begin_branch(learner: Learner, folder: Path) -> None:
     start = learner.settings.start
     if start is None:
         return
-    learner.continue_from(_load(folder, start.settings, learner.seed, start.examples), start.settings.total_batch_size)
+    state = _load(folder, start.settings, learner.seed, start.examples)
+    continue_from(learner, state, start.settings.total_batch_size)
 
 
 def _load(folder: Path, settings: Settings, seed: int, examples: int) -> dict[str, Any]:

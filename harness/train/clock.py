@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+
 
 @dataclass
 class Clock:
@@ -38,3 +40,8 @@ class Clock:
 
     def restore(self, state: dict[str, float]) -> None:
         self.train_s, self.evaluate_s, self.total_s = state["train_s"], state["evaluate_s"], state["total_s"]
+
+
+def device_wait(device: torch.device) -> Callable[[], None]:
+    """Blocks until the device has done what was asked of it; nothing on the CPU."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None

@@ -7,7 +7,7 @@ endless stream's draws are new ones. The weights, the random state and the stati
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from harness.datasets.examples import Batch
 from harness.plan.noise_scale import FROZEN_BLOCKS, two_batch
 from harness.train.batch_norm import batch_norms
+from harness.train.learner import Learner
 from harness.train.noise_scale import METRICS, preconditioner
 from harness.train.seeds import derive_seed
-
-if TYPE_CHECKING:
-    from harness.train.learner import Learner
 
 CHUNK_VALUES = 1 << 24  # of per-example gradients held at a time
 CHUNK_EXAMPLES = 64
@@ -44,8 +42,21 @@ class GradientTree:
             vector, level = partner + vector, level + 1
 
 
+def measure_noise(learner: Learner, start: int, step: int) -> dict[str, Any]:
+    """What the row of the evaluation at `step` says of the gradient's noise since the one at `start`, in training and
+    at frozen weights; empty where nothing is measured (see plan.noise_scale)."""
+    every, size = learner.settings.noise_scale.frozen_every_examples, learner.batch.total_batch_size
+    parts = [] if learner.noise is None else [learner.noise.read()]
+    if every and step * size // every > start * size // every:
+        parts.append(measure_frozen(learner, step))
+    row: dict[str, Any] = {}
+    for part in parts:
+        row = {key: row.get(key, {}) | values for key, values in part.items()}
+    return row
+
+
 @torch.no_grad()
-def measure_frozen(learner: "Learner", step: int) -> dict[str, Any]:
+def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
     """Rows as harness.analyse.noise_scale reads them; the same on every number of ranks, dropout apart."""
     plan, world, group = learner.settings.noise_scale, learner.world, learner.group
     drawn = _draw(learner, step, plan.frozen_units * group).view(FROZEN_BLOCKS, -1, group)
@@ -84,7 +95,7 @@ def measure_frozen(learner: "Learner", step: int) -> dict[str, Any]:
     return {"noise_scale": values, "noise_sums": {"frozen": {**sizes, **parts}}}
 
 
-def _draw(learner: "Learner", step: int, count: int) -> Tensor:
+def _draw(learner: Learner, step: int, count: int) -> Tensor:
     """Indices [count] on the device, a function of (seed, step); other draws than training's."""
     seed = derive_seed(learner.seed, "noise", step)
     if learner.splits.endless:
@@ -95,7 +106,7 @@ def _draw(learner: "Learner", step: int, count: int) -> Tensor:
     return drawn.to(learner.world.device)
 
 
-def _gradients(learner: "Learner", drawn: Tensor, step: int) -> Iterator[tuple[int | Tensor, Tensor]]:
+def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int | Tensor, Tensor]]:
     """(counted elements, mean gradients [draws, size]) of `drawn` [units, examples of a unit], some at a time."""
     size = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     together = 1 if batch_norms(learner.model) else max(1, min(CHUNK_EXAMPLES, CHUNK_VALUES // size))
@@ -106,7 +117,7 @@ def _gradients(learner: "Learner", drawn: Tensor, step: int) -> Iterator[tuple[i
         yield count, (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch)
 
 
-def _of_group(learner: "Learner", batch: Batch) -> Tensor:
+def _of_group(learner: Learner, batch: Batch) -> Tensor:
     """[1, size] of one batch-norm group."""
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     with torch.enable_grad():
@@ -116,7 +127,7 @@ def _of_group(learner: "Learner", batch: Batch) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])[None]
 
 
-def _of_examples(learner: "Learner", batch: Batch) -> Tensor:
+def _of_examples(learner: Learner, batch: Batch) -> Tensor:
     """[examples, size], each exactly its own."""
     model = learner.model
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}

@@ -1,6 +1,5 @@
-"""Model, DDP wrapper, optimizer and average of one trial on one rank: what makes an update and an evaluation."""
+"""Model, DDP wrapper, optimizer and average of one trial on one rank, and the updates made with them."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -9,25 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from harness.datasets.examples import Batch, Examples, Splits
+from harness.datasets.examples import Batch, Splits
 from harness.optimizers.groups import parameter_groups
+from harness.plan.batch import BatchPlan
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
 from harness.train.adascale import GainController, check_gain
 from harness.train.averaging import AveragedModel, decay_per_step
-from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm, reestimate
+from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.diagnostics import Diagnostics
-from harness.train.frozen_noise import measure_frozen
 from harness.train.instantiate import instantiate
 from harness.train.loader import Loader
 from harness.train.losses import as_float64, loss_named
 from harness.train.noise_scale import NoiseMeter, check_noise
-from harness.train.precision import DTYPES as DTYPES
 from harness.train.precision import Precision
 from harness.train.seeds import derive_seed
 from harness.train.speed import Speed, check_speed, compiled, compress_gradients, recompute_activations
-from harness.train.stream import ExampleStream, cut, group_layout
+from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (rule 8)
@@ -44,15 +42,14 @@ class Learner:
         topology: Topology,
         world: World,
         splits: Splits,
-        evaluation_batch: int,
         speed: Speed | None = None,
     ) -> None:
         self.settings = settings
         self.topology = topology
+        self.batch: BatchPlan = topology.batch
         self.seed = seed
         self.world = world
         self.splits = splits
-        self.evaluation_batch = evaluation_batch
         self.speed = speed or Speed()
         self.precision = Precision(topology.precision, world.device)
         self.loss = loss_named(settings.loss)
@@ -99,6 +96,10 @@ class Learner:
         self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
         for layer in self.running:
             layer.collecting = True
+        # What a rank's sum of losses weighs in the gradient: DDP takes the mean over ranks of what each hands in, so
+        # times W this makes it the mean over the global batch. A tensor, because scaling the loss costs more.
+        share = self.world.size / self.batch.total_batch_size
+        self._loss_share = torch.tensor(share, dtype=self.precision.dtype, device=self.world.device)
         self.train_model: Callable[..., Any] = self.wrapped
         if self.speed.compile:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
@@ -136,12 +137,6 @@ class Learner:
             for group in groups:
                 del group["weight_decay"]
         return groups
-
-    @property
-    def batch(self) -> Any:
-        return self.topology.batch
-
-    # -- updates -------------------------------------------------------------------------------------------------
 
     def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
@@ -182,7 +177,7 @@ class Learner:
             self.gain.begin()
         if self.noise is not None:
             self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
-        share = 1.0 / self.batch.total_batch_size
+        loss_share = self._loss_share if self.scaler is None else self.scaler.scale(self._loss_share)
         total: Tensor | None = None
         counted: Tensor | None = None
         for number in range(micros):
@@ -192,11 +187,10 @@ class Learner:
             count = self.loss.count(batch.targets)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
                 outputs = self.outputs(self.train_model, batch.inputs)
-                loss = self.loss.total(outputs, batch.targets) * share
-                # DDP takes the mean over ranks of what each hands in: times W makes it the sum.
-                handed_in = loss * self.world.size if self.world.size > 1 else loss
-                (handed_in if self.scaler is None else self.scaler.scale(handed_in)).backward()
-            total = loss.detach() if total is None else total + loss.detach()
+                loss = self.loss.total(outputs, batch.targets)
+                loss.backward(loss_share)
+            share = loss.detach() / self.batch.total_batch_size
+            total = share if total is None else total + share
             if isinstance(count, Tensor):
                 counted = count if counted is None else counted + count
         assert total is not None
@@ -240,9 +234,9 @@ class Learner:
 
     def outputs(self, model: Callable[..., Any], inputs: Tensor) -> Tensor:
         """What `model`, of this trial's kind, answers in the trial's arithmetic."""
-        return self.precision.forward(model, self._laid_out(inputs))
+        return self.precision.forward(model, self.laid_out(inputs))
 
-    def _laid_out(self, inputs: Tensor) -> Tensor:
+    def laid_out(self, inputs: Tensor) -> Tensor:
         """Images in the memory format of the model; anything else as it is."""
         images = self.speed.channels_last and inputs.dim() == 4
         return inputs.contiguous(memory_format=torch.channels_last) if images else inputs
@@ -289,152 +283,10 @@ class Learner:
     def warm_up(self) -> None:
         """Untimed updates on throw-away examples through the trial's own wrapper, then the state as before (rule 8)."""
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        micro = self.batch.per_device_batch_size
-        examples = torch.arange(micro, device=self.world.device).expand(
-            2, self.batch.gradient_accumulation_steps, micro
-        )
+        micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
+        examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
         for step in range(WARM_UP_UPDATES):
             self.update(step, examples)
         self.model.load_state_dict(weights)
         self._fresh_state()
-
-    # -- evaluation ----------------------------------------------------------------------------------------------
-
-    def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
-        """Mean of every metric over all `examples`, unpadded and exact over ranks (rule 6)."""
-        model = self.average.module if averaged and self.average is not None else self.model
-        self._prepare_statistics(model)
-        start, stop = self.world.share(len(examples))
-        zero = torch.zeros((), dtype=torch.float64, device=self.world.device)
-        sums = [zero] * (1 + len(self.loss.metrics))  # the count, then each metric
-        model.eval()
-        with torch.no_grad():
-            for first in range(start, stop, self.evaluation_batch):
-                index = torch.arange(first, min(first + self.evaluation_batch, stop), device=self.world.device)
-                batch = examples.batch(index)
-                outputs = self.outputs(model, batch.inputs)
-                scores = self.loss.scores(outputs, batch.targets)
-                parts = [self.loss.count(batch.targets), *(scores[name] for name in self.loss.metrics)]
-                sums = [total + as_float64(part, self.world.device) for total, part in zip(sums, parts, strict=True)]
-        model.train()
-        count, *totals = self.world.sum(torch.stack(sums)).tolist()
-        return {name: total / count for name, total in zip(self.loss.metrics, totals, strict=True)}
-
-    def measure_noise(self, start: int, step: int) -> dict[str, Any]:
-        """What the row of the evaluation at `step` says of the gradient's noise since the one at `start`; empty where
-        nothing is measured (see plan.noise_scale)."""
-        every, size = self.settings.noise_scale.frozen_every_examples, self.batch.total_batch_size
-        parts = [] if self.noise is None else [self.noise.read()]
-        if every and step * size // every > start * size // every:
-            parts.append(measure_frozen(self, step))
-        row: dict[str, Any] = {}
-        for part in parts:
-            row = {key: row.get(key, {}) | values for key, values in part.items()}
-        return row
-
-    def _prepare_statistics(self, model: nn.Module) -> None:
-        plan = self.settings.batch_norm
-        if plan.span == "none":
-            return
-        if plan.statistics == "running":
-            self._share_running(model)
-            return
-        with self.precision.autocast():
-            reestimate(model, self.statistics_batch(), plan, self.world)
-
-    def _share_running(self, model: nn.Module) -> None:
-        """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
-        for own, layer in zip(self.running, batch_norms(model), strict=True):
-            for source, place in ((own.mean, layer.mean), (own.var, layer.var)):
-                place.copy_(self.world.sum(source.clone()) / self.world.size)
-
-    def statistics_batch(self) -> Batch:
-        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (rule 3).
-
-        The set is a function of the training-set size alone: the first `statistics_examples` of permutation
-        ("statistics", 0), the same for every trial, TBS and seed.
-        """
-        plan = self.settings.batch_norm
-        if self._statistics is None:
-            generator = torch.Generator().manual_seed(derive_seed(0, "statistics"))
-            chosen = torch.randperm(self.settings.train_examples, generator=generator)[: plan.statistics_examples]
-            start, stop = self.world.share(plan.statistics_examples // plan.span_examples)
-            mine = chosen[start * plan.span_examples : stop * plan.span_examples]
-            index = group_layout(mine, plan.span_examples) if len(mine) else mine
-            batch = self.splits.train.batch(index.to(self.world.device))
-            self._statistics = Batch(self._laid_out(batch.inputs), batch.targets)
-        return self._statistics
-
-    _statistics: Batch | None = None
-
-    # -- state ---------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
-        state: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        state["schedule"] = self.schedule.state()
-        if self.noise is not None:
-            state["noise"] = self.noise.state()
-        if self.gain is not None:
-            state["gain"] = self.gain.rule.state()
-        state["diagnostics"], state["skipped"] = self.diagnostics.state(), self.skipped
-        if self.scaler is not None:
-            state["scaler"] = self.scaler.state()
-        if self.average is not None:
-            state["average"] = {"model": self.average.module.state_dict(), "steps": self.average.steps}
-        return state
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.restore(state["schedule"])
-        self.diagnostics.restore(state["diagnostics"])
-        if self.noise is not None and "noise" in state:
-            self.noise.restore(state["noise"])
-        if self.gain is not None:
-            self.gain.rule.restore(state["gain"])
-        self.skipped = state["skipped"]
-        if self.scaler is not None:
-            self.scaler.restore(state["scaler"])
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"]["model"])
-            self.average.steps = state["average"]["steps"]
-
-    def continue_from(self, state: dict[str, Any], total_batch_size: int) -> None:
-        """Weights, optimizer state and average out of `state` of a trial at `total_batch_size`; all else stays new."""
-        self.model.load_state_dict(state["model"])
-        own = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
-        if self.average is not None:
-            self.average.module.load_state_dict(state["average"]["model"])
-            # The same examples lie behind it, in other updates.
-            self.average.steps = max(1, state["average"]["steps"] * total_batch_size // self.batch.total_batch_size)
-
-    def rank_state(self) -> Tensor:
-        """What differs between ranks until an evaluation joins it, float64 [k]: running batch-norm averages, sums of
-        squared gradients."""
-        return torch.cat([torch.zeros(0, dtype=torch.float64, device=self.world.device), *self._own()])
-
-    def restore_rank_state(self, state: Tensor) -> None:
-        places = self._own()
-        for place, value in zip(places, state.split([place.numel() for place in places]), strict=True):
-            place.copy_(value)
-
-    def _own(self) -> list[Tensor]:
-        """Flat views of what is this rank's alone."""
-        values = [value for layer in self.running for value in (layer.mean, layer.var)]
-        return values if self.noise is None else [*values, self.noise.sums.view(-1)]
-
-
-def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
-    """Index of the first loss that is non-finite or `factor` times the first one of the trial (rule 11), else None."""
-    limit = factor * max(abs(first_loss), 1e-8) if math.isfinite(first_loss) else -math.inf
-    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)
-
-
-Wait = Callable[[], None]
-
-
-def device_wait(device: torch.device) -> Wait:
-    """Blocks until the device has done what was asked of it; nothing on the CPU."""
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.loader.read_waited_s()  # the first interval does not wait for what was thrown away

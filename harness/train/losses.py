@@ -1,5 +1,6 @@
 """Losses as sums with a count, so that the mean over the global batch is taken once, whatever splits it (rule 1)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,3 +69,9 @@ def as_float64(value: int | Tensor, device: torch.device) -> Tensor:
         if isinstance(value, Tensor)
         else torch.tensor(float(value), dtype=torch.float64, device=device)
     )
+
+
+def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
+    """Index of the first loss that is non-finite or `factor` times the first one of the trial (rule 11), else None."""
+    limit = factor * max(abs(first_loss), 1e-8) if math.isfinite(first_loss) else -math.inf
+    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)

@@ -46,7 +46,7 @@ def largest_micro_batch(
         where = replace(topology, batch=BatchPlan(micro, micro, 1, 1))
         alone = replace(settings, total_batch_size=micro, noise_scale=NoiseScale(), adascale_ratio=0)
         try:
-            Learner(alone, 0, where, world, splits, 1, speed).warm_up()
+            Learner(alone, 0, where, world, splits, speed).warm_up()
             return True
         except torch.OutOfMemoryError:
             return False

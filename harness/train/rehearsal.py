@@ -10,7 +10,8 @@ from harness.plan.errors import UserError, one_line
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
-from harness.train.learner import DTYPES, Learner
+from harness.train.learner import Learner
+from harness.train.precision import DTYPES
 from harness.train.speed import Speed, check_speed
 from harness.train.world import World
 
@@ -46,7 +47,7 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> None:
     splits = replace(splits, train=splits.train.to(world.device, DTYPES[topology.precision]))
     check_speed(settings, topology, speed)
     eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
-    learner = Learner(settings, planned.trial.seed, topology, world, splits, evaluation_batch=1, speed=eager)
+    learner = Learner(settings, planned.trial.seed, topology, world, splits, eager)
     if topology.device == "cpu":
         count = max(LEAST_EXAMPLES, learner.group)
         batch = splits.train.batch(torch.arange(count) % len(splits.train))

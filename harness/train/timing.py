@@ -8,7 +8,8 @@ from harness.datasets.examples import Splits
 from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
-from harness.train.learner import Learner, device_wait
+from harness.train.clock import device_wait
+from harness.train.learner import Learner
 from harness.train.speed import Speed
 from harness.train.world import World
 
@@ -38,9 +39,8 @@ def time_steps(
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
     settings = replace(settings, noise_scale=NoiseScale())  # the training alone, not what is measured beside it
-    learner = Learner(settings, 0, topology, world, splits, evaluation_batch=1024, speed=speed)
+    learner = Learner(settings, 0, topology, world, splits, speed)
     learner.warm_up()
-    learner.loader.read_waited_s()
     wait = device_wait(world.device)
     block_steps = max(1, min_steps // BLOCKS)
     blocks: list[float] = []

@@ -22,9 +22,13 @@ from harness.record.journal import Attempt
 from harness.record.limit import read_limit
 from harness.train.branch import begin_branch, keep_state
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
-from harness.train.clock import Clock
+from harness.train.clock import Clock, device_wait
 from harness.train.diagnostics import memory_peak_bytes
-from harness.train.learner import Learner, device_wait, exploded
+from harness.train.evaluation import Evaluator
+from harness.train.frozen_noise import measure_noise
+from harness.train.learner import Learner
+from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of
+from harness.train.losses import exploded
 from harness.train.speed import Speed
 from harness.train.world import World
 
@@ -90,7 +94,8 @@ def train(
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
     began = time.perf_counter()
-    learner = Learner(settings, seed, topology, world, splits, execution.evaluation_batch_size, execution)
+    learner = Learner(settings, seed, topology, world, splits, execution)
+    evaluator = Evaluator(learner, execution.evaluation_batch_size)
     learner.warm_up()
     clock = Clock(wait=device_wait(world.device))
     progress, interval_losses = _resume(learner, clock, folder / "checkpoint", world)
@@ -123,9 +128,9 @@ def train(
     def checkpoint(losses: Tensor) -> None:
         """Save; `losses` are this rank's since the last evaluation. Rows up to here are on the disk already."""
         nonlocal last_checkpoint
-        own = world.gather(torch.cat([losses, learner.rank_state()]))
+        own = world.gather(torch.cat([losses, rank_state(learner)]))
         if world.is_main:
-            state = {"progress": progress.state(), "clock": clock.state(), "own": own, **learner.state()}
+            state = {"progress": progress.state(), "clock": clock.state(), "own": own, **state_of(learner)}
             save_checkpoint(folder / "checkpoint", progress.step, state)
         last_checkpoint = time.monotonic()
 
@@ -163,8 +168,8 @@ def train(
 
         burst = exploded(losses, progress.first_loss)
         diverged_step = None if burst is None else start + burst + 1
-        scores = {} if diverged_step is not None else _validation_scores(learner)
-        noise = {} if diverged_step is not None else learner.measure_noise(start, target_step)
+        scores = {} if diverged_step is not None else evaluator.validation_scores()
+        noise = {} if diverged_step is not None else measure_noise(learner, start, target_step)
         clock.enter(None)
         _slowest(clock, world)
         examples = target_step * settings.total_batch_size
@@ -219,7 +224,7 @@ def train(
     clock.enter("evaluate")
     decides_on_average = settings.averaging.decide_on == "averaged"
     has_test = outcome not in (Outcome.DIVERGED, Outcome.DOMINATED)
-    test = learner.evaluate(splits.test, decides_on_average) if has_test else {}
+    test = evaluator.evaluate(splits.test, decides_on_average) if has_test else {}
     clock.enter(None)
     _slowest(clock, world)
     end = {"kind": "end", "outcome": outcome, "step": progress.step, "diverged_at_step": diverged_step, "test": test}
@@ -240,14 +245,6 @@ def _next_evaluation(settings: Settings, step: int) -> int:
 def _updates_to_poll(updates: int, done: int, seconds: float) -> int:
     """How many updates make about POLL_S, given that `done` took `seconds`; at most twice as many as before."""
     return max(1, min(int(POLL_S * done / max(seconds, 1e-9)), 2 * updates))
-
-
-def _validation_scores(learner: Learner) -> dict[str, dict[str, float]]:
-    """Validation metrics of the raw and, where an average is kept, of the averaged weights."""
-    scores = {"raw": learner.evaluate(learner.splits.validation, averaged=False)}
-    if learner.average is not None:
-        scores["averaged"] = learner.evaluate(learner.splits.validation, averaged=True)
-    return scores
 
 
 def _outcome(settings: Settings, progress: Progress, diverged_step: int | None) -> Outcome | None:
@@ -287,11 +284,11 @@ def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple
     if loaded is None or loaded[0] != step:
         raise RuntimeError(f"rank {world.rank} does not see the checkpoint of step {step} that rank 0 resumes from")
     state = loaded[1]
-    learner.restore(state)
+    restore(learner, state)
     clock.restore(state["clock"])
     progress = Progress(**state["progress"])
-    losses, rank_state = state["own"][world.rank].tensor_split([step - progress.interval_start])
-    learner.restore_rank_state(rank_state)
+    losses, own = state["own"][world.rank].tensor_split([step - progress.interval_start])
+    restore_rank_state(learner, own)
     return progress, losses
 
 

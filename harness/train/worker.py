@@ -23,8 +23,8 @@ from harness.plan.trial import Topology
 from harness.record.files import write_json
 from harness.record.journal import Attempt
 from harness.train.instantiate import instantiate
-from harness.train.learner import DTYPES
 from harness.train.micro_batch import largest_micro_batch
+from harness.train.precision import DTYPES
 from harness.train.timing import StepTime, time_steps
 from harness.train.trainer import Execution, train
 from harness.train.world import World

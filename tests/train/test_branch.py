@@ -57,7 +57,7 @@ def test_a_branch_at_its_trunks_batch_size_is_the_trunk(worker, tmp_path, trunk)
 
 def test_a_branch_at_another_batch_size_sees_the_trunks_next_examples():
     def examples(settings: Settings, start: int, stop: int) -> list[list[int]]:
-        made = Learner(settings, 3, topology(settings), where, Digits(256, 70, 50).load(), 100)
+        made = Learner(settings, 3, topology(settings), where, Digits(256, 70, 50).load())
         return [sorted(drawn[0].flatten().tolist()) for _, drawn in made.micro_batches(start, stop)]
 
     where = World(0, 1, torch.device("cpu"))

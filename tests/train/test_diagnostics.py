@@ -86,7 +86,7 @@ def test_clipping_far_above_every_gradient_changes_no_bit(worker, tmp_path):
 def test_a_clipped_run_follows_torchs_own_clipping():
     settings = replace(WITHOUT_BATCH_NORM, clip_norm=0.1)
     world, splits = World(0, 1, torch.device("cpu")), Digits(256, 70, 50).load()
-    made = Learner(settings, 0, topology(settings, accumulation=2), world, splits, evaluation_batch=100)
+    made = Learner(settings, 0, topology(settings, accumulation=2), world, splits)
     model = copy.deepcopy(made.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
     for step, examples in made.micro_batches(0, 4):

@@ -16,7 +16,7 @@ from harness.plan.duration import Duration
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
 from harness.plan.workload import Workload
-from harness.train import learner
+from harness.train import learner, trainer
 from harness.train.doctor import (
     Probes,
     check_clocks,
@@ -145,22 +145,22 @@ def test_an_order_that_depends_on_the_rank_is_found(worker, tmp_path):
 
 
 def test_a_schedule_stepped_by_the_micro_batch_is_found(worker, tmp_path, monkeypatch):
-    sound = learner.Learner.lr
+    sound = learner.Learner._position
 
-    def by_micro_batch(self: learner.Learner, step: int) -> float:
+    def by_micro_batch(self: learner.Learner, step: int) -> int:
         return sound(self, step * self.batch.gradient_accumulation_steps)
 
-    monkeypatch.setattr(learner.Learner, "lr", by_micro_batch)
+    monkeypatch.setattr(learner.Learner, "_position", by_micro_batch)
     assert failed(SOUND, tmp_path, worker) == {"2 accumulation steps = one batch"}
 
 
 def test_a_checkpoint_that_forgets_the_momentum_is_found(worker, tmp_path, monkeypatch):
-    sound = learner.Learner.restore
+    sound = trainer.restore
 
-    def forgetful(self: learner.Learner, state: dict[str, Any]) -> None:
-        sound(self, {**state, "optimizer": self.optimizer.state_dict()})
+    def forgetful(made: learner.Learner, state: dict[str, Any]) -> None:
+        sound(made, {**state, "optimizer": made.optimizer.state_dict()})
 
-    monkeypatch.setattr(learner.Learner, "restore", forgetful)
+    monkeypatch.setattr(trainer, "restore", forgetful)
     assert failed(SOUND, tmp_path, worker) == {"resume = one run"}
 
 

@@ -15,8 +15,9 @@ from torch.nn import functional
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Splits, TensorExamples
 from harness.plan.settings import Settings
-from harness.train.learner import Learner, exploded
-from harness.train.losses import IGNORED
+from harness.train.learner import Learner
+from harness.train.learner_state import state_of
+from harness.train.losses import IGNORED, exploded
 from harness.train.stream import ExampleStream
 from harness.train.world import World
 
@@ -56,7 +57,7 @@ LANGUAGE = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.TokenMode
 def learner(world: World, settings: Settings, accumulation: int = 1, seed: int = 0) -> Learner:
     where = topology(settings, world.size, accumulation, "float64")
     data = tokens() if settings.model == LANGUAGE.model else digits()
-    return Learner(settings, seed, where, world, data, evaluation_batch=1000)
+    return Learner(settings, seed, where, world, data)
 
 
 def numbers(state: Any) -> Any:
@@ -144,11 +145,11 @@ def test_an_optimizer_without_weight_decay_in_its_conf_keeps_its_own_default():
 def test_warming_up_leaves_weights_optimizer_and_average_as_they_were():
     warm, cold = learner(ALONE, SMALL), learner(ALONE, SMALL)
     warm.warm_up()
-    assert numbers(warm.state()) == numbers(cold.state())
+    assert numbers(state_of(warm)) == numbers(state_of(cold))
     for made in (warm, cold):
         for step, examples in made.micro_batches(0, 5):
             made.update(step, examples)
-    assert numbers(warm.state()) == numbers(cold.state())
+    assert numbers(state_of(warm)) == numbers(state_of(cold))
 
 
 def test_even_an_lr_that_explodes_leaves_no_trace_in_the_warm_up():

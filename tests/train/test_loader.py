@@ -7,12 +7,15 @@ from typing import Self
 
 import pytest
 import torch
-from small_trials import DIGITS, SMALL, evaluations, run, run_on_ranks, task, timeless
+from small_trials import DIGITS, SMALL, evaluations, run, run_on_ranks, task, timeless, topology
 from torch import Tensor
 
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Batch, Splits, TensorExamples
+from harness.train.instantiate import instantiate
+from harness.train.learner import Learner
 from harness.train.loader import AHEAD, Loader
+from harness.train.world import World
 
 CPU = torch.device("cpu")
 
@@ -123,3 +126,9 @@ def test_the_loader_bound_fraction_of_training_is_measured(worker, tmp_path):
     ]
     assert min(fractions[0]) > 0.5
     assert max(fractions[1]) < min(fractions[0])
+
+
+def test_what_the_warm_up_waited_for_is_no_part_of_it():
+    made = Learner(STREAMED, 0, topology(STREAMED), World(0, 1, CPU), instantiate(STREAMED.dataset).load())
+    made.warm_up()
+    assert made.loader.read_waited_s() == 0.0

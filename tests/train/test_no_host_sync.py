@@ -18,7 +18,7 @@ WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::n
 def operations(settings, precision: str = "float32", accumulation: int = 1) -> set[str]:
     """Names of the operations of 4 updates, the last one before an evaluation among them."""
     where = topology(settings, accumulation=accumulation, precision=precision)
-    made = Learner(settings, 0, where, World(0, 1, torch.device("cpu")), Digits(256, 70, 50).load(), 100)
+    made = Learner(settings, 0, where, World(0, 1, torch.device("cpu")), Digits(256, 70, 50).load())
     made.warm_up()
     shares = torch.zeros(4, dtype=torch.float64)
     with profile(activities=[ProfilerActivity.CPU]) as seen:

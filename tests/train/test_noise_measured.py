@@ -29,8 +29,9 @@ from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.record.journal import read_trial
-from harness.train.frozen_noise import measure_frozen
+from harness.train.frozen_noise import measure_frozen, measure_noise
 from harness.train.learner import Learner
+from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of
 from harness.train.trainer import Execution
 from harness.train.world import World
 
@@ -62,7 +63,7 @@ def learner(settings: Settings, world: World | None = None, accumulation: int = 
     where = topology(settings, world=world.size, accumulation=accumulation, precision="float64")
     splits = Digits(256, 70, 50).load()
     splits = replace(splits, train=splits.train.to(world.device, torch.float64))
-    return Learner(settings, 0, where, world, splits, 100)
+    return Learner(settings, 0, where, world, splits)
 
 
 def sums_of(rows: list[dict], preconditioned: bool = False) -> TrainingSums:
@@ -94,7 +95,7 @@ def test_its_scale_as_adam_sees_it_is_the_closed_forms_too():
     """With second moments set by hand, so that P is known."""
     where = topology(FROZEN, accumulation=4, precision="float64")
     splits = NoisyQuadratic(list(VARIANCES)).load()
-    made = Learner(replace(FROZEN, optimizer=ADAM), 0, where, World(0, 1, torch.device("cpu")), splits, 100)
+    made = Learner(replace(FROZEN, optimizer=ADAM), 0, where, World(0, 1, torch.device("cpu")), splits)
     (theta,) = made.model.parameters()
     second = torch.tensor([4.0, 0.25], dtype=torch.float64).repeat_interleave(COORDINATES)
     correction = 1 - 0.999**10
@@ -131,7 +132,7 @@ def test_sums_are_those_of_gradients_computed_one_by_one(settings):
     ((_, drawn),) = made.micro_batches(0, 1)
     pieces = torch.stack([gradient(index) for index in drawn[0]])
     made.update(0, drawn)
-    row = made.measure_noise(0, 1)
+    row = measure_noise(made, 0, 1)
     sums = training_sums(row)
     assert sums is not None
     expected = [1.0, pieces.square().sum(1).mean().item(), pieces.mean(0).square().sum().item()]
@@ -182,7 +183,7 @@ def _measured(world: World, settings: Settings, pieces: int) -> list[dict]:
     for step, drawn in made.micro_batches(0, 4):
         made.update(step, drawn)
         if step % 2:
-            rows.append(made.measure_noise(step - 1, step + 1))
+            rows.append(measure_noise(made, step - 1, step + 1))
     return rows
 
 
@@ -225,10 +226,10 @@ def test_sums_of_half_an_interval_survive_a_checkpoint():
         whole.update(step, drawn)
     halves.update(*updates[0])
     again = learner(NOISY)
-    again.restore(halves.state())
-    again.restore_rank_state(halves.rank_state())
+    restore(again, state_of(halves))
+    restore_rank_state(again, rank_state(halves))
     again.update(*updates[1])
-    assert again.measure_noise(0, 2) == whole.measure_noise(0, 2)
+    assert measure_noise(again, 0, 2) == measure_noise(whole, 0, 2)
 
 
 # -- what is left out, and refused -----------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def test_a_batch_that_spans_two_passes_is_left_out():
     made = learner(settings, accumulation=2)
     for step, drawn in made.micro_batches(0, 3):  # 0-95, 96-191, 192-287: the last one begins the next pass
         made.update(step, drawn)
-    sums = training_sums(made.measure_noise(0, 3))
+    sums = training_sums(measure_noise(made, 0, 3))
     assert sums is not None
     assert sums.blocks[:, 0].sum() == 2
 
@@ -253,7 +254,6 @@ def test_a_batch_in_one_piece_and_half_precision_with_a_scaled_loss_are_refused(
             topology(NOISY, accumulation=4, precision="fp16"),
             World(0, 1, torch.device("cpu")),
             Digits(256, 70, 50).load(),
-            100,
         )
     with pytest.raises(UserError, match="no multiple"):
         replace(SMALL, noise_scale=NoiseScale(frozen_every_examples=200, frozen_units=16))

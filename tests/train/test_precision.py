@@ -13,7 +13,9 @@ from harness.datasets.digits import Digits
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
 from harness.plan.trial import Topology
+from harness.train.evaluation import Evaluator
 from harness.train.learner import Learner
+from harness.train.learner_state import restore, state_of
 from harness.train.trainer import Execution
 from harness.train.world import World
 
@@ -36,7 +38,7 @@ class Overflows(nn.Module):
 
 def learner(settings, precision: str) -> Learner:
     splits: Splits = Digits(256, 70, 50).load()
-    return Learner(settings, 0, topology(settings, precision=precision), ALONE, splits, evaluation_batch=1000)
+    return Learner(settings, 0, topology(settings, precision=precision), ALONE, splits)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -46,7 +48,7 @@ def test_half_precision_computes_in_half_and_keeps_weights_and_losses_in_float32
     made.model.features[3].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))  # type: ignore
     step, examples = next(made.micro_batches(0, 1))
     loss = made.update(step, examples)
-    made.evaluate(made.splits.validation, averaged=True)
+    Evaluator(made, 1000).evaluate(made.splits.validation, averaged=True)
     assert set(seen) == {dtype}
     assert {p.dtype for p in made.model.parameters()} == {loss.dtype} == {torch.float32}
 
@@ -89,7 +91,7 @@ def test_an_fp16_trial_interrupted_after_a_skipped_update_ends_with_the_same_num
     batches = list(whole.micro_batches(0, 6))
     for step, examples in batches[:4]:
         whole.update(step, examples)
-    resumed.restore(copy.deepcopy(whole.state()))
+    restore(resumed, copy.deepcopy(state_of(whole)))
     resumed.model.calls = whole.model.calls  # type: ignore
     losses = [[m.update(step, examples).item() for step, examples in batches[4:]] for m in (whole, resumed)]
     assert losses[0] == losses[1]

@@ -28,7 +28,7 @@ DROPOUT = replace(WITHOUT_BATCH_NORM, model={**MLP, "dropout": 0.5})
 
 def learner(speed: Speed, settings: Settings = SMALL) -> Learner:
     world = World(0, 1, torch.device("cpu"))
-    return Learner(settings, 0, topology(settings), world, Digits(256, 70, 50).load(), 1000, speed)
+    return Learner(settings, 0, topology(settings), world, Digits(256, 70, 50).load(), speed)
 
 
 def rehearsed(settings: Settings, speed: Speed, precision: str = "float32") -> None:

@@ -23,8 +23,8 @@ def test_steps_are_timed_in_blocks_and_the_median_lies_between_the_extremes(work
 
 
 def test_the_part_of_a_step_that_waits_for_streamed_data_is_told(worker, tmp_path):
-    slow = replace(SMALL, dataset={**DIGITS, "_target_": "test_loader.StreamedDigits", "seconds": 0.05})
-    assert worker.time_steps(task(tmp_path, slow), 12, 60.0).loader_fraction > 0.5
+    slow = replace(SMALL, dataset={**DIGITS, "_target_": "test_loader.StreamedDigits", "seconds": 0.2})
+    assert worker.time_steps(task(tmp_path, slow), 6, 60.0).loader_fraction > 0.5
     assert worker.time_steps(task(tmp_path), 12, 60.0).loader_fraction == 0.0
 
 

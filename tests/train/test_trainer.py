@@ -241,7 +241,7 @@ def batches_and_weights(settings: Settings, seed: int, worker: Worker, folder: A
     worker.advance(0.0)
     loaded = load_checkpoint(folder / "checkpoint")
     assert loaded is not None
-    made = learner.Learner(still, seed, order.topology, worker.world, worker.splits(still, order.topology), 100)
+    made = learner.Learner(still, seed, order.topology, worker.world, worker.splits(still, order.topology))
     drawn = [i for _, examples in made.micro_batches(0, 4) for i in examples[0].flatten().tolist()]
     return drawn, loaded[1]["model"]["head.weight"].flatten().tolist()
 

@@ -1,0 +1,83 @@
+"""Scores of a learner's weights, raw or averaged, on a set of examples (rules 3 and 6)."""
+
+import torch
+from torch import nn
+
+from harness.datasets.examples import Batch, Examples
+from harness.train.batch_norm import batch_norms, reestimate
+from harness.train.learner import Learner
+from harness.train.losses import as_float64
+from harness.train.seeds import derive_seed
+from harness.train.stream import group_layout
+
+
+class Evaluator:
+    """Evaluates one learner, `batch_examples` at a time on each rank. All ranks call it in step."""
+
+    def __init__(self, learner: Learner, batch_examples: int) -> None:
+        self.learner = learner
+        self.batch_examples = batch_examples
+        self._statistics: Batch | None = None
+
+    def validation_scores(self) -> dict[str, dict[str, float]]:
+        """Validation metrics of the raw and, where an average is kept, of the averaged weights."""
+        validation = self.learner.splits.validation
+        scores = {"raw": self.evaluate(validation, averaged=False)}
+        if self.learner.average is not None:
+            scores["averaged"] = self.evaluate(validation, averaged=True)
+        return scores
+
+    @torch.no_grad()
+    def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
+        """Mean of every metric over all `examples`, unpadded and exact over ranks (rule 6); with statistics of batch
+        norm for the very weights that are evaluated (rule 3)."""
+        learner, loss, world = self.learner, self.learner.loss, self.learner.world
+        model = learner.average.module if averaged and learner.average is not None else learner.model
+        self._prepare_statistics(model)
+        start, stop = world.share(len(examples))
+        zero = torch.zeros((), dtype=torch.float64, device=world.device)
+        sums = [zero] * (1 + len(loss.metrics))  # the count, then each metric
+        model.eval()
+        for first in range(start, stop, self.batch_examples):
+            index = torch.arange(first, min(first + self.batch_examples, stop), device=world.device)
+            batch = examples.batch(index)
+            scores = loss.scores(learner.outputs(model, batch.inputs), batch.targets)
+            parts = [loss.count(batch.targets), *(scores[name] for name in loss.metrics)]
+            sums = [total + as_float64(part, world.device) for total, part in zip(sums, parts, strict=True)]
+        model.train()
+        count, *totals = world.sum(torch.stack(sums)).tolist()
+        return {name: total / count for name, total in zip(loss.metrics, totals, strict=True)}
+
+    def _prepare_statistics(self, model: nn.Module) -> None:
+        plan = self.learner.settings.batch_norm
+        if plan.span == "none":
+            return
+        if plan.statistics == "running":
+            self._share_running(model)
+            return
+        with self.learner.precision.autocast():
+            reestimate(model, self.statistics_batch(), plan, self.learner.world)
+
+    def _share_running(self, model: nn.Module) -> None:
+        """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
+        world = self.learner.world
+        for own, layer in zip(self.learner.running, batch_norms(model), strict=True):
+            for source, place in ((own.mean, layer.mean), (own.var, layer.var)):
+                place.copy_(world.sum(source.clone()) / world.size)
+
+    def statistics_batch(self) -> Batch:
+        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (rule 3).
+
+        The set is a function of the training-set size alone: the first `statistics_examples` of permutation
+        ("statistics", 0), the same for every trial, TBS and seed.
+        """
+        learner, plan = self.learner, self.learner.settings.batch_norm
+        if self._statistics is None:
+            generator = torch.Generator().manual_seed(derive_seed(0, "statistics"))
+            chosen = torch.randperm(learner.settings.train_examples, generator=generator)[: plan.statistics_examples]
+            start, stop = learner.world.share(plan.statistics_examples // plan.span_examples)
+            mine = chosen[start * plan.span_examples : stop * plan.span_examples]
+            index = group_layout(mine, plan.span_examples) if len(mine) else mine
+            batch = learner.splits.train.batch(index.to(learner.world.device))
+            self._statistics = Batch(learner.laid_out(batch.inputs), batch.targets)
+        return self._statistics

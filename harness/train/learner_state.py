@@ -1,0 +1,72 @@
+"""What a checkpoint holds of a learner, and how it goes on from there (rule 9)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.train.learner import Learner
+
+
+def state_of(learner: Learner) -> dict[str, Any]:
+    """What all ranks share: tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
+    state: dict[str, Any] = {"model": learner.model.state_dict(), "optimizer": learner.optimizer.state_dict()}
+    state["schedule"] = learner.schedule.state()
+    if learner.noise is not None:
+        state["noise"] = learner.noise.state()
+    if learner.gain is not None:
+        state["gain"] = learner.gain.rule.state()
+    state["diagnostics"], state["skipped"] = learner.diagnostics.state(), learner.skipped
+    if learner.scaler is not None:
+        state["scaler"] = learner.scaler.state()
+    if learner.average is not None:
+        state["average"] = {"model": learner.average.module.state_dict(), "steps": learner.average.steps}
+    return state
+
+
+def restore(learner: Learner, state: dict[str, Any]) -> None:
+    """Go on from what `state_of` returned."""
+    learner.model.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.schedule.restore(state["schedule"])
+    learner.diagnostics.restore(state["diagnostics"])
+    if learner.noise is not None and "noise" in state:
+        learner.noise.restore(state["noise"])
+    if learner.gain is not None:
+        learner.gain.rule.restore(state["gain"])
+    learner.skipped = state["skipped"]
+    if learner.scaler is not None:
+        learner.scaler.restore(state["scaler"])
+    if learner.average is not None:
+        learner.average.module.load_state_dict(state["average"]["model"])
+        learner.average.steps = state["average"]["steps"]
+
+
+def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
+    """Weights, optimizer state and average out of `state` of a trial at `total_batch_size`; all else stays new."""
+    learner.model.load_state_dict(state["model"])
+    own = learner.optimizer.state_dict()
+    learner.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
+    if learner.average is not None:
+        learner.average.module.load_state_dict(state["average"]["model"])
+        # The same examples lie behind it, in other updates.
+        learner.average.steps = max(1, state["average"]["steps"] * total_batch_size // learner.batch.total_batch_size)
+
+
+def rank_state(learner: Learner) -> Tensor:
+    """What differs between ranks until an evaluation joins it, float64 [k]: running batch-norm averages, sums of
+    squared gradients."""
+    return torch.cat([torch.zeros(0, dtype=torch.float64, device=learner.world.device), *_own(learner)])
+
+
+def restore_rank_state(learner: Learner, state: Tensor) -> None:
+    """Go on from what `rank_state` returned on this rank."""
+    places = _own(learner)
+    for place, value in zip(places, state.split([place.numel() for place in places]), strict=True):
+        place.copy_(value)
+
+
+def _own(learner: Learner) -> list[Tensor]:
+    """Flat views of what is this rank's alone."""
+    values = [value for layer in learner.running for value in (layer.mean, layer.var)]
+    return values if learner.noise is None else [*values, learner.noise.sums.view(-1)]
