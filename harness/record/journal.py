@@ -107,6 +107,12 @@ def newest_attempt(folder: Path) -> int:
     return max(attempt_numbers(folder), default=0)
 
 
+def newest_rows(folder: Path) -> list[dict[str, Any]]:
+    """What the newest attempt has written behind its opening row, as its trainer yielded it."""
+    rows = read_lines(folder / f"events.{newest_attempt(folder)}.jsonl")
+    return [row for row in rows if row.get("kind") != "start"]
+
+
 def read_trial(folder: Path) -> TrialRecord:
     """Resolve a trial's attempts into one sequence of evaluations and, if it ended, its record."""
     # First: once it is there all rows are, while a trial that ends between the two reads would lack its last ones.
