@@ -80,7 +80,7 @@ def diagnose(fits: Sequence[Fit]) -> Diagnosis:
         )
     if not _rise_is_established(by_model):
         return Diagnosis(
-            None, "No rise of E with TBS is established in this sweep: a bigger batch has cost no examples so far."
+            None, "No rise of E with TBS is established by this sweep, which does not say that there is none."
         )
     least = min(fit.quality.rms_error for fit in by_model.values())
     if least > POOR:

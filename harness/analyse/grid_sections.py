@@ -50,6 +50,10 @@ def grid_section(rows: Sequence[ArmFinding], grid: Gridded, resolution: int) -> 
     """Sentences, figure and table of a grid over `grid`."""
     best = best_of_grid(rows, grid, resolution)
     sentences = [_line(one, grid) for one in best]
+    if any(one.arm is not None for one in best):
+        sentences.append(
+            "A best value was chosen by the seeds that report it, which flatters it: other seeds have to confirm it."
+        )
     return Section(
         f"Epochs to target over {grid.words}", sentences, [_plot(rows, grid, sentences)], [_table(rows, grid, best)]
     )

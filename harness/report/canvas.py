@@ -149,7 +149,8 @@ class Canvas:
         drawn = self.axes.xaxis if axis == "x" else self.axes.yaxis
         low, high = drawn.get_view_interval()
         between = (1.0, 1.25, 1.5, 1.75) if base == 2 else (1.0, 2.0, 5.0)
-        subs = between if high < 6 * low else (1.0,)  # few powers of the base in a narrow range
+        is_narrow = high < (6 if base == 2 else 60) * low  # holds few powers of the base
+        subs = between if is_narrow else (1.0,)
         drawn.set_major_locator(LogLocator(base=base, subs=subs, numticks=9))
         drawn.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         drawn.set_minor_locator(NullLocator())

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.datasets.examples import Batch
 from harness.plan.noise_scale import FROZEN_BLOCKS, two_batch
@@ -141,7 +142,8 @@ def _of_examples(learner: Learner, batch: Batch) -> Tensor:
         return learner.loss.total(learner.precision.forward(call, inputs[None]), target[None])
 
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
-    gradients = each(trained, batch.inputs, batch.targets)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels run one by one under vmap, with a warning each
+        gradients = each(trained, batch.inputs, batch.targets)
     return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
 
 
