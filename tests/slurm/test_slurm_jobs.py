@@ -234,3 +234,24 @@ def test_with_no_kill_a_lost_node_costs_its_trials_a_retry_and_not_the_job(slurm
     assert slurm.job(job)["Restarts"] == "0"
     assert len(science(tmp_path)) == 2
     assert "retrying" in log(tmp_path, job)
+
+
+def test_without_no_kill_a_lost_node_sends_the_job_back_into_the_queue_to_go_on_when_it_is_there_again(
+    slurm, undisturbed, tmp_path
+):
+    job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES)
+    wait_for_rows(tmp_path, "checkpoint", 1)
+    slurm.lose_node("r2")
+    try:
+        deadline = time.monotonic() + 120
+        while slurm.job(job)["Restarts"] == "0":
+            assert time.monotonic() < deadline, slurm.job(job)["JobState"] + log(tmp_path, job)
+            time.sleep(0.5)
+    finally:
+        slurm.start_node("r2")
+    assert slurm.wait(job, 200) == ("COMPLETED", 0), log(tmp_path, job)
+    for left in slurm.folder.glob(f"harness-{job}-*"):
+        shutil.rmtree(left)  # a machine that is gone removes nothing
+    assert slurm.job(job)["Restarts"] == "1"
+    assert science(tmp_path) == science(undisturbed)
+    assert table(tmp_path) == table(undisturbed)
