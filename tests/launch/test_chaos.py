@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,35 +73,39 @@ def as_if_left_alone(found: Sweep, undisturbed: dict[str, Any]) -> None:
 
 
 def test_nodes_lost_at_ten_random_moments_and_replaced_cost_nothing_but_time(cluster, undisturbed, tmp_path):
-    moments = random.Random(6)
-    process = begin(cluster, tmp_path)
+    moments, lost, heard = random.Random(6), 0, ""
+    while lost < 10:  # on a fast machine a sweep is over before
+        output = tmp_path / f"after_{lost}"
+        output.mkdir()
+        process = begin(cluster, output)
+        wait_for(lambda: list(output.glob("*/s/trials/*/*/events.*")))  # noqa: B023
+        while process.poll() is None and lost < 10:
+            time.sleep(moments.uniform(0.0, 2.0))
+            name = moments.choice("ab")
+            cluster.lose(name)
+            lost += 1
+            time.sleep(moments.uniform(0.0, 2.0))
+            cluster.add(name)
+        found = finish(process, output)
+        as_if_left_alone(found, undisturbed)
+        heard += found.out
+    assert "is gone: its trials go on elsewhere" in heard
+    assert "has joined: 1 CPUs" in heard
+    assert "retrying" in heard
+
+
+def wait_for(happens: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/s/trials/*/*/events.*")):
+    while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    lost = 0
-    while process.poll() is None and lost < 10:
-        time.sleep(moments.uniform(0.0, 2.0))
-        name = moments.choice("ab")
-        cluster.lose(name)
-        lost += 1
-        time.sleep(moments.uniform(0.0, 2.0))
-        cluster.add(name)
-    found = finish(process, tmp_path)
-    as_if_left_alone(found, undisturbed)
-    assert lost == 10, f"the sweep was over after {lost} losses"
-    assert "is gone: its trials go on elsewhere" in found.out
-    assert "has joined: 1 CPUs" in found.out
 
 
 def test_a_sweep_whose_trials_fit_no_longer_says_so_and_goes_on_when_the_node_is_back(cluster, tmp_path):
     wide = ["seeds=[0]", "question.total_batch_sizes=[192]", "workload.exact_grid=false", "cluster.node_wait_s=2"]
     arguments = [*MIXED, *wide, f"cluster.address={cluster.address}"]
     process = start(tmp_path, *arguments, env=cluster.env)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/s/trials/*/*/checkpoint/*.pt")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("*/s/trials/*/*/checkpoint/*.pt")))
     cluster.lose("b")
     try:
         found = finish(process, tmp_path)
