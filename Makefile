@@ -12,12 +12,12 @@ sweep: $(READY)
 	$(BIN)/python -m harness +experiment=tbs_sweep
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile --durations=15
 
 # Kills, soak, simulations two at a time; what starts clusters, drains and times out has the machine to itself.
 test-long: $(READY)
-	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile $(addprefix --ignore=,$(CLUSTERS))
-	$(BIN)/python -m pytest -m "long and not extras" $(CLUSTERS)
+	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile --durations=15 $(addprefix --ignore=,$(CLUSTERS))
+	$(BIN)/python -m pytest -m "long and not extras" --durations=15 $(CLUSTERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -111,6 +111,7 @@ def audit(written: Path, folder: Path, width: int, dark: bool) -> dict[str, Any]
     copy.write_text(written.read_text().replace("</body>", f"{AUDIT}</body>"))
     assert BROWSER is not None
     command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
     scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
     window = [f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom", copy.as_uri()]
     done = subprocess.run([*command, scheme, *window], capture_output=True, text=True, timeout=120)
