@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.plan.batch import BatchPlan
+from harness.plan.coscaling import timescale_epochs
 from harness.plan.design import Design
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.trial import PlannedTrial
@@ -91,7 +92,11 @@ def _optimizer(settings: Settings) -> dict[str, str]:
     """Its class and its arguments but the LR, in the arm's own values: what scales with the batch is in them."""
     name = str(settings.optimizer["_target_"]).rpartition(".")[2]
     rest = {key: value for key, value in settings.optimizer.items() if key not in ("_target_", "lr")}
-    return {"optimizer": name, **{key: _written(value) for key, value in rest.items()}}
+    written = {"optimizer": name, **{key: _written(value) for key, value in rest.items()}}
+    if decay := settings.optimizer.get("weight_decay"):  # with the LR it shrinks weights by, over how much data
+        epochs = timescale_epochs(settings.peak_lr, decay, settings.total_batch_size, settings.train_examples)
+        written["decay timescale"] = f"{epochs:.3g} epochs"
+    return written
 
 
 def _shared(optimizer: Mapping[str, str], changed: Sequence[str]) -> list[str]:

@@ -40,6 +40,13 @@ def test_evaluation_seeds_topology_trials_and_cost_are_printed(sweep):
     assert "491,520 training examples (480 epochs)" in said.out
 
 
+def test_the_timescale_of_weight_decay_is_printed_where_there_is_any(sweep):
+    said = sweep("tracking=disabled", "optimizer.weight_decay=0.01", "question.total_batch_sizes=[16,256]")
+    rows = [line.split() for line in said.out.splitlines() if " x 1 x 1 " in line]
+    # tau = B / (LR x weight decay x D): 16 / (0.08 x 0.01 x 1024), then k = 16 against LR factors of 1, 4 and 16.
+    assert [row[10:12] for row in rows] == [[tau, "epochs"] for tau in ["19.5"] * 3 + ["312", "78.1", "19.5"]]
+
+
 def test_accumulation_shows_in_the_equation(sweep):
     said = sweep("tracking=disabled", "cluster.per_device_batch_size=64", "question.total_batch_sizes=[256]")
     assert "256 = 64 x 1 x 4" in said.out
