@@ -30,12 +30,12 @@ SWEEP = [
     "seeds=[0]",
     "lr_scaling=linear",
     "question.total_batch_sizes=[256,512]",
-    # The target cannot be met, and an evaluation comes once in a second or so: stops fall between evaluations.
+    # The target cannot be met, and an evaluation comes once in some seconds: stops fall between evaluations.
     "workload.target.value=0.9999",
-    "workload.evaluate_every_examples=25600",
-    "workload.budget={epochs: 100}",
+    "workload.evaluate_every_examples=51200",
+    "workload.budget={epochs: 200}",
     "cluster.timing_min_s=0.1",
-    "cluster.checkpoint_every_s=1",
+    "cluster.checkpoint_every_s=0.5",
     "study=s",
 ]
 TWO_RANKS = [*SWEEP, "cluster.workers_per_trial=2"]
@@ -109,6 +109,14 @@ def wait_for_rows(work: Path, kind: str, count: int, timeout_s: float = 120.0) -
         time.sleep(0.1)
 
 
+def wait_for_checkpoints(work: Path, trials: int, timeout_s: float = 120.0) -> None:
+    """Until so many trials have one, be it at an evaluation or between two, as fast as the machine is."""
+    deadline = time.monotonic() + timeout_s
+    while len({path.parent for path in work.glob("outputs/*/s/trials/*/*/checkpoint/*.pt")}) < trials:
+        assert time.monotonic() < deadline, f"no {trials} trials with a checkpoint within {timeout_s:g} s"
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same sweep by hand, without Slurm and Ray."""
@@ -148,7 +156,7 @@ def test_the_warning_before_a_preemption_saves_between_evaluations_and_the_job_q
 
 def test_a_requeue_without_a_warning_goes_on_from_the_last_checkpoint(slurm, undisturbed, tmp_path):
     job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES)
-    wait_for_rows(tmp_path, "checkpoint", 1)
+    wait_for_checkpoints(tmp_path, 1)
     slurm.run("scontrol", "requeue", str(job))
     assert slurm.wait(job) == ("COMPLETED", 0), log(tmp_path, job)
     assert slurm.job(job)["Restarts"] == "1"
@@ -223,7 +231,7 @@ def test_the_jobs_of_an_array_share_one_study(slurm, tmp_path):
 def test_with_no_kill_a_lost_node_costs_its_trials_a_retry_and_not_the_job(slurm, tmp_path):
     # Trials of one rank, one on each node: after the loss the other node runs all that is left.
     job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *SWEEP, options=(*TWO_NODES, "--no-kill"))
-    wait_for_rows(tmp_path, "checkpoint", 2)
+    wait_for_checkpoints(tmp_path, 2)
     slurm.lose_node("r2")
     try:
         assert slurm.wait(job, 200) == ("COMPLETED", 0), log(tmp_path, job)
@@ -240,7 +248,7 @@ def test_without_no_kill_a_lost_node_sends_the_job_back_into_the_queue_to_go_on_
     slurm, undisturbed, tmp_path
 ):
     job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES)
-    wait_for_rows(tmp_path, "checkpoint", 1)
+    wait_for_checkpoints(tmp_path, 1)
     slurm.lose_node("r2")
     try:
         deadline = time.monotonic() + 120
