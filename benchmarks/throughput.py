@@ -2,20 +2,21 @@
 
     python benchmarks/throughput.py [--workloads resnet20 gpt] [--precision float32] [--compile] [--repeats 5]
 
-same settings: the hand-written loop has the same model (with its ghost batch norm), batch, order, optimizer and LR, and
-nothing else; the ratio says what the harness's bookkeeping costs. plain eager: the model as its author wrote it,
-ordinary batch norm, torch's default optimizer implementation. data loader: plain eager, its batches collated by
-torch's DataLoader (two workers) from a data set of single examples, as most training scripts do. Blocks of updates
-alternate between the loops, so that whatever else the machine does falls on all of them; medians of the paired ratios
-with their extremes. One process.
+same settings: the hand-written loop has the same model (with its ghost batch norm), batch, optimizer, LR, compilation
+and memory settings, and nothing else; the ratio says what the harness's bookkeeping costs. plain eager: the model as
+its author wrote it, ordinary batch norm, torch's default optimizer implementation and memory settings. data loader:
+plain eager, its batches collated by torch's DataLoader (two workers) from a data set of single examples, as most
+training scripts do. Each loop has a process of its own; their blocks of updates alternate, so that whatever else the
+machine does falls on all of them; medians of the paired ratios with their extremes.
 """
 
 import argparse
-import copy
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Topology
 from harness.record.provenance import cpu_model
+from harness.train.allocator import keep_freed_memory
 from harness.train.clock import device_wait
 from harness.train.instantiate import instantiate
 from harness.train.learner import Learner
@@ -37,6 +39,8 @@ from harness.train.world import World
 
 EXAMPLES = 4096
 LOADER_WORKERS = 2
+WARM_UP = 3  # updates
+LOOPS = ("harness", "same settings", "plain eager", "data loader")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--compile", action="store_true", help="the harness through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="harness and same-settings loop through torch.compile")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument(
         "--fused", action="store_true", help="fused optimizer in the harness and the same-settings loop"
@@ -91,27 +95,24 @@ def main() -> None:
 
 
 def measure(name: str, case: Case, device: torch.device, arguments: argparse.Namespace) -> None:
-    """Print one line: examples/s of the harness and its ratios to the two hand-written loops."""
+    """Print one line: examples/s of the harness and its ratios to the hand-written loops."""
     if arguments.fused:
         case = replace(case, optimizer={**case.optimizer, "fused": True})
-    torch.manual_seed(0)
-    data = TensorExamples(case.inputs(), case.targets()).to(device, torch.float32)
-    learner = make_learner(case, data, device, arguments)
-    plain = {key: value for key, value in case.optimizer.items() if key != "fused"}
-    batches = {"resident": resident_batches(case, data, device), "loaded": loaded_batches(case, data, device)}
-    eager = [instantiate(case.model).to(device) for _ in batches]
-    loops = {
-        "harness": harness_loop(learner),
-        "same settings": bare_loop(copy.deepcopy(learner.model), case.optimizer, batches["resident"], learner),
-        "plain eager": bare_loop(eager[0], plain, batches["resident"], learner),
-        "data loader": bare_loop(eager[1], plain, batches["loaded"], learner),
-    }
-    wait = device_wait(device)
-    updates = max(1, int(arguments.block_s / min(block(loop, 3, wait) for loop in loops.values())))
-    seconds = {loop: [] for loop in loops}
+    context = multiprocessing.get_context("spawn")
+    loops: dict[str, Connection] = {}
+    for loop in LOOPS:
+        loops[loop], theirs = context.Pipe()
+        context.Process(target=serve, args=(loop, name, case.optimizer, device, arguments, theirs)).start()
+        theirs.close()
+    warm = [pipe.recv() for pipe in loops.values()]
+    updates = max(1, int(arguments.block_s / min(warm)))
+    seconds: dict[str, list[float]] = {loop: [] for loop in loops}
     for _ in range(arguments.repeats):
-        for loop, run in loops.items():
-            seconds[loop].append(block(run, updates, wait))
+        for loop, pipe in loops.items():
+            pipe.send(updates)
+            seconds[loop].append(pipe.recv())
+    for pipe in loops.values():
+        pipe.send(0)
     rate = case.total_batch_size / statistics.median(seconds["harness"])
     ratios = [
         f"{told([bare / ours for bare, ours in zip(seconds[loop], seconds['harness'], strict=True)])} of {loop}"
@@ -119,6 +120,37 @@ def measure(name: str, case: Case, device: torch.device, arguments: argparse.Nam
         if loop != "harness"
     ]
     print(f"{name}, batch {case.total_batch_size}: {rate:,.0f} examples/s, {', '.join(ratios)}", flush=True)
+
+
+def serve(
+    loop: str,
+    name: str,
+    optimizer: dict[str, Any],
+    device: torch.device,
+    arguments: argparse.Namespace,
+    pipe: Connection,
+) -> None:
+    """A process: one loop. Sends seconds per update once it is warm, then those of each block that it is asked for."""
+    case = replace(CASES[name], optimizer=optimizer)
+    torch.manual_seed(0)
+    if loop in ("harness", "same settings"):
+        keep_freed_memory()  # as every worker does
+    data = TensorExamples(case.inputs(), case.targets()).to(device, torch.float32)
+    learner = make_learner(case, data, device, arguments)
+    plain = {key: value for key, value in optimizer.items() if key != "fused"}
+    if loop == "harness":
+        run = harness_loop(learner)
+    elif loop == "same settings":
+        run = bare_loop(learner.model, learner.train_model, optimizer, resident_batches(case, data, device), learner)
+    else:
+        model = instantiate(case.model).to(device)
+        batches = (loaded_batches if loop == "data loader" else resident_batches)(case, data, device)
+        run = bare_loop(model, model, plain, batches, learner)
+    wait = device_wait(device)
+    block(run, WARM_UP, wait)
+    pipe.send(block(run, WARM_UP, wait))
+    while updates := pipe.recv():
+        pipe.send(block(run, updates, wait))
 
 
 def make_learner(case: Case, data: TensorExamples, device: torch.device, arguments: argparse.Namespace) -> Learner:
@@ -158,9 +190,13 @@ def harness_loop(learner: Learner) -> Callable[[int], None]:
 
 
 def bare_loop(
-    model: nn.Module, optimizer_spec: dict[str, Any], batches: Iterator[tuple[Tensor, Tensor]], learner: Learner
+    model: nn.Module,
+    forward: Callable[..., Any],
+    optimizer_spec: dict[str, Any],
+    batches: Iterator[tuple[Tensor, Tensor]],
+    learner: Learner,
 ) -> Callable[[int], None]:
-    """The same updates written out by hand, in the same precision."""
+    """The same updates written out by hand, in the same precision; `forward` is `model`, or a compiled one."""
     optimizer = instantiate(optimizer_spec, list(model.parameters()))
     model.train()
 
@@ -168,7 +204,7 @@ def bare_loop(
         for _ in range(updates):
             inputs, targets = next(batches)
             with learner.precision.autocast():
-                logits = model(inputs)
+                logits = forward(learner.laid_out(inputs) if model is learner.model else inputs)
             functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten()).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ class AveragedModel:
     """A copy of the model whose parameters are the average; evaluate `module` as any model."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.module = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self.steps = 0
         self._average: list[Tensor] = list(self.module.parameters())

@@ -127,7 +127,8 @@ def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) ->
     if not layers:
         return
     was_training = model.training
-    model.eval()  # dropout off; only the batch norms below see groups
+    if was_training:
+        model.eval()  # dropout off; only the batch norms below see groups
     for layer in layers:
         layer.training = layer.collecting = layer.estimating = True
     if len(batch.targets):
@@ -142,7 +143,8 @@ def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) ->
         mean, var = piece.chunk(2)
         layer.mean.copy_(mean)
         layer.var.copy_(var)
-    model.train(was_training)
+    if was_training:
+        model.train()
 
 
 @torch.no_grad()

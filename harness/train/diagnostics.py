@@ -23,7 +23,7 @@ class Diagnostics:
         for place, (name, _) in enumerate(trained):
             self._groups.setdefault(layer_group(name), []).append(place)
         self._before: list[Tensor] | None = None
-        self._norms: Tensor | None = None  # [1 + 2 groups]: gradient, then update and parameters of each group
+        self._norms: Tensor | None = None  # [1], the gradient's; once stepped [1 + 2 P]: updates', then parameters'
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self.clipped = torch.zeros((), dtype=torch.int64, device=device)
         self.updates = 0  # made since the last reading
@@ -49,12 +49,9 @@ class Diagnostics:
             return
         after = [p.detach() for p in self._parameters]
         moved = torch._foreach_sub(after, self._before)  # pyright: ignore[reportPrivateImportUsage]
-        pairs = [
-            get_total_norm([tensors[place] for place in places])
-            for places in self._groups.values()
-            for tensors in (moved, self._before)
-        ]
-        self._norms = torch.stack([self._norms[0], *pairs])
+        # One call for all: they are joined by layer group on the host.
+        norms = torch._foreach_norm([*moved, *self._before])  # pyright: ignore[reportPrivateImportUsage]
+        self._norms = torch.stack([self._norms[0], *norms])
         self._before = None
 
     def skip_step(self) -> None:
@@ -66,10 +63,12 @@ class Diagnostics:
 
         `update_ratio`: |update| / |parameters before it| of each layer group; about 1e-3 is a common rule of thumb.
         """
-        gradient, *pairs = self._norms.tolist() if self._norms is not None else [math.nan]
+        gradient, *norms = self._norms.tolist() if self._norms is not None else [math.nan]
         ratios = dict.fromkeys(self._groups)
-        for name, moved, size in zip(self._groups, pairs[::2], pairs[1::2], strict=False):
-            ratios[name] = _finite(moved / size if size else math.nan)
+        moved, sizes = norms[: len(norms) // 2], norms[len(norms) // 2 :]
+        for name, places in self._groups.items() if norms else ():
+            update, size = (math.hypot(*(values[place] for place in places)) for values in (moved, sizes))
+            ratios[name] = _finite(update / size if size else math.nan)
         row: dict[str, Any] = {"gradient_norm": _finite(gradient), "update_ratio": ratios}
         if self.clip_norm is not None:
             row["clip_fraction"] = _finite(self.clipped.item() / self.updates if self.updates else math.nan)

@@ -33,18 +33,21 @@ class Evaluator:
         norm for the very weights that are evaluated (rule 3)."""
         learner, loss, world = self.learner, self.learner.loss, self.learner.world
         model = learner.average.module if averaged and learner.average is not None else learner.model
+        was_training = model.training  # an average never is, and walking over all its modules takes time
+        if was_training:
+            model.eval()
         self._prepare_statistics(model)
         start, stop = world.share(len(examples))
         zero = torch.zeros((), dtype=torch.float64, device=world.device)
         sums = [zero] * (1 + len(loss.metrics))  # the count, then each metric
-        model.eval()
         for first in range(start, stop, self.batch_examples):
             index = torch.arange(first, min(first + self.batch_examples, stop), device=world.device)
             batch = examples.batch(index)
             scores = loss.scores(learner.outputs(model, batch.inputs), batch.targets)
             parts = [loss.count(batch.targets), *(scores[name] for name in loss.metrics)]
             sums = [total + as_float64(part, world.device) for total, part in zip(sums, parts, strict=True)]
-        model.train()
+        if was_training:
+            model.train()
         count, *totals = world.sum(torch.stack(sums)).tolist()
         return {name: total / count for name, total in zip(loss.metrics, totals, strict=True)}
 

@@ -93,4 +93,7 @@ def compiled(model: nn.Module, topology: Topology, workload: str) -> Callable[..
         torch._dynamo.reset()
         _compiled_for = wanted
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportAttributeAccessIssue]
-    return torch.compile(model, dynamic=False)
+    # On a CPU inductor would lay images out channels last, where every fold into ghost groups is a copy
+    # (benchmarks/throughput.py --compile: a fifth slower).
+    options: dict[str, Any] | None = {"layout_optimization": False} if topology.device == "cpu" else None
+    return torch.compile(model, dynamic=False, options=options)

@@ -22,6 +22,7 @@ from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
 from harness.record.files import write_json
 from harness.record.journal import Attempt
+from harness.train.allocator import keep_freed_memory
 from harness.train.instantiate import instantiate
 from harness.train.micro_batch import largest_micro_batch
 from harness.train.precision import DTYPES
@@ -68,6 +69,7 @@ class Worker:
 
     def __init__(self, rank: int, world_size: int, device: str, threads: int) -> None:
         torch.set_num_threads(max(1, threads))  # set, not inherited
+        keep_freed_memory()
         self.world = World(rank, world_size, torch.device(device))
         self._splits: dict[str, Splits] = {}
         self._running: Iterator[list[dict[str, Any]]] | None = None

@@ -31,7 +31,7 @@ from harness.record.tracking.runs import (
 )
 from harness.record.tracking.settings import decide, environment
 
-NICENESS = 10  # trials come first
+NICENESS = 19  # trials come first
 GAVE_UP = 3  # exit code of a process that ran out of time
 
 
@@ -114,10 +114,14 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
     projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
     document: dict[str, Any] | None = None
+    stood_back = False
     for line in lines:
         event = json.loads(line)
         if event["event"] == "rows":
             trials.rows(event["trial"], event["rows"])
+            if not stood_back:  # wandb-core is there, in a session of its own
+                stood_back = True
+                stand_back(*(child.pid for child in psutil.Process().children()))
         elif event["event"] == "failed":
             trials.failed(event["trial"], event["final"])
         elif event["event"] == "report":
@@ -183,6 +187,16 @@ def answer(message: Mapping[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def stand_back(*processes: int) -> None:
+    """Leave the processors to trials, as far as they want them.
+
+    Linux may share them out by session first (autogroup, see sched(7)); being nice then counts within one session only.
+    """
+    for process in processes:
+        with suppress(OSError):
+            Path(f"/proc/{process}/autogroup").write_text(str(NICENESS))
+
+
 def leave(code: int, scratch: Path) -> None:
     """End this process and wandb-core at once, whatever either still waits for."""
     for child in psutil.Process().children(recursive=True):
@@ -196,6 +210,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(NICENESS)
+    stand_back(os.getpid())
     first = json.loads(sys.stdin.readline())
     try:
         serve(first, iter(sys.stdin.readline, ""))
