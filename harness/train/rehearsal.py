@@ -10,6 +10,7 @@ from harness.plan.errors import UserError, one_line
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
+from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
 from harness.train.precision import DTYPES
 from harness.train.speed import Speed, check_speed
@@ -28,10 +29,11 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
     for p in planned:
         check_gain(p.trial.arm.settings, p.topology)
     kinds = {_kind(p.trial.arm.settings): p for p in planned}
+    asks_about_batch_norm = len({str(p.trial.arm.settings.batch_norm) for p in kinds.values()}) > 1
     for p in kinds.values():
         settings = p.trial.arm.settings
         try:
-            _rehearse_one(p, splits, speed)
+            learner = _rehearse_one(p, splits, speed)
         except UserError:
             raise
         except Exception as error:
@@ -39,9 +41,14 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
                 f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
                 f"{settings.dataset['_target_']}: {one_line(error)}"
             ) from error
+        if asks_about_batch_norm and not batch_norms(learner.model):
+            raise UserError(
+                f"the arms differ in workload.batch_norm, but model {settings.model['_target_']} has no batch norm: "
+                "choose a model that has, or another experiment"
+            )
 
 
-def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> None:
+def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
     settings, topology = planned.trial.arm.settings, planned.topology
     world = World(0, 1, torch.device("cpu"))
     splits = replace(splits, train=splits.train.to(world.device, DTYPES[topology.precision]))
@@ -53,6 +60,7 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> None:
         batch = splits.train.batch(torch.arange(count) % len(splits.train))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             learner.loss.total(learner.outputs(learner.model, batch.inputs), batch.targets)
+    return learner
 
 
 def _kind(settings: Settings) -> str:

@@ -52,6 +52,18 @@ def test_a_nonsense_parameter_is_one_line_and_exit_code_2(tmp_path, monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["bn_span", "bn_statistics"])
+def test_a_question_about_batch_norm_is_refused_for_a_model_without(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["harness", f"+experiment={name}", *TINY, "workload=digits_bn_cnn", "model=mlp"])
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert "harness.models.mlp.MLP has no batch norm" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dry_run_prints_arms_and_cost_of_what_will_be_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

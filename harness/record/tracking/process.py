@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,14 +114,12 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
     projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
     document: dict[str, Any] | None = None
-    stood_back = False
+    # wandb-core puts itself into a session of its own.
+    stand_back_by_session(child.pid for child in psutil.Process().children())
     for line in lines:
         event = json.loads(line)
         if event["event"] == "rows":
             trials.rows(event["trial"], event["rows"])
-            if not stood_back:  # wandb-core is there, in a session of its own
-                stood_back = True
-                stand_back(*(child.pid for child in psutil.Process().children()))
         elif event["event"] == "failed":
             trials.failed(event["trial"], event["final"])
         elif event["event"] == "report":
@@ -148,7 +146,9 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
         from harness.record.tracking.project import Place, WandbProject
 
         place = Place(mode, order["project"], entity, scratch if mode == "online" else folder.path)
-        projections.append(WandbProject(folder.path, study_label(folder), place))
+        project = WandbProject(folder.path, study_label(folder), place)
+        project.warm_up()
+        projections.append(project)
     if order["tensorboard"]:
         from harness.record.tracking.tensorboard import TensorBoardFiles
 
@@ -187,11 +187,16 @@ def answer(message: Mapping[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def stand_back(*processes: int) -> None:
-    """Leave the processors to trials, as far as they want them.
+def stand_back() -> None:
+    """Leave the processors to trials, as far as they want them; what this process starts inherits it."""
+    os.nice(NICENESS)
+    with suppress(AttributeError, OSError):  # Linux: a trial that wakes up takes the processor at once
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
-    Linux may share them out by session first (autogroup, see sched(7)); being nice then counts within one session only.
-    """
+
+def stand_back_by_session(processes: Iterable[int]) -> None:
+    """The same for processes in sessions of their own: Linux may share the processors out by session first, and all
+    else counts within one only (autogroup, see sched(7))."""
     for process in processes:
         with suppress(OSError):
             Path(f"/proc/{process}/autogroup").write_text(str(NICENESS))
@@ -206,11 +211,10 @@ def leave(code: int, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    # An interrupt at the terminal reaches the whole process group: the driver decides when tracking is over.
+    # The driver decides when tracking is over, whoever else is told to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.nice(NICENESS)
-    stand_back(os.getpid())
+    stand_back()
     first = json.loads(sys.stdin.readline())
     try:
         serve(first, iter(sys.stdin.readline, ""))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +50,13 @@ class WandbProject:
         self._pool = ThreadPoolExecutor(FINISHING_AT_ONCE, "wandb-finish")
         # One object for every run: wandb copies it, and making it takes a third of opening a run.
         self._settings = run_settings(finish_timeout=place.finish_s, finish_timeout_raises=True)
+
+    def warm_up(self) -> None:
+        """Start wandb-core and import what the first run would: no trial trains yet. Whatever fails here is told by
+        the first run."""
+        with suppress(Exception):
+            importlib.import_module("wandb.sdk.launch")
+            self.wandb.setup().ensure_service()
 
     def open(self, plan: TrialPlan, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Open the run of this attempt and give it the rows it continues behind."""

@@ -24,6 +24,8 @@ from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
 from harness.record.tracking.settings import PACKAGE, decide
 
+GATHER_S = 10.0  # events wait for more: tracking then wakes up seldom, and does not cut into trials at every report
+GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
 OWN_SHARE = 0.9  # of finish_s that the tracking process gives itself; after all of it, it is killed
 JOIN_S = 0.2  # for a thread whose process has ended
@@ -40,7 +42,7 @@ class WandbSink:
         self.say = say
         self.missing = False  # something heard did not get through
         self._broken = False  # nobody hears us any more
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
+        self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
         self._process: subprocess.Popen[str] | None = None
         self._done: dict[str, Any] | None = None
         self._threads: list[threading.Thread] = []
@@ -70,7 +72,7 @@ class WandbSink:
                 stderr=log,
                 text=True,
                 env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
+                process_group=0,  # Ctrl-C is for the driver. Not a session: see process.stand_back
             )
         self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
         self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
@@ -81,9 +83,9 @@ class WandbSink:
             "project": self.tracking.project,
             "entity": self.entity,
         }
-        self._put({**order, "tensorboard": self.tracking.tensorboard, "finish_s": OWN_SHARE * self.tracking.finish_s})
-        for work, name in ((self._write, "tracking-write"), (self._read, "tracking-read")):
-            thread = threading.Thread(target=work, name=name, daemon=True)
+        order |= {"tensorboard": self.tracking.tensorboard, "finish_s": OWN_SHARE * self.tracking.finish_s}
+        for work, arguments in ((self._write, [order]), (self._read, [])):
+            thread = threading.Thread(target=work, args=arguments, name=f"tracking{work.__name__}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -148,19 +150,33 @@ class WandbSink:
             self._broken = True
             self._lose("it does not keep up with the sweep")
 
-    def _write(self) -> None:
+    def _write(self, order: Mapping[str, Any]) -> None:
         process = self._process
         assert process is not None
         assert process.stdin is not None
         try:
-            while (event := self._queue.get()) is not None:
-                process.stdin.write(json.dumps(event) + "\n")
-                if self._queue.empty():
-                    process.stdin.flush()
+            events: list[Mapping[str, Any] | None] = [order]
+            while True:
+                process.stdin.write("".join(json.dumps(event) + "\n" for event in events if event is not None))
+                process.stdin.flush()
+                if events[-1] is None:
+                    break
+                events = self._gathered()
             process.stdin.close()
         except (OSError, ValueError):
             self._broken = True
             self._lose("its process has ended")
+
+    def _gathered(self) -> list[Mapping[str, Any] | None]:
+        """The next event and what comes within GATHER_S of it, in order; at once with None, the end of the sweep."""
+        events = [self._queue.get()]
+        until = time.monotonic() + GATHER_S
+        while events[-1] is not None and len(events) < GATHER_EVENTS:
+            try:
+                events.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                break
+        return events
 
     def _read(self) -> None:
         process = self._process
