@@ -62,5 +62,9 @@ class Findings:
         used_up = sum(counts.pop(kind, 0) for kind in (str(Outcome.REACHED), str(Outcome.CENSORED)))
         return {**({"at the end of their budget": used_up} if used_up else {}), **counts}
 
+    def unsaid(self, section: Section) -> list[str]:
+        """The sentences of `section` that the verdict, which stands above it in every form, has not said."""
+        return [line for line in section.sentences if line not in self.verdict]
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

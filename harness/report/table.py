@@ -49,7 +49,7 @@ def print_findings(console: Console, findings: Findings) -> None:
         print_whole(console, _arms_table(findings))
         _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
     for section in findings.sections:
-        _print_section(console, section, said=findings.verdict)
+        _print_section(console, section, findings.unsaid(section))
     if not findings.aims_at_target:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:
@@ -60,13 +60,12 @@ def _say(console: Console, line: str, style: str = "") -> None:
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_section(console: Console, section: Section, said: Sequence[str]) -> None:
-    """Its tables, and its sentences unless they were `said` above; what was drawn is in the report."""
+def _print_section(console: Console, section: Section, sentences: Sequence[str]) -> None:
+    """Its `sentences` and tables; what was drawn is in the report."""
     console.print()
     _say(console, section.title, "bold")
-    for line in section.sentences:
-        if line not in said:
-            _say(console, line)
+    for line in sentences:
+        _say(console, line)
     for kept in section.tables:
         _print_table(console, kept)
 

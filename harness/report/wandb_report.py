@@ -23,7 +23,7 @@ UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds (timed alon
 
 def report_document(findings: Findings, metric: str) -> dict[str, Any]:
     """Verdict, table, to-target charts, curves of the target's `metric`, LRs, caveats, provenance; JSON-able."""
-    sections = [{"markdown": _section(section)} for section in findings.sections]
+    sections = [{"markdown": _section(section, findings.unsaid(section))} for section in findings.sections]
     blocks: list[dict[str, Any]] = [
         {"markdown": _verdict(findings)},
         *(_to_target(findings, sections) if findings.aims_at_target else sections),
@@ -186,10 +186,10 @@ def _main_table(arms: Sequence[ArmFinding]) -> str:
     return _table(COLUMNS, [arm_cells(arm) for arm in arms])
 
 
-def _section(section: Section) -> str:
-    """Its sentences and tables; figures stay in the study's own report."""
+def _section(section: Section, sentences: Sequence[str]) -> str:
+    """Its `sentences` and tables; figures stay in the study's own report."""
     tables = [_table(section_columns(kept), section_rows(kept)) for kept in section.tables]
-    return "\n\n".join([_bullets(f"## {_escaped(section.title)}", section.sentences), *tables])
+    return "\n\n".join([_bullets(f"## {_escaped(section.title)}", sentences), *tables])
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

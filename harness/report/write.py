@@ -136,7 +136,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     else:
         lines += ["", f"Protocol: {findings.protocol}."]
     for section, drawn in zip(findings.sections, figures.sections, strict=True):
-        lines += _section_markdown(section, drawn)
+        lines += _section_markdown(section, findings.unsaid(section), drawn)
     lines.append("")
     for fitted in findings.fits:
         lines.append(f"- {fitted.label}: {fitted.diagnosis}")
@@ -149,8 +149,8 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def _section_markdown(section: Section, drawn: Sequence[Figure]) -> list[str]:
-    lines = ["", f"## {section.title}", "", *[f"- {line}" for line in section.sentences]]
+def _section_markdown(section: Section, sentences: Sequence[str], drawn: Sequence[Figure]) -> list[str]:
+    lines = ["", f"## {section.title}", "", *[f"- {line}" for line in sentences]]
     for table in section.tables:
         lines += ["", *_markdown_table(section_columns(table), section_rows(table))]
     for figure in drawn:

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
@@ -15,6 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from tracked_studies import FIFTY_FOUR, SMALL, Deaf, attempt, evaluations, inspected, open_study, steps, track
 from wandb_server import ENTITY, KEY, WandbServer
@@ -230,6 +232,22 @@ def test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything(tmp_
             done = track(study.path, "--mode", "online", **well.environment())
             assert done.returncode == 0, done.stdout + done.stderr
             check_server(well, study, planned)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
+def test_tracking_runs_where_no_trial_wants_the_processor(tmp_path):
+    study, _ = open_study(tmp_path / "s")
+    sink, _ = open_sink(study, "offline", finish_s=20)
+    assert sink._process is not None
+    process = psutil.Process(sink._process.pid)
+    until = time.monotonic() + PATIENT_S
+    while not (children := process.children()) and time.monotonic() < until:  # before any trial has begun
+        time.sleep(0.05)
+    assert [child.name() for child in children] == ["wandb-core"]
+    for one in (process, *children):
+        assert (os.sched_getscheduler(one.pid), one.nice()) == (os.SCHED_IDLE, 19)
+    sink.close()
+    study.close()
 
 
 def test_a_tracking_process_that_hangs_is_one_warning_and_no_call_waits_for_it(tmp_path):
