@@ -1,4 +1,5 @@
-"""Where each of the 26 rules that make the numbers true is tested: an index that names tests, and must not rot.
+"""Where each of the 26 rules that make the numbers true is tested, and each trap of training codes that they answer: an
+index that names tests, and must not rot.
 
 Every test listed goes through a public door (a trial, a sweep, a plan, a report, a command). They are the first places
 to look; the modules they stand in hold the rest.
@@ -177,6 +178,107 @@ RULES = {
 }
 
 
+# What training codes are known to get wrong, so that batch sizes are compared unfairly.
+TRAPS = {
+    "a mean of means over micro-batches of unequal counts": {"train/test_doctor.py": ["test_a_mean_of_means_is_found"]},
+    "a loss that sums or looks across a batch, scaled twice by DDP": {
+        "train/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_batch_is_not_offered"],
+    },
+    "a partial batch dropped, padded or leaking into the next epoch": {
+        "train/test_stream.py": ["test_every_epoch_of_the_stream_is_a_permutation_of_the_training_set"],
+        "train/test_trainer.py": [
+            "test_epochs_are_examples_over_the_training_set_exactly_also_where_a_batch_spans_two_permutations"
+        ],
+    },
+    "uneven inputs of the ranks": {
+        "train/test_stream.py": ["test_ranks_and_micro_batches_share_out_each_global_batch"],
+    },
+    "an evaluation padded to the number of ranks": {
+        "train/test_doctor.py": ["test_an_evaluation_that_pads_is_found"],
+        "train/test_topologies.py": ["test_four_ranks_evaluate_every_example_once_also_where_some_have_none"],
+    },
+    "one order for every epoch": {
+        "train/test_stream.py": ["test_the_order_follows_the_seed_and_changes_with_the_epoch"],
+    },
+    "one order for every seed": {
+        "train/test_trainer.py": ["test_another_seed_means_another_order_and_other_weights_on_the_same_split"],
+    },
+    "an order or a dropout mask that depends on the number of devices": {
+        "train/test_doctor.py": ["test_an_order_that_depends_on_the_rank_is_found"],
+        "train/test_learner.py": ["test_dropout_is_a_function_of_seed_update_and_micro_batch"],
+    },
+    "batch norm over whatever a device holds": {
+        "train/test_doctor.py": ["test_batch_norm_over_what_a_device_holds_is_found"],
+        "train/test_batch_norm.py": ["test_a_batch_norm_without_a_declared_span_is_refused"],
+    },
+    "running statistics that differ between ranks": {
+        "train/test_batch_norm.py": ["test_the_running_average_is_the_same_for_every_split_of_the_batch"],
+    },
+    "a scaled LR scales decoupled weight decay with it": {
+        "config/test_dry_run.py": ["test_the_timescale_of_weight_decay_is_printed_where_there_is_any"],
+        "plan/test_trial.py": ["test_co_scaling_is_resolved_into_the_arm"],
+    },
+    "momentum, betas and averages remember updates, not examples": {
+        "train/test_averaging.py": ["test_a_memory_halves_after_its_half_life_in_examples_at_every_batch_size"],
+        "plan/test_trial.py": ["test_co_scaling_is_resolved_into_the_arm"],
+    },
+    "a warm-up in updates lasts k times as long": {
+        "plan/test_duration.py": ["test_exactly_one_unit_must_be_given"],
+    },
+    "a scheduler stepped by the micro-batch or the rank": {
+        "train/test_doctor.py": [
+            "test_a_schedule_stepped_by_the_micro_batch_is_found",
+            "test_a_schedule_that_misses_its_declared_end_is_found",
+        ],
+    },
+    "an update that fp16 skips moves the schedule": {
+        "train/test_precision.py": [
+            "test_an_update_skipped_in_fp16_is_counted_and_moves_neither_weights_nor_schedule_nor_average"
+        ],
+    },
+    "a clipping threshold that bites at one batch size only": {
+        "train/test_diagnostics.py": ["test_clipping_scales_the_update_to_the_global_norm_and_is_counted"],
+    },
+    "a clock read while the device still works": {
+        "train/test_clock.py": ["test_the_device_is_waited_for_before_every_reading"],
+    },
+    "compilation, warm-up or evaluation on the training clock": {
+        "train/test_trainer.py": [
+            "test_the_warm_up_is_on_no_clock_and_changes_no_bit_of_the_result",
+            "test_clocks_only_move_forward_and_hold_less_than_everything",
+        ],
+    },
+    "more evaluations, hence more tries, for small batches": {
+        "train/test_trainer.py": ["test_every_batch_size_is_evaluated_after_the_same_examples"],
+    },
+    "stopping by the test set": {
+        "train/test_trainer.py": ["test_the_test_set_is_read_once_at_the_confirming_evaluation"],
+    },
+    "diverged runs dropped": {"analyse/test_estimates.py": ["test_misses_and_divergence_are_infinity_in_the_median"]},
+    "a noise scale read from clipped, scaled or averaged gradients": {
+        "train/test_noise_measured.py": [
+            "test_the_noisy_quadratics_noise_scale_comes_out_within_five_percent_at_frozen_weights",
+            "test_one_two_and_four_ranks_give_the_same_estimate",
+        ],
+    },
+    "the same seed, other bits": {
+        "train/test_trainer.py": ["test_the_same_seed_gives_the_same_events_apart_from_times"],
+    },
+    "a total batch size rounded to what can be reached": {
+        "config/test_bad_input.py": [
+            "test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_batches"
+        ],
+    },
+    "a resume that resets LR, momentum, clock or order": {
+        "train/test_doctor.py": ["test_a_checkpoint_that_forgets_the_momentum_is_found"],
+        "train/test_resume.py": [
+            "test_a_trial_dropped_at_any_evaluation_and_resumed_ends_with_the_same_bits",
+            "test_clocks_go_on_from_the_checkpoint",
+        ],
+    },
+}
+
+
 @cache
 def names_in(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
@@ -189,4 +291,10 @@ def test_the_index_has_all_26_rules_in_order():
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.partition(":")[0])
 def test_every_test_of_the_rule_is_where_the_index_says(rule):
     for file, names in RULES[rule].items():
+        assert set(names) <= names_in(TESTS / file), file
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_every_test_of_the_trap_is_where_the_index_says(trap):
+    for file, names in TRAPS[trap].items():
         assert set(names) <= names_in(TESTS / file), file

@@ -29,6 +29,7 @@ RUNS = {
     "cyclical": [],
     "one_cycle": [],
     "beta_scaling": [],
+    "beta2_scaling": ["question.total_batch_sizes=[32]", "workload.budget={examples: 1024}"],
     "bn_span": [],
     "bn_statistics": [],
     "ema": [],
