@@ -152,7 +152,10 @@ RULES = {
         "launch/test_sweep_ray.py": ["test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial"],
         "launch/test_hung_rank.py": ["test_a_stopped_rank_is_killed_with_its_gang_by_the_ranks_that_wait_for_it"],
     },
-    "rule 22: long trials first": {"launch/test_feed.py": ["test_long_trials_go_first"]},
+    "rule 22: long trials first": {
+        "launch/test_feed.py": ["test_long_trials_go_first"],
+        "launch/test_next_in_line.py": ["test_in_a_full_cluster_the_first_in_line_is_next"],
+    },
     "rule 23: the journal is the truth, trackers are projections that lose nothing": {
         "record/test_journal.py": ["test_the_rows_left_are_those_of_one_run_without_gap_or_repetition"],
         "record/test_wandb_sink.py": [

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness.launch.causes import cause
@@ -95,6 +96,34 @@ def _last_kind(result: Mapping[str, Any] | None) -> str:
     """What the last row of a trial's last report is; empty where there is none."""
     rows = json.loads((result or {}).get("rows", "[]"))
     return rows[-1]["kind"] if rows else ""
+
+
+class NextInLine(_NotInSnapshots, FIFOScheduler):
+    """Gives a worker that came free to the first trial for which none is starting.
+
+    Tune has asked for workers for all waiting trials, in order. The trial chosen here gets the free one, and what it
+    had asked for is dropped: were that a worker on its way, trials shorter than a worker's start would keep most of the
+    cluster empty (benchmarks/scheduling.py).
+    """
+
+    def __init__(self, workers_of: Callable[[str], int], workers: int) -> None:
+        super().__init__()
+        self.workers_of = workers_of  # Tune's trial id -> world size
+        self.workers = workers  # that the cluster holds
+        self._line: list[TuneTrial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        self._line = [other for other in self._line if other is not trial and not other.is_finished()] + [trial]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        waiting = [trial for trial in self._line if trial.status == TuneTrial.PENDING]
+        running = [trial for trial in self._line if trial.status == TuneTrial.RUNNING]
+        room = self.workers - sum(self.workers_of(trial.trial_id) for trial in running)
+        for trial in waiting if running else ():
+            room -= self.workers_of(trial.trial_id)
+            if room < 0:
+                return trial
+        return waiting[0] if waiting else None
 
 
 class _Ears(_NotInSnapshots, tune.Callback, tune.Stopper):
@@ -188,11 +217,13 @@ def run_ray(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # which trials failed is told by us
     searcher = FeedSearcher(feed, study, cluster, drain)
+    workers = slots * min((planned.topology.batch.world_size for planned in feed.waiting), default=1)
     ears = _Ears(searcher, watcher, study, drain, NodeWatch(cluster, watcher.say), StallWatch(study, cluster.execution))
     tuner = tune.Tuner(
         TrialTrainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=NextInLine(lambda trial_id: searcher.of_tune_id[trial_id].topology.batch.world_size, workers),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
