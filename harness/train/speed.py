@@ -93,7 +93,6 @@ def compiled(model: nn.Module, topology: Topology, workload: str) -> Callable[..
         torch._dynamo.reset()
         _compiled_for = wanted
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportAttributeAccessIssue]
-    # On a CPU inductor would lay images out channels last, where every fold into ghost groups is a copy
-    # (benchmarks/throughput.py --compile: a fifth slower).
+    # On a CPU inductor would lay images out channels last, where every fold into ghost groups is a copy.
     options: dict[str, Any] | None = {"layout_optimization": False} if topology.device == "cpu" else None
     return torch.compile(model, dynamic=False, options=options)
