@@ -68,7 +68,7 @@ class Stopwatch:
     def say(self, line: str) -> None:
         print(line)
 
-    def close(self) -> None:
+    def trials_over(self) -> None:
         pass
 
     def trial_started(self, planned: PlannedTrial) -> None:

@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, str | None]] = {
     "stall": ("online", "stall"),
     "dies": ("online", "dies"),
 }
-SWEEP = ["+experiment=tbs_sweep", "seeds=[0,1]", "cluster.timing_min_s=0.2"]
+SWEEP = ["+experiment=tbs_sweep", "seeds=[0,1,2,3,4]", "cluster.timing_min_s=0.2"]
 LOOK_S = 0.25
 
 

@@ -95,6 +95,8 @@ class Deaf:
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None: ...
 
+    def trials_over(self) -> None: ...
+
 
 def track(study: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """python -m harness.track STUDY ARGUMENTS, as a person would."""

@@ -22,7 +22,7 @@ def run_study(
 
     def time_topologies(gang_of: GangFactory) -> None:
         """The timing pass, once every trial has gone."""
-        watcher.close()
+        watcher.trials_over()
         if feed.is_over and study.leads and not drain.requested:
             todo = _untimed(study, feed.plan())
             write, say = study.add_timing, watcher.say

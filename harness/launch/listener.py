@@ -18,6 +18,10 @@ class Listener(Protocol):
         """`reason` is the last line of the traceback; `final` says that no retry follows."""
         ...
 
+    def trials_over(self) -> None:
+        """No trial runs any more, and none will; timing pass and report may follow."""
+        ...
+
 
 class Watcher(Listener, Protocol):
     """A listener that can also show the state of the whole sweep."""
@@ -25,10 +29,6 @@ class Watcher(Listener, Protocol):
     def sweep_started(self, feed: Feed, slots: int) -> None: ...
 
     def say(self, line: str) -> None: ...
-
-    def close(self) -> None:
-        """No trial runs any more; what is said from now on is a line of its own."""
-        ...
 
 
 class Audience:
@@ -44,9 +44,6 @@ class Audience:
     def say(self, line: str) -> None:
         self.watcher.say(line)
 
-    def close(self) -> None:
-        self.watcher.close()
-
     def trial_started(self, planned: PlannedTrial) -> None:
         for listener in self.all:
             listener.trial_started(planned)
@@ -58,3 +55,7 @@ class Audience:
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         for listener in self.all:
             listener.trial_failed(planned, reason, final)
+
+    def trials_over(self) -> None:
+        for listener in self.all:
+            listener.trials_over()

@@ -86,6 +86,10 @@ class Screen:
         """Distinct trials that have ended since the start, for other drivers of a shared study too."""
         return self._feed.total - self.skipped - len(self._left())
 
+    def trials_over(self) -> None:
+        """What is said from now on is a line of its own."""
+        self.close()
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()

@@ -234,6 +234,38 @@ def test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything(tmp_
             check_server(well, study, planned)
 
 
+def test_runs_become_whole_while_the_timing_pass_goes_on(server, tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, said = open_sink(study, "online", finish_s=60)
+    for trial in planned:
+        attempt(study, trial, sink)
+    sink.trials_over()
+    _wait(lambda: sum(run.state == "finished" for run in server.of("trial")) == len(planned), PATIENT_S)
+    assert not said
+    sink.close()
+    study.close()
+    assert f"{len(planned)} runs at" in said[0]
+    check_server(server, study, planned)
+
+
+@pytest.mark.long
+def test_the_time_that_an_ill_server_gets_begins_when_the_last_trial_ends(server, tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, said = open_sink(study, "online", finish_s=12)
+    attempt(study, planned[0], sink)
+    _wait(lambda: bool(server.of("trial")))
+    server.fault = "stall"
+    for trial in planned[1:]:
+        attempt(study, trial, sink)
+    sink.trials_over()
+    time.sleep(9.0)  # timing pass and report
+    began = time.monotonic()
+    sink.close()
+    assert time.monotonic() - began < 3.6 + SWITCH_S  # LAST_SHARE of 12 s, and not 12
+    study.close()
+    assert "python -m harness.track" in said[-1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
 def test_tracking_runs_where_no_trial_wants_the_processor(tmp_path):
     study, _ = open_study(tmp_path / "s")

@@ -2,7 +2,7 @@
 
 A process of its own, because nothing wandb does (importing, stalling, its farewells at exit) may cost a trial or the
 driver anything. It answers with JSON lines on its output: {"say": TEXT} for the screen, {"lost": TEXT} where a
-projection is given up, {"done": {...}} at the end.
+projection is given up, {"whole": true} once every run is, {"done": {...}} at the end.
 """
 
 import json
@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,6 +114,7 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
     folder, scratch = StudyFolder(Path(order["study"])), Path(order["scratch"])
     projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
+    pool, ending = ThreadPoolExecutor(1, "ending"), None
     document: dict[str, Any] | None = None
     # wandb-core puts itself into a session of its own.
     stand_back_by_session(child.pid for child in psutil.Process().children())
@@ -122,13 +124,20 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
             trials.rows(event["trial"], event["rows"])
         elif event["event"] == "failed":
             trials.failed(event["trial"], event["final"])
+        elif event["event"] == "over":
+            ending = pool.submit(_end, trials)  # beside the driver's timing pass and report
         elif event["event"] == "report":
             document = event["document"]
     patience = threading.Timer(order["finish_s"], leave, [GAVE_UP, scratch])
     patience.daemon = True
     patience.start()
-    trials.close()
+    (ending or pool.submit(_end, trials)).result()  # none began where the driver was stopped, or is gone
     answer({"done": _farewell(folder, projections, document)})
+
+
+def _end(trials: Trials) -> None:
+    trials.close()
+    answer({"whole": True})
 
 
 def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -> list[Projection]:

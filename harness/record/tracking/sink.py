@@ -28,6 +28,7 @@ GATHER_S = 10.0  # events wait for more: tracking then wakes up seldom, and does
 GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
 OWN_SHARE = 0.9  # of finish_s that the tracking process gives itself; after all of it, it is killed
+LAST_SHARE = 0.3  # of finish_s that the end of the command waits for runs that the timing pass left no processor for
 JOIN_S = 0.2  # for a thread whose process has ended
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
@@ -44,6 +45,8 @@ class WandbSink:
         self._broken = False  # nobody hears us any more
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
         self._process: subprocess.Popen[str] | None = None
+        self._over_at: float | None = None  # when the last trial had ended
+        self._whole = False  # every run is
         self._done: dict[str, Any] | None = None
         self._threads: list[threading.Thread] = []
         self._hidden: dict[str, str] = {}
@@ -100,14 +103,25 @@ class WandbSink:
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         self._put({"event": "failed", "trial": planned.key, "final": final})  # the reason may name paths: it stays here
 
+    def trials_over(self) -> None:
+        self._over_at = time.monotonic()
+        self._put({"event": "over"})
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, document: Mapping[str, Any] | None = None) -> None:
-        """Let the tracking process finish within `finish_s`, then end it; say what is where. Safe to call again."""
+        """Let the tracking process finish, then end it; say what is where. Safe to call again.
+
+        `finish_s` begins when the last trial has ended: timing pass and report, if they came in between, took their
+        time while W&B was being served. Where every run is whole by now, what is left (the report) has all of it.
+        """
         process, self._process = self._process, None
         if process is None:
             return
-        until = time.monotonic() + self.tracking.finish_s
+        now, patience = time.monotonic(), self.tracking.finish_s
+        until = now + patience
+        if self._over_at is not None and not self._whole:
+            until = max(self._over_at + patience, now + LAST_SHARE * patience)
         if document is not None:
             self._put({"event": "report", "document": document})
         self._put(None)
@@ -168,10 +182,10 @@ class WandbSink:
             self._lose("its process has ended")
 
     def _gathered(self) -> list[Mapping[str, Any] | None]:
-        """The next event and what comes within GATHER_S of it, in order; at once with None, the end of the sweep."""
+        """The next event and what comes within GATHER_S of it, in order; at once where no trial is left to disturb."""
         events = [self._queue.get()]
         until = time.monotonic() + GATHER_S
-        while events[-1] is not None and len(events) < GATHER_EVENTS:
+        while self._over_at is None and events[-1] is not None and len(events) < GATHER_EVENTS:
             try:
                 events.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:
@@ -191,6 +205,8 @@ class WandbSink:
                 self.say(said["say"])
             if "lost" in said:
                 self._lose(said["lost"])
+            if "whole" in said:
+                self._whole = True
             if "done" in said:
                 self._done = said["done"]
                 return
