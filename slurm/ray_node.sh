@@ -37,7 +37,7 @@ flags=(--block --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=10000
 
 export RAY_START_HOOK=harness.launch.ray_start.without_client_server
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before
-export RAY_worker_niceness=0                  # trials are what the node is for
+export RAY_worker_niceness=0                   # trials are what the node is for
 export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm keeps it
 if [ "$role" = head ]; then
     ray start --head --port=0 --include-dashboard=false "${flags[@]}" &

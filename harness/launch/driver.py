@@ -22,7 +22,6 @@ def run_study(
 
     def time_topologies(gang_of: GangFactory) -> None:
         """The timing pass, once every trial has gone."""
-        watcher.trials_over()
         if feed.is_over and study.leads and not drain.requested:
             todo = _untimed(study, feed.plan())
             write, say = study.add_timing, watcher.say
@@ -36,8 +35,10 @@ def run_study(
         if cluster.launcher == "inline":
             watcher.sweep_started(feed, 1)
             run_inline(feed, study.path, cluster, watcher, here, drain)
+            watcher.trials_over()
         elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.plan()))):
             watcher.sweep_started(feed, 1)  # nothing to run there: Ray need not start
+            watcher.trials_over()
         else:
             _run_through_ray(study, feed, cluster, watcher, drain, time_topologies)
             drain.listen()  # Ray takes the signals along when it goes
@@ -72,6 +73,7 @@ def _run_through_ray(
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
             run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
+        watcher.trials_over()
         if cluster.address != "local":
             exclusive = ExclusiveGangs(cluster)
             try:

@@ -27,8 +27,8 @@ from harness.record.tracking.settings import PACKAGE, decide
 GATHER_S = 10.0  # events wait for more: tracking then wakes up seldom, and does not cut into trials at every report
 GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
-OWN_SHARE = 0.9  # of finish_s that the tracking process gives itself; after all of it, it is killed
-LAST_SHARE = 0.3  # of finish_s that the end of the command waits for runs that the timing pass left no processor for
+OWN_SHARE = 0.9  # of finish_s that tracking gets; the rest is for ending it and the command
+LAST_SHARE = 0.2  # of finish_s that it gets at the end of the command in any case: a timing pass may use all processors
 JOIN_S = 0.2  # for a thread whose process has ended
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
@@ -118,10 +118,10 @@ class WandbSink:
         process, self._process = self._process, None
         if process is None:
             return
-        now, patience = time.monotonic(), self.tracking.finish_s
-        until = now + patience
+        now, finish_s = time.monotonic(), self.tracking.finish_s
+        until = now + finish_s
         if self._over_at is not None and not self._whole:
-            until = max(self._over_at + patience, now + LAST_SHARE * patience)
+            until = max(self._over_at + OWN_SHARE * finish_s, now + LAST_SHARE * finish_s)
         if document is not None:
             self._put({"event": "report", "document": document})
         self._put(None)
