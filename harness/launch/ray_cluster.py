@@ -35,7 +35,7 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    "RAY_worker_niceness": "0",  # Ray's 15 puts trials behind all else on the machine, and close to what gives way to them
+    "RAY_worker_niceness": "0",  # Ray's 15 is close to what is meant to give way to trials
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C drains (launch.drain)
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",

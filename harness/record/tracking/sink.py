@@ -27,7 +27,7 @@ from harness.record.tracking.settings import PACKAGE, decide
 GATHER_S = 10.0  # events wait for more: tracking then wakes up seldom, and does not cut into trials at every report
 GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
-OWN_SHARE = 0.9  # of finish_s that tracking gets; the rest is for ending it and the command
+OWN_SHARE = 0.75  # of finish_s that tracking gets; the rest is for ending it and the command
 LAST_SHARE = 0.2  # of finish_s that it gets at the end of the command in any case: a timing pass may use all processors
 JOIN_S = 0.2  # for a thread whose process has ended
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
