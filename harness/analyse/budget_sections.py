@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.analyse.arms import ArmFinding
 from harness.analyse.fixed_budget import examples_per
 from harness.analyse.results import TrialResult
-from harness.analyse.scores import Scores, scores
+from harness.analyse.scores import Scores, score_cells, score_columns, scores
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.target import Target
 
@@ -57,15 +57,13 @@ def _spent(row: ArmFinding, found: Sequence[TrialResult], examples: float, targe
 def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -> Section:
     metric = target.metric
     sentence = _sentence(unit, amount, spent, target)
-    columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
     table = Table(
         f"equal_{unit}",
-        ["scaling_rule", "total_batch_size", "epochs", "steps", *columns],
+        ["scaling_rule", "total_batch_size", "epochs", "steps", *score_columns(metric)],
         [
             [
                 one.row.label, one.row.total_batch_size, one.epochs, one.examples / one.row.total_batch_size,
-                *map(_known, (one.metric.mean, one.metric.sd, one.metric.low, one.metric.high, one.loss.mean)),
-                one.metric.n, one.metric.diverged,
+                *score_cells(metric, one.metric, one.loss),
             ]
             for one in spent
         ],
@@ -80,10 +78,6 @@ def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -
         x_log=2,
     )
     return Section(f"Equal {unit}: {amount:.4g} {WORDS[unit]}", [sentence], [plot], [table])
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _series(spent: Sequence[Spent]) -> list[Series]:

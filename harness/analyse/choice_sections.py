@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from harness.analyse.comparisons import Comparison, Verdict, compare, correct
 from harness.analyse.estimates import Interval, pooled_log_spread
 from harness.analyse.results import Records, TrialResult
-from harness.analyse.scores import ScoreDifference, Scores, score_differences, scores
+from harness.analyse.scores import ScoreDifference, Scores, score_cells, score_columns, score_differences, scores
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -182,15 +182,13 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
     sentences = _budget_lines(compared, found, target, baseline)
     differences = {pair.choice.label: difference for pair, difference in compared}
-    columns = (f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", "loss_mean", "n", "diverged")
     table = Table(
         "choices_after_budget",
-        ["scaling_rule", "total_batch_size", "choice", *columns, "difference", "low", "high", "p_holm"],
+        ["scaling_rule", "total_batch_size", "choice", *score_columns(metric), "difference", "low", "high", "p_holm"],
         [
             [
                 arm.scaling_rule, arm.total_batch_size, str(arm.variant["choice"]),
-                *_cells(found[arm.label]), _known(losses[arm.label].mean), found[arm.label].n,
-                found[arm.label].diverged,
+                *score_cells(metric, found[arm.label], losses[arm.label]),
                 *_difference_cells(differences.get(arm.label)),
             ]
             for arm in arms
@@ -206,10 +204,6 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         x_log=2,
     )
     return Section(f"After the whole budget, against {baseline}", sentences, [plot], [table])
-
-
-def _cells(found: Scores) -> list[float | None]:
-    return [_known(value) for value in (found.mean, found.sd, found.low, found.high)]
 
 
 def _difference_cells(found: ScoreDifference | None) -> list[float | None]:

@@ -101,13 +101,15 @@ def _bounds_line(one: RangeFinding, rising: Rising) -> str:
     ends = f"{written(one.first)} to {written(one.last)}"
     if math.isnan(bounds.best):
         return f"{at}: the loss falls nowhere between {rising.words} {ends}."
-    lost = f"not within the test ({ends})" if math.isinf(bounds.diverges) else f"at {written(bounds.diverges)}"
+    lost = f"lost again at {written(bounds.diverges)}"
+    if math.isinf(bounds.diverges):
+        lost = f"not lost again within the test ({ends})"
     until = "was still falling at the end of the test" if one.is_open else f"stops falling at {written(bounds.best)}"
     return (
         f"{at}: the loss begins to fall at {rising.words} {written(bounds.begins)}, falls fastest at "
         f"{written(bounds.steepest)}, {until}"
         f"{'' if one.is_open else f' (seeds {written(one.best_low)} to {written(one.best_high)})'}, "
-        f"and half of the fall is lost again {lost}."
+        f"and half of the fall is {lost}."
     )
 
 

@@ -79,6 +79,18 @@ def scores(results: Iterable[TrialResult], metric: str, budget_examples: float =
     return Scores(values, diverged)
 
 
+def score_columns(metric: str) -> list[str]:
+    """Of a table of scores; the loss stands beside any other metric."""
+    beside = [] if metric == "loss" else ["loss_mean"]
+    return [f"{metric}_mean", f"{metric}_sd", f"{metric}_low", f"{metric}_high", *beside, "n", "diverged"]
+
+
+def score_cells(metric: str, found: Scores, loss: Scores) -> list[float | None]:
+    """What stands in `score_columns`."""
+    values = [found.mean, found.sd, found.low, found.high, *([] if metric == "loss" else [loss.mean])]
+    return [*(None if math.isnan(value) else value for value in values), found.n, found.diverged]
+
+
 def score_differences(pairs: Sequence[tuple[Scores, Scores]]) -> list[ScoreDifference]:
     """Every pair (a, b) of one report by Welch's t on the scores themselves, judged after Holm's correction (rule 16).
 

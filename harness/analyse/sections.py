@@ -53,6 +53,7 @@ class Table:
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows)
+        assert len(set(self.columns)) == len(self.columns), self.columns
 
 
 @dataclass(frozen=True)

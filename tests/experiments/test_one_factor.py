@@ -216,6 +216,16 @@ def test_equal_seconds_buy_the_epochs_that_the_timed_steps_allow(tmp_path):
     assert "Equal seconds: 2.56 seconds" in found.sections[0].title
 
 
+def test_a_target_on_the_loss_has_its_mean_in_one_column(tmp_path):
+    one = ["+experiment=fixed_budget", "question.total_batch_sizes=[16,64]", "lr_scaling=linear", "seeds=[0,1]"]
+    target = ["workload.target.metric=loss", "workload.target.value=0.1", "workload.target.mode=min"]
+    found = concluded(tmp_path / "s", lambda trial, examples: 0.5, *one, *target)
+    for name in ("equal_epochs", "equal_steps"):
+        row = table(found, name)[0]
+        assert "accuracy_mean" not in row
+        assert row["loss_mean"] == pytest.approx((row["loss_low"] + row["loss_high"]) / 2)
+
+
 def test_a_budget_beyond_what_was_run_has_no_number(tmp_path):
     one = ["+experiment=fixed_budget", "question.total_batch_sizes=[16,512]", "lr_scaling=linear", "seeds=[0,1]"]
     found = concluded(tmp_path / "s", lambda trial, examples: 0.5, *one)

@@ -1,5 +1,7 @@
 """Through Ray Tune: the numbers of the inline launcher, DDP gangs, kills and retries."""
 
+import subprocess
+import sys
 import time
 
 import psutil
@@ -52,3 +54,21 @@ def test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial(tmp_path):
     assert "no reason given" not in hit.out
     assert {record["attempt"] for record in hit.records().values()} == {2}
     assert hit.science() == undisturbed.science()
+
+
+NICENESS = """
+import os
+from harness.launch.ray_cluster import ray_cluster
+from harness.launch.tasks import Cluster
+from harness.train.trainer import Execution
+with ray_cluster(Cluster("ray", "local", 1, 1, 0.0, 0, 1.0, 1.0, 1.0, Execution())):
+    import ray
+    print(os.nice(0), ray.get(ray.remote(lambda: os.nice(0)).remote()))
+"""
+
+
+@pytest.mark.long
+def test_trials_are_no_nicer_than_the_command_that_starts_them():
+    done = subprocess.run([sys.executable, "-c", NICENESS], capture_output=True, text=True, timeout=120)
+    ours, theirs = done.stdout.split()
+    assert theirs == ours, done.stderr
