@@ -114,6 +114,13 @@ def test_an_experiment_opens_with_the_command_that_runs_it_and_composes(path):
     assert config["choices"]["experiment"] == path.stem
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_rule_chosen_on_the_command_line_beats_the_experiments_own(path):
+    config = command_line([f"+experiment={path.stem}", "lr_scaling=power"])
+    assert config is not None
+    assert config["lr_scaling"]["rules"] == ["power"]
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_of_a_group_composes(group, name):
     arguments = ["+experiment=tbs_sweep", f"{group}={name}", *required(group, name)]

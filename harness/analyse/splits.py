@@ -1,5 +1,6 @@
 """How much of the epochs to target is the luck of the split: both variance components, in words and numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from harness.analyse.sections import Plot, Section, Series, Table
@@ -39,6 +40,11 @@ def _line(rule: str, total_batch_size: int, one: Components | None) -> str:
     where = f"TBS {total_batch_size} under {rule} scaling"
     if one is None:
         return f"{where}: a trial missed its target or is missing, so the spread is not known."
+    if math.isnan(one.p):
+        return (
+            f"{where}: on each of {one.groups} splits all seeds cross at one evaluation ({one.sd_between:.0%} between "
+            f"splits, SD of log; {one.n} trials): only finer evaluations can tell whether the splits differ."
+        )
     tell = "the splits differ" if one.p < 0.05 else "no difference between splits is established"
     return (
         f"{where}: epochs to target vary by {one.sd_within:.0%} between seeds and by {one.sd_between:.0%} between "

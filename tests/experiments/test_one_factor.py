@@ -188,6 +188,15 @@ def test_spread_between_splits_is_told_apart_from_spread_between_seeds(tmp_path)
     assert "no difference between splits is established" in found.verdict[0]
 
 
+def test_seeds_that_cross_at_one_evaluation_leave_the_splits_untested(tmp_path):
+    def curve(trial: Trial, examples: int) -> float:
+        return reaches_after(examples, 12000)
+
+    found = concluded(tmp_path / "s", curve, "+experiment=split_check", SIZES)
+    assert "only finer evaluations can tell" in found.verdict[0]
+    assert "nan" not in found.verdict[0]
+
+
 # -- budgets ---------------------------------------------------------------------------------------------------------
 
 
