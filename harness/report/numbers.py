@@ -12,7 +12,7 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or math.isnan(value):
         return "-"
     if math.isinf(value):
-        return "∞"
+        return "∞" if value > 0 else "-∞"
     if value == 0:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))

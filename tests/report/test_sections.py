@@ -15,6 +15,7 @@ from synthetic_study import LRS, findings_of, write_study
 
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.report.numbers import number
 from harness.report.table import print_findings
 from harness.report.wandb_report import report_document
 from harness.report.write import write_files
@@ -221,3 +222,7 @@ def test_a_table_keeps_every_digit_and_reads_back(found: Findings, tmp_path: Pat
 def test_two_tables_or_figures_of_one_name_are_refused(found: Findings, tmp_path: Path):
     with pytest.raises(AssertionError, match="of one name"):
         write_files(tmp_path, replace(found, sections=[GOLDEN, GOLDEN]))
+
+
+def test_an_unbounded_interval_has_its_signs():
+    assert [number(value) for value in (-math.inf, math.inf, math.nan, None)] == ["-∞", "∞", "-", "-"]
