@@ -41,12 +41,11 @@ def _line(rule: str, total_batch_size: int, one: Components | None) -> str:
     if one is None:
         return f"{where}: a trial missed its target or is missing, so the spread is not known."
     if math.isnan(one.p):
-        return (
-            f"{where}: on each of {one.groups} splits all seeds cross at one evaluation ({one.sd_between:.0%} between "
-            f"splits, SD of log; {one.n} trials): only finer evaluations can tell whether the splits differ."
-        )
-    tell = "the splits differ" if one.p < 0.05 else "no difference between splits is established"
+        tell = "the seeds of a split all cross at one evaluation, only finer ones can tell whether the splits differ"
+    else:
+        found = "the splits differ" if one.p < 0.05 else "no difference between splits is established"
+        tell = f"{found} (F test, p = {one.p:.2g})"
     return (
         f"{where}: epochs to target vary by {one.sd_within:.0%} between seeds and by {one.sd_between:.0%} between "
-        f"splits (SD of log; {one.groups} splits, {one.n} trials): {tell} (F test, p = {one.p:.2g})."
+        f"splits (SD of log; {one.groups} splits, {one.n} trials): {tell}."
     )

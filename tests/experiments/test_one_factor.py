@@ -193,7 +193,7 @@ def test_seeds_that_cross_at_one_evaluation_leave_the_splits_untested(tmp_path):
         return reaches_after(examples, 12000)
 
     found = concluded(tmp_path / "s", curve, "+experiment=split_check", SIZES)
-    assert "only finer evaluations can tell" in found.verdict[0]
+    assert "only finer ones can tell" in found.verdict[0]
     assert "nan" not in found.verdict[0]
 
 
