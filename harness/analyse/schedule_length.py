@@ -184,9 +184,11 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
         )
     longest = f"{question.epochs(found.high):.3g}" if math.isfinite(found.high) else "more than was tried"
     ends = f"{question.epochs(found.low):.3g} to {longest}"
-    at_most = "at most " if search.bracket is not None and search.bracket[0] == 0 else ""
+    length = f"{question.epochs(found.length):.3g} epochs"
+    if search.bracket is not None and search.bracket[0] == 0:
+        length = f"at most {length}, the shortest that holds twice its warm-up,"
     said = (
-        f"{question.label} needs a schedule of {at_most}{question.epochs(found.length):.3g} epochs {question.lr_words} "
+        f"{question.label} needs a schedule of {length} {question.lr_words} "
         f"(95 % bootstrap {ends}, {len(question.tuning_seeds)} tuning seeds a length)"
     )
     rate = question.confirmed(records)

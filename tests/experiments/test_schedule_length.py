@@ -50,6 +50,13 @@ def test_the_lr_may_be_tuned_anew_at_every_length(tmp_path):
     assert "at the best of 2 peak LRs, chosen anew at every length" in found.verdict[0]
 
 
+def test_a_target_that_the_shortest_schedule_meets_is_a_bound_and_says_why(tmp_path):
+    run = Simulation(new_study(tmp_path / "s", *LENGTH, "schedule.warmup={epochs: 4}"), learns)
+    run.run()
+    found = run.experiment.conclude(Records(run.study))
+    assert "needs a schedule of at most 8.5 epochs, the shortest that holds twice its warm-up," in found.verdict[0]
+
+
 def test_an_interrupted_search_asks_for_the_same_lengths(tmp_path):
     alone = Simulation(new_study(tmp_path / "alone", *LENGTH), learns)
     alone.run()
