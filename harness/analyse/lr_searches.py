@@ -128,7 +128,7 @@ def search_section(found: Sequence[SearchedLr], seeds: Sequence[int], train_exam
         x_label="peak LR",
         y_label="epochs to target (median)",
         series=epochs,
-        x_log=2,
+        x_log=10,
         y_log=2,
     )
     columns = ("total_batch_size", "best_lr", "epochs", "tied_low", "tied_high", "at_edge", "basin_min", "basin_max",

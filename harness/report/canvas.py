@@ -161,11 +161,15 @@ class Canvas:
             if wanted:
                 self.log(axis, 2)
         if len(ticks):
-            self.axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
-            self.axes.xaxis.set_minor_locator(NullLocator())
-            self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-            if len(ticks) > 7:
-                self.axes.tick_params(axis="x", labelrotation=45)
+            self.label_x(ticks)
+
+    def label_x(self, ticks: Sequence[float]) -> None:
+        """These values of x get a label, and no others."""
+        self.axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        self.axes.xaxis.set_minor_locator(NullLocator())
+        self.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        if len(ticks) > 7:
+            self.axes.tick_params(axis="x", labelrotation=45)
 
     def _mark(self, series: int) -> str:
         self._marks += 1

@@ -9,6 +9,7 @@ from harness.report.canvas import Canvas, Figure, draw
 from harness.report.numbers import number
 
 Y_CHARACTERS = 42  # of one line along the figure's height
+LABELS = 7  # batch sizes with a label of their own
 MARKS = 40  # markers, each with its hover text, along one series
 
 
@@ -26,6 +27,9 @@ def _figure(plot: Plot) -> Figure:
         for axis, base in (("x", plot.x_log), ("y", plot.y_log)):
             if base is not None:
                 canvas.log(axis, base)
+        measured = sorted({x for series in plot.series if series.kind not in ("curve", "band") for x in series.x})
+        if plot.x_log == 2 and 0 < len(measured) <= LABELS:
+            canvas.label_x(measured)
         canvas.axes.set_xlabel(plot.x_label)
         canvas.axes.set_ylabel(textwrap.fill(plot.y_label, Y_CHARACTERS))
 
