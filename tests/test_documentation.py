@@ -47,6 +47,15 @@ def commands() -> Iterator[tuple[str, str]]:
                 yield str(page.relative_to(ROOT)), found.group(1)
 
 
+def answered() -> Iterator[str]:
+    """Arguments of every result in the tables of experiments/README.md; those of the language model name it above."""
+    digits, model = (ROOT / "experiments" / "README.md").read_text().split("## On the language model")
+    yield from re.findall(r"^\| .*?`(\+experiment=[^`]+)`", digits, re.MULTILINE)
+    yield from (
+        f"{found} workload=stdlib_text_gpt_short" for found in re.findall(r"^\| `(\+exp[^`]+)`", model, re.MULTILINE)
+    )
+
+
 def own_files(page: Path) -> Iterator[tuple[str, str]]:
     """Files that a page shows as ```language file=NAME."""
     yield from re.findall(r"```\w+ file=(\S+)\n(.*?)```", page.read_text(), re.DOTALL)
@@ -73,6 +82,23 @@ def test_every_quoted_command_composes(page, arguments, tmp_path, monkeypatch):
     config_dir = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
     overrides = [word for word in words if not word.startswith("-") and word != config_dir]
     assert compose_config(overrides, config_dir)["choices"]["experiment"]
+
+
+@pytest.mark.parametrize("arguments", list(answered()))
+def test_every_result_names_a_command_that_plans(arguments):
+    config = command_line([*shlex.split(arguments), "dry_run=true"])
+    assert config is not None
+    assert config["choices"]["experiment"] in arguments
+
+
+def test_every_question_has_a_result_on_both_workloads():
+    of_digits, of_model = (
+        {re.match(r"\+experiment=(\w+)", found).group(1) for found in answered() if ("gpt" in found) is model}  # pyright: ignore[reportOptionalMemberAccess]
+        for model in (False, True)
+    )
+    questions = {path.stem for path in EXPERIMENTS} - {"doctor"}
+    assert of_digits == questions - {"beta2_scaling"}  # AdamW's; SGD has beta_scaling
+    assert of_model == questions - {"base_lr", "beta_scaling", "bn_span", "bn_statistics"}
 
 
 def test_no_page_or_source_names_a_folder_of_one_machine():
