@@ -203,7 +203,9 @@ def draw(
         axes.yaxis.set_label_coords(-0.165, 0.5)
         axes.xaxis.set_label_coords(0.5, -0.12)
         if len(axes.get_legend_handles_labels()[0]) > 1:
-            _place_legend(axes.legend(frameon=False, handlelength=2.6), FigureCanvasAgg(drawing))
+            # Where it has to lie over points, they shine through, and its words can still be read.
+            ground = {"facecolor": LIGHT["ground"], "edgecolor": "none", "framealpha": 0.8}
+            _place_legend(axes.legend(handlelength=2.6, **ground), FigureCanvasAgg(drawing))
         out = io.StringIO()
         # Not savefig: it draws everything a first time to measure it, which no fixed layout needs.
         FigureCanvasSVG(drawing).print_svg(out, metadata={"Date": None, "Creator": None})
