@@ -16,7 +16,7 @@ class Series:
     kind: str = (
         "points"  # points | line (points joined) | curve (no points: a fit) | band (a curve with its interval filled)
     )
-    hollow: Sequence[bool] | None = None  # points that did not reach the target
+    hollow: Sequence[bool] | None = None  # bounds, as of trials that missed the target; no line joins them
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Draws one figure: SVG and PNG for a file, and an inline SVG for the page with series and hover values marked."""
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,15 +84,20 @@ class Canvas:
         *,
         line: bool = True,
         hollow: Sequence[bool] | None = None,
+        bounds: bool = False,
         every: int = 1,
     ) -> None:
-        """A line with a marker on every `every`-th point, each with its hover text."""
+        """A line with a marker on every `every`-th point, each with its hover text.
+
+        `bounds`: hollow points are bounds only, and no line leads to them.
+        """
         colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
         marker, dash = MARKERS[series % len(MARKERS)], DASHES[series % len(DASHES)]
         is_new = series not in self.names
         self.names.setdefault(series, label)
         if line:
-            self.axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=1.6, gid=self._mark(series))
+            joined = [math.nan if bounds and hollow and hollow[i] else y for i, y in enumerate(ys)]
+            self.axes.plot(xs, joined, color=colour, linestyle=dash, linewidth=1.6, gid=self._mark(series))
         if is_new:
             self.axes.plot([], [], color=colour, linestyle=dash if line else "", marker=marker, label=label)
         marked = range(0, len(xs), every)

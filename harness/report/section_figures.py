@@ -72,7 +72,8 @@ def _paint(canvas: Canvas, index: int, plot: Plot, series: Series) -> None:
     tips = [f"{series.label}: {number(y)} at {number(x)}{_between(low, high)}" for x, y, low, high in points]
     hollow = None if series.hollow is None else [series.hollow[i] for i in kept]
     every = max(1, len(xs) // MARKS)
-    canvas.points(index, series.label, xs, ys, tips, line=series.kind == "line", hollow=hollow, every=every)
+    line = series.kind == "line"
+    canvas.points(index, series.label, xs, ys, tips, line=line, hollow=hollow, bounds=True, every=every)
 
 
 def _shown(value: float, log: int | None) -> bool:
