@@ -186,7 +186,7 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
     ends = f"{question.epochs(found.low):.3g} to {longest}"
     length = f"{question.epochs(found.length):.3g} epochs"
     if search.bracket is not None and search.bracket[0] == 0:
-        length = f"at most {length}, the shortest that holds twice its warm-up,"
+        length = f"at most {length}, the shortest with room for four updates and twice the warm-up,"
     said = (
         f"{question.label} needs a schedule of {length} {question.lr_words} "
         f"(95 % bootstrap {ends}, {len(question.tuning_seeds)} tuning seeds a length)"

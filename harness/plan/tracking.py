@@ -17,7 +17,7 @@ class Tracking:
     project: str = "harness"
     entity: str | None = None  # user or team; None: the key's own
     tensorboard: bool = False
-    finish_s: float = 10.0  # that W&B has after the last trial; timing pass and report go on meanwhile
+    finish_s: float = 10.0  # from the last trial to giving W&B up and ending, beside timing pass and report
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

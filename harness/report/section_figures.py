@@ -3,13 +3,15 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 
 from harness.analyse.sections import Plot, Section, Series
 from harness.report.canvas import Canvas, Figure, draw
 from harness.report.numbers import number
 
 Y_CHARACTERS = 42  # of one line along the figure's height
-LABELS = 7  # batch sizes with a label of their own
+LABELS = 7  # values of x, as of batch sizes, with a label each
+APART = 1.4  # factor between neighbours that leaves room for their labels
 MARKS = 40  # markers, each with its hover text, along one series
 
 
@@ -27,8 +29,11 @@ def _figure(plot: Plot) -> Figure:
         for axis, base in (("x", plot.x_log), ("y", plot.y_log)):
             if base is not None:
                 canvas.log(axis, base)
-        measured = sorted({x for series in plot.series if series.kind not in ("curve", "band") for x in series.x})
-        if plot.x_log == 2 and 0 < len(measured) <= LABELS:
+        measured = sorted(
+            {x for one in plot.series if one.kind not in ("curve", "band") for x in one.x if _shown(x, plot.x_log)}
+        )
+        has_room = 0 < len(measured) <= LABELS and all(b >= APART * a for a, b in pairwise(measured))
+        if plot.x_log == 2 and has_room:
             canvas.label_x(measured)
         canvas.axes.set_xlabel(plot.x_label)
         canvas.axes.set_ylabel(textwrap.fill(plot.y_label, Y_CHARACTERS))
