@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analyse.comparisons import compare, p_mean_below
-from harness.analyse.critical_batch import critical_by_isotonic
-from harness.analyse.estimates import (
+from harness.plan.outcome import Outcome
+from harness.statistics.comparisons import compare, p_mean_below
+from harness.statistics.critical_batch import critical_by_isotonic
+from harness.statistics.estimates import (
     Interval,
     Observation,
     budget_estimate,
@@ -26,12 +27,11 @@ from harness.analyse.estimates import (
     pooled_log_spread,
     wilson,
 )
-from harness.analyse.fit_likelihood import arm_means, profile
-from harness.analyse.fit_models import Model
-from harness.analyse.fits import fit
-from harness.analyse.survival import reach_curve, restricted_mean
-from harness.analyse.tuned_lr import BestLr, lr_exponent
-from harness.plan.outcome import Outcome
+from harness.statistics.fit_likelihood import arm_means, profile
+from harness.statistics.fit_models import Model
+from harness.statistics.fits import fit
+from harness.statistics.survival import reach_curve, restricted_mean
+from harness.statistics.tuned_lr import BestLr, lr_exponent
 
 Draw = Callable[[np.random.Generator], tuple[bool, float]]  # one simulation: held the truth?, stated coverage
 

@@ -4,7 +4,7 @@ Design: every choice at every total batch size, under every LR rule of `lr_scali
 few values of the workload written as conf writes them ({batch_norm: {span_examples: 32}}, {base_lr: 0.1}). `Ablation`
 compares what the target needs, each trial until its target is confirmed; `EqualBudget` compares the metric at the end
 of the workload's budget, which is what schedules of one length are for. Every comparison is exploratory and corrected
-by Holm's method (rule 16).
+by Holm's method (P16).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.choice_sections import budget_section, contests, target_section
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
@@ -22,6 +21,7 @@ from harness.plan.changes import with_changes
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions.ablation import budget_section, contests, target_section
 
 
 class Ablation:

@@ -1,6 +1,6 @@
 """Does the ranking of the LR rules survive another base LR?
 
-Design: every rule at every total batch size with the workload's base LR times each factor (rule 16 asks for 1/2 and 2),
+Design: every rule at every total batch size with the workload's base LR times each factor (P16 asks for 1/2 and 2),
 over the same seeds, each trial until its target. A verdict that holds at one base LR only is a verdict on that LR.
 """
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.branches import BranchPoint, branch_loss, branch_section
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
@@ -23,6 +22,7 @@ from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Start
 from harness.plan.trial import Arm, Trial
+from harness.questions.critical_batch import BranchPoint, branch_loss, branch_section
 
 CONSTANT = {"_target_": "harness.plan.schedules.Constant"}
 

@@ -4,14 +4,13 @@ Design: the protocol of Smith et al. 2017 (1711.00489) beside its two neighbours
 total batch size, `epochs_at_smallest` epochs of it; every other TBS then gets the same seconds (its updates counted by
 the timing pass, each alone on the machine), the same epochs, or the same updates. Trials run to the largest of these
 budgets, or to the workload's, under a schedule without an end, so that one journal answers all three; a budget that
-exceeds what was run has no number. Epochs in a time budget say what fits, not what a target needs (rule 18).
+exceeds what was run has no number. Epochs in a time budget say what fits, not what a target needs (P18).
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.budget_sections import budget_sections
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
@@ -19,6 +18,7 @@ from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions.fixed_budget import budget_sections
 
 
 class FixedBudget:

@@ -3,7 +3,7 @@
 Design: points of the joint space (LR log, batch sizes from a list, momentum log in 1 - m) by grid, random, scrambled
 Sobol (point i never changes when more are asked for) or Bayesian search (Optuna's TPE in rounds of fixed size, replayed
 from the records); each over tuning seeds, scored by the median cost to target, misses at twice the budget. The best
-point is run again on fresh seeds beside the workload's own LR and momentum at that batch size (rule 16). Default LR
+point is run again on fresh seeds beside the workload's own LR and momentum at that batch size (P16). Default LR
 ranges are those of published runs (conf/optimizer); default momenta 0.8 to 0.99: Smith 2018 (1803.09820), section 4.3.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
-from harness.analyse.joint_section import Scored, confirmation_section, joint_section
 from harness.analyse.results import Records
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.racing import complete_median
 from harness.plan.samplers import PUBLISHED_LRS, SAMPLERS, Point, Space, bayesian, grid, random, sobol
 from harness.plan.trial import Arm, Trial
+from harness.questions.lr_batch_momentum import Scored, confirmation_section, joint_section
 
 COSTS = ("examples", "updates")
 MISS = 2.0  # budgets: what a point that misses in half of its seeds is scored as

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
-from harness.analyse.grid_sections import Gridded, grid_section
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions.swept_parameter import Gridded, grid_section
 
 LR = Gridded("lr", "LR", lambda row: row.peak_lr, lambda lr: lr, "peak LR")
 

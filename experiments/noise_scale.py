@@ -16,18 +16,18 @@ from pathlib import Path
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
-from harness.analyse.noise_sections import (
+from harness.analyse.results import Records
+from harness.plan.design import Design
+from harness.plan.errors import UserError
+from harness.plan.noise_scale import NoiseScale as Measurement
+from harness.plan.trial import Arm, Trial
+from harness.questions.noise_scale import (
     comparison_section,
     measured_critical,
     noise_over_training,
     noise_section,
     variance_section,
 )
-from harness.analyse.results import Records
-from harness.plan.design import Design
-from harness.plan.errors import UserError
-from harness.plan.noise_scale import NoiseScale as Measurement
-from harness.plan.trial import Arm, Trial
 
 
 class NoiseScale:

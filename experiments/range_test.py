@@ -14,13 +14,13 @@ from typing import Any
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
-from harness.analyse.range_sections import LR, MOMENTUM, Rising, bounds_section, growth_section, range_findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.settings import Averaging
 from harness.plan.trial import Arm, Trial
+from harness.questions.range_test import LR, MOMENTUM, Rising, bounds_section, growth_section, range_findings
 
 RAMPS = ("exponential", "linear")
 

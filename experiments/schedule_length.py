@@ -5,7 +5,7 @@ durations as fractions) at which the median final metric meets the target. Desig
 doubling and halving from `start_epochs`, then lengths inside it; monotone regression of the median final metric on
 log T, inverted, with a bootstrap interval; the estimate is confirmed on fresh seeds. With `lr_factors` the LR is tuned
 anew at every length, else it is the rule's at all of them. It answers another question than epochs to target under a
-constant LR, and may order the rules differently (rule 13).
+constant LR, and may order the rules differently (P13).
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.analyse.schedule_length import LengthQuestion, length_section, length_sentence
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.duration import Duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.trial import Trial
+from harness.questions.schedule_length import LengthQuestion, length_section, length_sentence
 
 
 class ScheduleLength:

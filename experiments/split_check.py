@@ -1,6 +1,6 @@
 """How much of a result is the luck of the split?
 
-Design: every rule at the extreme total batch sizes on several splits of the same data, over the same seeds (rule 10: a
+Design: every rule at the extreme total batch sizes on several splits of the same data, over the same seeds (P10: a
 trial's seed never changes its split). Epochs to target then vary for two reasons, and both are estimated: between seeds
 on one split, which more seeds average out, and between splits, which they do not.
 """

@@ -1,9 +1,9 @@
 """How many epochs, steps and seconds does each total batch size need to reach the target, under each LR rule?
 
 Design: every rule at every total batch size over the same seeds (at k = 1 the rules are one trial, run once), each
-trial until its target is confirmed or its budget ends. Protocol and statistics: DESIGN rules 4-6 and 13-16. With
+trial until its target is confirmed or its budget ends. Protocol and statistics: P4-P6 and P13-P16. With
 `annealed_check` the largest total batch size also gets the length that a schedule annealed to zero needs under each
-rule, so that both answers stand side by side (rule 13).
+rule, so that both answers stand side by side (P13).
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from dataclasses import replace
 from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.analyse.schedule_length import LengthQuestion, length_section
 from harness.plan.design import Declared, Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions.schedule_length import LengthQuestion, length_section
 
 
 class TbsSweep:

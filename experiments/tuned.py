@@ -4,7 +4,7 @@ Design: at every total batch size one search on one log-LR grid (factor 2 from a
 at an edge, then sqrt 2 beside the best; LRs are base LR x 2^(i/2), so that rules meet the grid). Candidates race over
 tuning seeds: the median of examples to target decides, and what can no longer win is stopped (plan.racing). The
 winner's stopped seeds and its neighbours' are finished, and the winner is run again on the reporting seeds beside the
-rules' own points, so that no seed both chooses and reports (rule 16). Searches of different batch sizes do not wait
+rules' own points, so that no seed both chooses and reports (P16). Searches of different batch sizes do not wait
 for each other. A fair budget per batch size: Shallue et al. 2019 (1811.03600), section 4; the cost of trusting a rule
 there: figure 8.
 """
@@ -15,13 +15,13 @@ from dataclasses import replace
 
 from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
-from harness.analyse.lr_searches import SearchedLr, growth_section, search_section, searched_lr
-from harness.analyse.regret_section import TUNED, regret_section
 from harness.analyse.results import Records
 from harness.plan.design import Declared, Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.lr_search import OCTAVE, LrGrid, LrSearch, search_lr
 from harness.plan.trial import Arm, Trial
+from harness.questions.regret import TUNED, regret_section
+from harness.questions.tuned import SearchedLr, growth_section, search_section, searched_lr
 
 
 class Tuned:

@@ -15,11 +15,11 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from quadratic_recursion import LossCurve, crossing_examples, loss_curves, noise_floor
 from scipy import stats
 
-from harness.__main__ import main
 from harness.analyse.crossing import locate
-from harness.analyse.quadratic import LossCurve, crossing_examples, loss_curves, noise_floor
+from harness.commands.main import main
 from harness.plan.target import Target
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import TrialRecord

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from noisy_quadratic import Truth, truth_of
+from quadratic_recursion import crossing_examples
 
-from harness.__main__ import main
-from harness.analyse.quadratic import crossing_examples
+from harness.commands.main import main
 from harness.config.compose import compose_config
 
 EVERY = 256

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analyse.estimates import (
+from harness.statistics.estimates import (
     Observation,
     PooledSpread,
     QuantileEstimate,
@@ -13,8 +13,8 @@ from harness.analyse.estimates import (
     reach_rate,
     with_outcome,
 )
-from harness.analyse.rcp import OlympicMean, olympic_mean
-from harness.analyse.survival import RestrictedMean, restricted_mean
+from harness.statistics.rcp import OlympicMean, olympic_mean
+from harness.statistics.survival import RestrictedMean, restricted_mean
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from typing import Any
 
 from harness.analyse.arm_estimates import ArmEstimates, arm_estimates
 from harness.analyse.crossing import locate
-from harness.analyse.estimates import (
+from harness.analyse.results import Records, TrialResult, median
+from harness.plan.design import Design
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+from harness.statistics.estimates import (
     Observation,
     OutcomeCounts,
     PooledSpread,
@@ -15,10 +19,6 @@ from harness.analyse.estimates import (
     median_estimate,
     pooled_log_spread,
 )
-from harness.analyse.results import Records, TrialResult, median
-from harness.plan.design import Design
-from harness.plan.target import Target
-from harness.plan.trial import Arm
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from harness.plan.design import Design
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
 LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which its seconds say little of the device
-AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (rule 13)
+AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (P13)
 
 
 def caveats(

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.comparisons import compare
-from harness.analyse.estimates import pooled_log_spread
 from harness.analyse.ranking import changes, ranking_line, ranking_table, tiers
 from harness.analyse.results import Records
 from harness.analyse.sections import Section
@@ -20,6 +18,8 @@ from harness.plan.errors import UserError
 from harness.plan.settings import Settings
 from harness.plan.trial import Arm, Trial
 from harness.record.study import StudyFolder
+from harness.statistics.comparisons import compare
+from harness.statistics.estimates import pooled_log_spread
 
 SENSITIVITY, SPLIT_CHECK = "base_lr_sensitivity", "split_check"
 RANKING_UNTESTED = (

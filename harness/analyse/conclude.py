@@ -7,9 +7,7 @@ from typing import Any
 from harness.analyse.arms import ArmFinding, arm_findings, distinct_trials
 from harness.analyse.caveats import caveats
 from harness.analyse.companions import Beside, look_beside
-from harness.analyse.comparisons import Comparison, compare, correct
 from harness.analyse.curves import learning_curve
-from harness.analyse.estimates import Observation, pooled_log_spread
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.fixed_budget import fixed_budgets
 from harness.analyse.reach import reach_lines
@@ -28,6 +26,8 @@ from harness.analyse.targets import answers_by_target
 from harness.plan.design import Declared, Design
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Arm, Trial
+from harness.statistics.comparisons import Comparison, compare, correct
+from harness.statistics.estimates import Observation, pooled_log_spread
 
 
 def rule_findings(

@@ -1,4 +1,4 @@
-"""Where a trial reached a target, read from its journal: the same definition the trainer stopped by (rule 14)."""
+"""Where a trial reached a target, read from its journal: the same definition the trainer stopped by (P14)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analyse.estimates import inverted_cdf
 from harness.analyse.evaluations import column, metric_column
 from harness.analyse.results import TrialResult
 from harness.plan.outcome import Outcome
+from harness.statistics.estimates import inverted_cdf
 
 MOST_POINTS = 300  # of a curve; a page stays small and no screen shows more
 

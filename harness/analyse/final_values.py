@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from harness.analyse.crossing import metric_at
-from harness.analyse.estimates import inverted_cdf
 from harness.analyse.results import TrialResult
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.target import DIRECTIONS, Target
+from harness.statistics.estimates import inverted_cdf
 
 
 def metric_to_compare(name: str | None, target: Target) -> Target:

@@ -1,10 +1,9 @@
-"""One Findings object per study: what every renderer shows, so that the numbers are the same everywhere (rule 24)."""
+"""One Findings object per study: what every renderer shows, so that the numbers are the same everywhere (P24)."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.comparisons import Comparison
 from harness.analyse.curves import LearningCurve
 from harness.analyse.fixed_budget import FixedBudget
 from harness.analyse.reach import ReachLine
@@ -12,6 +11,7 @@ from harness.analyse.rule_fits import RuleFit
 from harness.analyse.sections import Section
 from harness.analyse.targets import TargetPoint
 from harness.plan.outcome import Outcome
+from harness.statistics.comparisons import Comparison
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class RuleComparison:
     first: str
     second: str
     total_batch_size: int
-    primary: bool  # declared before the data; the others are exploratory and Holm-corrected (rule 16)
+    primary: bool  # declared before the data; the others are exploratory and Holm-corrected (P16)
     result: Comparison
 
 
@@ -30,7 +30,7 @@ class Findings:
     """What a study found."""
 
     question: str
-    protocol: str  # how the target was reached: schedule and averaging; every headline names it (rule 13)
+    protocol: str  # how the target was reached: schedule and averaging; every headline names it (P13)
     target: str
     read_beside: str | None
     verdict: list[str]

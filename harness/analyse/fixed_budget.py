@@ -1,7 +1,7 @@
 """What a fixed budget buys: the metric after equal epochs, equal updates and equal seconds at every TBS.
 
 The other question than the target's: Smith et al. 2017 list the epochs that fit into one time budget, MLPerf the
-epochs that a target needs (rule 18). Both are read from the same journals here, and never drawn on one axis.
+epochs that a target needs (P18). Both are read from the same journals here, and never drawn on one axis.
 """
 
 import math
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.estimates import inverted_cdf
 from harness.analyse.evaluations import column, metric_column
 from harness.analyse.results import TrialResult
 from harness.plan.outcome import Outcome
+from harness.statistics.estimates import inverted_cdf
 
 SHARES = (0.5, 1.0, 2.0)  # of what the arm that is cheapest in that unit needs to reach the target
 UNITS = ("epochs", "steps", "seconds")

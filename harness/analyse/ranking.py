@@ -1,4 +1,4 @@
-"""The LR rules in order of what they need, and whether that order is the same at every base LR (rule 16)."""
+"""The LR rules in order of what they need, and whether that order is the same at every base LR (P16)."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise

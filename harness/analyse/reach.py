@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.estimates import scaled
 from harness.analyse.results import TrialResult
-from harness.analyse.survival import ReachCurve, reach_curve
+from harness.statistics.estimates import scaled
+from harness.statistics.survival import ReachCurve, reach_curve
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analyse.crossing import Crossing, locate, metric_at
-from harness.analyse.estimates import Observation
 from harness.analyse.evaluations import Evaluations, column
 from harness.plan.outcome import Outcome
 from harness.plan.racing import Standing
@@ -17,6 +16,7 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.journal import TrialRecord, attempt_numbers, read_trial
 from harness.record.study import StudyFolder
+from harness.statistics.estimates import Observation
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.critical_batch import CriticalBatchSize, Front, critical_batch_sizes, front
-from harness.analyse.diagnosis import Choice, Outlier, choose, diagnose, outliers
-from harness.analyse.estimates import Observation
-from harness.analyse.fit_likelihood import Arms
-from harness.analyse.fit_models import Model
-from harness.analyse.fits import Fit, fit
 from harness.analyse.results import TrialResult
+from harness.statistics.critical_batch import CriticalBatchSize, Front, critical_batch_sizes, front
+from harness.statistics.diagnosis import Choice, Outlier, choose, diagnose, outliers
+from harness.statistics.estimates import Observation
+from harness.statistics.fit_likelihood import Arms
+from harness.statistics.fit_models import Model
+from harness.statistics.fits import Fit, fit
 
 LEAST_ARMS = 3  # two points lie on every curve of two parameters
 

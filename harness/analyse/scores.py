@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from harness.analyse.comparisons import holm
-from harness.analyse.estimates import CONFIDENCE, Interval
 from harness.analyse.results import TrialResult
-from harness.analyse.two_sample import LEVEL
 from harness.plan.outcome import Outcome
+from harness.statistics.comparisons import holm
+from harness.statistics.estimates import CONFIDENCE, Interval
+from harness.statistics.two_sample import LEVEL
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def score_cells(metric: str, found: Scores, loss: Scores) -> list[float | None]:
 
 
 def score_differences(pairs: Sequence[tuple[Scores, Scores]]) -> list[ScoreDifference]:
-    """Every pair (a, b) of one report by Welch's t on the scores themselves, judged after Holm's correction (rule 16).
+    """Every pair (a, b) of one report by Welch's t on the scores themselves, judged after Holm's correction (P16).
 
     No interval and no p where a seed diverged or an arm has fewer than two; such a pair is not counted.
     """

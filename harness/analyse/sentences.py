@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.analyse.arms import ArmFinding
-from harness.analyse.comparisons import Comparison, Verdict
-from harness.analyse.critical_batch import Status
 from harness.analyse.findings import RuleComparison
 from harness.analyse.rule_fits import RuleFit
 from harness.plan.design import Design
+from harness.statistics.comparisons import Comparison, Verdict
+from harness.statistics.critical_batch import Status
 
 
 def verdict_lines(rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparison]) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from harness.analyse.sections import Plot, Section, Series, Table
-from harness.analyse.variance import Components, components
+from harness.statistics.variance import Components, components
 
 Splits = Mapping[tuple[str, int], Sequence[Sequence[float]]]  # (rule, TBS) -> epochs by seed, a list a split
 

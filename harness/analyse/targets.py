@@ -1,4 +1,4 @@
-"""How the answer depends on the target: epochs and the order of the rules over a range of easier targets (rule 14).
+"""How the answer depends on the target: epochs and the order of the rules over a range of easier targets (P14).
 
 A trial stops at the target it was run for, so every easier one is answered by its journal and no harder one is.
 """
@@ -12,9 +12,9 @@ import numpy as np
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.curves import metrics_by_examples
-from harness.analyse.estimates import median_estimate
 from harness.analyse.results import TrialResult
 from harness.plan.target import Target
+from harness.statistics.estimates import median_estimate
 
 TARGETS = 16
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from harness.analyse import two_sample
-from harness.analyse.comparisons import Comparison, compare, correct, holm
-from harness.analyse.estimates import Interval, Observation, PooledSpread, pooled_log_spread, scaled, with_outcome
 from harness.analyse.results import Records, TrialResult
 from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+from harness.statistics import two_sample
+from harness.statistics.comparisons import Comparison, compare, correct, holm
+from harness.statistics.estimates import Interval, Observation, PooledSpread, pooled_log_spread, scaled, with_outcome
 
 # Where a study lies and what it is called says nothing of what it does; overrides say again what the values say.
 UNTOLD = (

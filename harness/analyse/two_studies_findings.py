@@ -3,11 +3,11 @@
 import math
 from dataclasses import asdict
 
-from harness.analyse.comparisons import Verdict
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.analyse.two_studies import ArmChange, StudyComparison
 from harness.plan.settings import fingerprint
+from harness.statistics.comparisons import Verdict
 
 
 def comparison_findings(found: StudyComparison) -> Findings:

@@ -6,27 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.config.build import check_values
-from harness.config.compose import available, compose_config, effective_overrides, register_schema
+from harness.config.compose import compose_config, effective_overrides, register_schema
 from harness.config.places import conf_folder
 from harness.plan.errors import UserError
 
-HELP = """usage: python -m harness +experiment=NAME [group=choice ...] [key=value ...] [dry_run=true]
-
-Measures how many epochs, steps and seconds each total batch size needs to reach a target under each LR-scaling rule.
-
-experiments:  {experiments}
-groups:       {groups}
-look first:   dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
-resume:       the same command on the same study=NAME runs only what is missing
-your own:     --config-dir DIR adds your config groups; any importable class goes into _target_
-exit codes:   0 done, 1 some trials failed, 2 bad input, 130 Ctrl-C, 75 SIGTERM or SIGUSR1 (the same command goes on)
-"""
-
 
 def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The composed configuration, its values checked, or None where only help or a look at it was asked for."""
+    """The composed configuration, its values checked; None where only a look at it was asked for."""
     parser = argparse.ArgumentParser(prog="harness", add_help=False, allow_abbrev=False)
-    parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
@@ -39,12 +26,6 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
             "--multirun is not offered: one command plans a whole sweep; give lists, e.g. "
             "question.total_batch_sizes=[16,64,256] seeds=[0,1,2]"
         )
-    if flags.help:
-        groups = ", ".join(
-            f"{g} ({'|'.join(available(g, flags.config_dir))})" for g in ("workload", "lr_scaling", "cluster")
-        )
-        print(HELP.format(experiments=", ".join(available("experiment", flags.config_dir)), groups=groups), end="")
-        return None
     if flags.shell_completion:
         _hydra(arguments)
         return None
@@ -58,7 +39,7 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _refuse(message: str) -> None:
-    raise UserError(f"{message}; see python -m harness --help")
+    raise UserError(f"{message}; see harness --help")
 
 
 def _hydra(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""From the composed configuration to the nouns of the other rooms, checked before anything starts (rule 19)."""
+"""From the composed configuration to the nouns of the other rooms, checked before anything starts (P19)."""
 
 import importlib.util
 import math

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config.explain import explain, missing_value, unknown_choice, unreadable_file
-from harness.config.places import conf_folder
+from harness.config.places import available, conf_folder
 from harness.config.schema import GROUPS, HarnessConfig
 from harness.plan.duration import UNITS
 from harness.plan.errors import UserError
@@ -85,12 +85,6 @@ def _resolve_choices(
         )
     overrides = [*search, f"workload={name}", *given]
     return overrides, *_compose(overrides)
-
-
-def available(group: str, config_dir: str | None = None) -> list[str]:
-    """Names one can choose in a config group, ours and the user's own."""
-    folders = [conf_folder() / group, *([Path(config_dir) / group] if config_dir else [])]
-    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
 
 
 def _check_config_dir(folder: Path) -> None:

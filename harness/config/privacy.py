@@ -1,4 +1,4 @@
-"""A study keeps its configuration, so no secret may be in one (rule 25)."""
+"""A study keeps its configuration, so no secret may be in one (P25)."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -121,7 +121,7 @@ class ClusterConfig:
     hang_s: float = 1800.0
     timing_min_steps: int = 30
     timing_min_s: float = 3.0
-    slurm: SlurmConfig | None = None  # what harness.submit asks Slurm for
+    slurm: SlurmConfig | None = None  # what `harness submit` asks Slurm for
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Augmentation of image batches on the device: pad-crop, flip, cutout, mixup, label smoothing.
 
 Every random choice is a hash of (seed, epoch, example), so an example looks the same whichever rank or micro-batch
-it falls into (rule 2). The functions take a `key` per example, int64 [n]; each uses draws of its own.
+it falls into (P2). The functions take a `key` per example, int64 [n]; each uses draws of its own.
 """
 
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Random numbers as a hash of counters: example by example the same on any device, whatever the cut (rule 2).
+"""Random numbers as a hash of counters: example by example the same on any device, whatever the cut (P2).
 
 A key is an int64 that names one example in one epoch; draw k of a key is the hash of (key, k). Nothing is stateful,
 so an example's randomness does not depend on which rank, micro-batch or restart computes it.

@@ -10,7 +10,7 @@ from harness.datasets.examples import Splits, TensorExamples, stratified_split, 
 class Digits:
     """Images [n, 1, 8, 8] scaled to mean 0 and standard deviation 1 over the training split, labels 0-9.
 
-    Stratified splits of the given sizes; `split_seed` is the same for every trial seed (rule 10).
+    Stratified splits of the given sizes; `split_seed` is the same for every trial seed (P10).
     Source: UCI optical recognition of handwritten digits, test part (Alpaydin & Kaynak 1998).
     """
 

@@ -63,7 +63,7 @@ class TensorExamples:
 
 
 class Augment(Protocol):
-    """Random changes of training batches on the device, drawn per example from a counter hash (rule 2)."""
+    """Random changes of training batches on the device, drawn per example from a counter hash (P2)."""
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
         """A function of the arguments alone. `epoch`, `example`: int64 [n], the permutation each example comes from

@@ -1,4 +1,4 @@
-"""Whether the trials fit the nodes, asked before anything starts (rule 19)."""
+"""Whether the trials fit the nodes, asked before anything starts (P19)."""
 
 from collections.abc import Sequence
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from harness.plan.exit_codes import ExitCode
 from harness.record.drain_flag import NAME, DrainFlag
 
-INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the machine was taken away, the same command goes on
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -69,8 +68,8 @@ class Drain:
         return self.requested and time.monotonic() >= self._deadline
 
     @property
-    def exit_code(self) -> int:
-        return INTERRUPTED if self.signal == signal.SIGINT else PREEMPTED
+    def exit_code(self) -> ExitCode:
+        return ExitCode.INTERRUPTED if self.signal == signal.SIGINT else ExitCode.PREEMPTED
 
     @property
     def notice(self) -> str:

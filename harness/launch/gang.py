@@ -15,7 +15,7 @@ from harness.train.worker import Task, Worker
 
 
 class GangError(RuntimeError):
-    """A worker died or raised; its gang is gone and must not be used again (rule 21)."""
+    """A worker died or raised; its gang is gone and must not be used again (P21)."""
 
 
 class Gang(Protocol):

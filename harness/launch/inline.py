@@ -29,7 +29,7 @@ class InlineGangs:
         return self._gangs[world_size]
 
     def drop(self, world_size: int) -> None:
-        """A gang that failed is never used again (rule 21)."""
+        """A gang that failed is never used again (P21)."""
         gang = self._gangs.pop(world_size, None)
         if gang is not None:
             gang.close()

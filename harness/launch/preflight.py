@@ -1,4 +1,4 @@
-"""Whether the nodes of a joined cluster can work on a study: the same folder, code, packages and data (rule 19).
+"""Whether the nodes of a joined cluster can work on a study: the same folder, code, packages and data (P19).
 
 Nodes that join later are not asked beforehand: there every trial proves the folder before it writes (`see_study`).
 """

@@ -1,4 +1,4 @@
-"""Ray, embedded or joined: explicit address, token authentication, no dashboard, a quiet screen (rule 26)."""
+"""Ray, embedded or joined: explicit address, token authentication, no dashboard, a quiet screen (P26)."""
 
 import logging
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A gang of Ray actors inside a placement group, a bundle per worker, killed whole at the first failure (rule 21)."""
+"""A gang of Ray actors inside a placement group, a bundle per worker, killed whole at the first failure (P21)."""
 
 import os
 from collections.abc import Mapping, Sequence

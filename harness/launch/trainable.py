@@ -1,4 +1,4 @@
-"""The Tune trainable: one trial after another on a warm gang, kept through `reuse_actors` (rule 20)."""
+"""The Tune trainable: one trial after another on a warm gang, kept through `reuse_actors` (P20)."""
 
 import json
 import traceback
@@ -14,7 +14,7 @@ from harness.launch.ray_gang import RayGang
 from harness.train.trainer import Execution
 from harness.train.worker import Task
 
-MEMORY_GROWTH = 1.10  # a gang whose memory grew by more since its second trial retires (rule 20)
+MEMORY_GROWTH = 1.10  # a gang whose memory grew by more since its second trial retires (P20)
 SETTLING_TRIALS = 3  # allocator and caches fill during these; growth is measured against their end
 
 

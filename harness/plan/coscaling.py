@@ -1,4 +1,4 @@
-"""What else changes meaning with the total batch size, and what is done about it by name (rule 12).
+"""What else changes meaning with the total batch size, and what is done about it by name (P12).
 
 Momentum, betas and averages forget per update, so a batch k times as large gives them a memory k times as long in
 examples; decoupled weight decay shrinks by lr x weight decay per update. Each is held by a named choice; the LR itself

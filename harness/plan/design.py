@@ -29,14 +29,14 @@ class Design:
 
 @dataclass(frozen=True)
 class Declared:
-    """The one comparison an experiment declares before its data; every other one is exploratory (rule 16)."""
+    """The one comparison an experiment declares before its data; every other one is exploratory (P16)."""
 
     rules: tuple[str, str]  # reported as the ratio second / first
     total_batch_size: int
 
 
 def check_tuning_seeds(tuning_seeds: Sequence[int], reporting_seeds: Sequence[int], name: str = "tuning_seeds") -> None:
-    """Raises UserError unless the seeds that choose are usable and none of them reports (rule 16)."""
+    """Raises UserError unless the seeds that choose are usable and none of them reports (P16)."""
     if not tuning_seeds or len(set(tuning_seeds)) < len(tuning_seeds) or min(tuning_seeds) < 0:
         raise UserError(f"question.{name} must be distinct integers >= 0, at least one, not {list(tuning_seeds)}")
     if common := sorted(set(tuning_seeds) & set(reporting_seeds)):

@@ -1,4 +1,4 @@
-"""Durations carry their unit (epochs, examples, steps, fraction) and become updates in one function (rule 4)."""
+"""Durations carry their unit (epochs, examples, steps, fraction) and become updates in one function (P4)."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""LR-scaling rules: what the peak LR becomes when the total batch size grows by k = TBS / base batch size (rule 12)."""
+"""LR-scaling rules: what the peak LR becomes when the total batch size grows by k = TBS / base batch size (P12)."""
 
 import importlib
 import math

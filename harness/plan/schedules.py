@@ -1,4 +1,4 @@
-"""Schedules: update number -> factor on the peak LR. Update t (counted from 0) uses lr_factor(t) (rule 4).
+"""Schedules: update number -> factor on the peak LR. Update t (counted from 0) uses lr_factor(t) (P4).
 
 A schedule is a subclass of `Schedule` that overrides `shape`; the warm-up in front of it is shared by all. In conf its
 durations carry units; they arrive here as whole updates, and a parameter named `horizon` (also in updates) defaults to
@@ -71,7 +71,7 @@ class Schedule:
 
 @dataclass(kw_only=True)
 class Constant(Schedule):
-    """Warm-up, then the peak LR: horizon-free (rule 13's default protocol)."""
+    """Warm-up, then the peak LR: horizon-free (P13's default protocol)."""
 
 
 @dataclass(kw_only=True)
@@ -141,7 +141,7 @@ class Exponential(Schedule):
 class Plateau(Schedule):
     """Times `gamma` once the validation metric has not improved for more than `patience` evaluations in a row.
 
-    Evaluations lie on a grid in examples (rule 6), so patience means the same at every TBS. Differs from torch's
+    Evaluations lie on a grid in examples (P6), so patience means the same at every TBS. Differs from torch's
     ReduceLROnPlateau in nothing but that `min_delta` is absolute and there is no cool-down.
     """
 

@@ -21,7 +21,7 @@ STATISTICS = ("reestimated", "running")
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Over which examples batch norm takes its statistics in training and in evaluation (rule 3)."""
+    """Over which examples batch norm takes its statistics in training and in evaluation (P3)."""
 
     span: str = "none"  # none | ghost | sync | per_device
     span_examples: int = 1  # examples per group; ghost: a setting, sync and per_device: what the topology makes of it
@@ -53,7 +53,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Averaging:
-    """Exponential moving average of the weights, evaluated beside the raw ones (rule 13)."""
+    """Exponential moving average of the weights, evaluated beside the raw ones (P13)."""
 
     half_life_examples: float = 0.0  # 0: no average is kept
     decide_on: str = "raw"  # which weights decide the target: raw | averaged; declared before the run

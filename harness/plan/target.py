@@ -1,4 +1,4 @@
-"""The target and when it is reached: one definition, online in the trainer and offline in the analysis (rule 14)."""
+"""The target and when it is reached: one definition, online in the trainer and offline in the analysis (P14)."""
 
 import math
 import re

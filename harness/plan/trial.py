@@ -57,7 +57,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Trial:
-    """Arm + seed. Initialisation and data order follow the seed; the split does not (rule 10)."""
+    """Arm + seed. Initialisation and data order follow the seed; the split does not (P10)."""
 
     arm: Arm
     seed: int

@@ -62,7 +62,7 @@ class Workload:
         return -(-examples // every) * every
 
     def check_batch_sizes(self, total_batch_sizes: Sequence[int]) -> None:
-        """Raises UserError unless every TBS fits the training set and the evaluation grid (rules 5 and 6)."""
+        """Raises UserError unless every TBS fits the training set and the evaluation grid (P5 and P6)."""
         for tbs in total_batch_sizes:
             if tbs < 1:
                 raise UserError(f"total batch sizes are integers >= 1, not {tbs}")

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights with a half-life in examples, bias-corrected from step 0 (rule 13)."""
+"""Exponential moving average of the weights with a half-life in examples, bias-corrected from step 0 (P13)."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Batch norm over a chosen span of examples, and its evaluation statistics for the weights being evaluated (rule 3).
+"""Batch norm over a chosen span of examples, and its evaluation statistics for the weights being evaluated (P3).
 
 Running statistics are a memory in steps: at a large TBS they lag behind the weights and fake slow convergence. Here
 evaluation statistics are re-estimated on a fixed set of training examples, or averaged with a half-life in examples.

@@ -1,4 +1,4 @@
-"""A trial's checkpoint: whole or absent, tensors and plain numbers only, the newest two kept (rule 9)."""
+"""A trial's checkpoint: whole or absent, tensors and plain numbers only, the newest two kept (P9)."""
 
 import os
 import re

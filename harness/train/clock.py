@@ -1,4 +1,4 @@
-"""Three clocks: training, evaluation, everything (rule 8). Read only where the device has been waited for."""
+"""Three clocks: training, evaluation, everything (P8). Read only where the device has been waited for."""
 
 import time
 from collections.abc import Callable

@@ -208,7 +208,7 @@ def largest_difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mappi
 
 
 def check_split(name: str, alone: Rows, split: Rows) -> Check:
-    """Rules 1 to 3: gradient, loss weighting, batch norm and examples of a batch do not depend on what splits it."""
+    """P1 to P3: gradient, loss weighting, batch norm and examples of a batch do not depend on what splits it."""
     worst, place = largest_difference(alone, split)
     where = f", {place}" if worst > TOLERANCE else ""
     detail = f"largest relative difference {worst:.1e} over {len(alone)} updates (limit {TOLERANCE:.0e}){where}"
@@ -216,7 +216,7 @@ def check_split(name: str, alone: Rows, split: Rows) -> Check:
 
 
 def check_evaluation(alone: Rows, batched: Rows, shared: Rows) -> Check:
-    """Rule 6: metrics are means over each example once, whatever the batch and the number of ranks."""
+    """P6: metrics are means over each example once, whatever the batch and the number of ranks."""
 
     def scores(rows: Rows) -> list[float]:
         return [value for row in rows for score in row["validation"].values() for value in score.values()]
@@ -229,7 +229,7 @@ def check_evaluation(alone: Rows, batched: Rows, shared: Rows) -> Check:
 
 
 def check_order(workload: Workload, total_batch_size: int) -> Check:
-    """Rule 2: one stream of whole permutations; ranks and micro-batches cut it without loss or repetition."""
+    """P2: one stream of whole permutations; ranks and micro-batches cut it without loss or repetition."""
     size = workload.train_examples
     stream = ExampleStream(0, size, endless=False)
     whole = torch.equal(stream.positions(0, size).sort().values, torch.arange(size))
@@ -251,7 +251,7 @@ def check_order(workload: Workload, total_batch_size: int) -> Check:
 
 
 def check_schedule(workload: Workload) -> Check:
-    """Rule 4: the schedule counts updates, and the LR at the end is the one it declares."""
+    """P4: the schedule counts updates, and the LR at the end is the one it declares."""
     try:
         settings = workload.arm("none", workload.base_batch_size).settings
     except UserError as error:
@@ -269,21 +269,21 @@ def check_schedule(workload: Workload) -> Check:
 
 
 def check_determinism(first: Rows, second: Rows) -> Check:
-    """Rule 10: the same seed repeats; to the bit on a CPU, to rounding where kernels add in any order."""
+    """P10: the same seed repeats; to the bit on a CPU, to rounding where kernels add in any order."""
     worst, place = largest_difference(first, second)
     kind = "to the bit" if worst == 0 else f"to {worst:.1e} ({place}): the kernels used here are not deterministic"
     return Check("the same seed repeats", worst <= 1e-2, kind)
 
 
 def check_resume(whole: Rows, resumed: Rows) -> Check:
-    """Rule 9: stopped behind an evaluation and resumed, a trial says what it would have said."""
+    """P9: stopped behind an evaluation and resumed, a trial says what it would have said."""
     worst, place = largest_difference(whole, resumed)
     detail = "to the bit" if worst == 0 else f"differs by {worst:.1e} ({place})"
     return Check("resume = one run", worst == 0, detail)
 
 
 def check_clocks(rows: Rows) -> Check:
-    """Rule 8: clocks run forward, and training and evaluation are parts of everything."""
+    """P8: clocks run forward, and training and evaluation are parts of everything."""
     clocks = [row["clock"] for row in rows]
     forward = all(b[name] >= a[name] for a, b in pairwise(clocks) for name in a)
     last = clocks[-1]

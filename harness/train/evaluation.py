@@ -1,4 +1,4 @@
-"""Scores of a learner's weights, raw or averaged, on a set of examples (rules 3 and 6)."""
+"""Scores of a learner's weights, raw or averaged, on a set of examples (P3 and P6)."""
 
 import torch
 from torch import nn
@@ -29,8 +29,8 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
-        """Mean of every metric over all `examples`, unpadded and exact over ranks (rule 6); with statistics of batch
-        norm for the very weights that are evaluated (rule 3)."""
+        """Mean of every metric over all `examples`, unpadded and exact over ranks (P6); with statistics of batch
+        norm for the very weights that are evaluated (P3)."""
         learner, loss, world = self.learner, self.learner.loss, self.learner.world
         model = learner.average.module if averaged and learner.average is not None else learner.model
         was_training = model.training  # an average never is, and walking over all its modules takes time
@@ -69,7 +69,7 @@ class Evaluator:
                 place.copy_(world.sum(source.clone()) / world.size)
 
     def statistics_batch(self) -> Batch:
-        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (rule 3).
+        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (P3).
 
         The set is a function of the training-set size alone: the first `statistics_examples` of permutation
         ("statistics", 0), the same for every trial, TBS and seed.

@@ -58,7 +58,7 @@ def measure_noise(learner: Learner, start: int, step: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
-    """Rows as harness.analyse.noise_scale reads them; the same on every number of ranks, dropout apart."""
+    """Rows as harness.statistics.noise_scale reads them; the same on every number of ranks, dropout apart."""
     plan, world, group = learner.settings.noise_scale, learner.world, learner.group
     drawn = _draw(learner, step, plan.frozen_units * group).view(FROZEN_BLOCKS, -1, group)
     parameters = [p for p in learner.model.parameters() if p.requires_grad]

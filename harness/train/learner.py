@@ -28,7 +28,7 @@ from harness.train.speed import Speed, check_speed, compiled, compress_gradients
 from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
-WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (rule 8)
+WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
 CHUNK_EXAMPLES = 1 << 20  # indices cut at a time
 
 
@@ -64,7 +64,7 @@ class Learner:
         self._build()
 
     def _build(self) -> None:
-        # Drawn on the CPU, so that the initial weights are the same on every device and rank (rule 10).
+        # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
             model: nn.Module = instantiate(self.settings.model)
@@ -159,7 +159,7 @@ class Learner:
         return self.settings.peak_lr * self.schedule.lr_factor(self._position(step))
 
     def _position(self, step: int) -> int:
-        """Place of update `step` in the schedule; updates that were skipped have not moved it (rule 11)."""
+        """Place of update `step` in the schedule; updates that were skipped have not moved it (P11)."""
         return step - self.skipped if self.gain is None else self.gain.rule.step
 
     def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
@@ -167,7 +167,7 @@ class Learner:
         The `last` one before an evaluation is looked at more closely (see diagnostics).
 
         The gradient is that of the mean over the global batch: losses are summed, divided by the global count once
-        (rule 1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
+        (P1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
         """
         indices, epochs = examples
         micros = len(indices)
@@ -242,7 +242,7 @@ class Learner:
         return inputs.contiguous(memory_format=torch.channels_last) if images else inputs
 
     def _set_hyperparameters(self, step: int) -> None:
-        """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (rule 4)."""
+        """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (P4)."""
         position = self._position(step)
         lr, momentum = self.settings.peak_lr * self.schedule.lr_factor(position), self.schedule.momentum(position)
         lr = lr if self.gain is None else lr * self.gain.rule.gain
@@ -281,7 +281,7 @@ class Learner:
         return factor
 
     def warm_up(self) -> None:
-        """Untimed updates on throw-away examples through the trial's own wrapper, then the state as before (rule 8)."""
+        """Untimed updates on throw-away examples through the trial's own wrapper, then the state as before (P8)."""
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)

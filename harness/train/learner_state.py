@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a learner, and how it goes on from there (rule 9)."""
+"""What a checkpoint holds of a learner, and how it goes on from there (P9)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Losses as sums with a count, so that the mean over the global batch is taken once, whatever splits it (rule 1)."""
+"""Losses as sums with a count, so that the mean over the global batch is taken once, whatever splits it (P1)."""
 
 import math
 from collections.abc import Callable
@@ -56,7 +56,7 @@ LOSSES = {
 
 
 def loss_named(name: str) -> Loss:
-    """A loss by its conf name. Losses whose value depends on which examples share a batch are not offered (rule 1)."""
+    """A loss by its conf name. Losses whose value depends on which examples share a batch are not offered (P1)."""
     if name not in LOSSES:
         raise UserError(f"unknown loss {name!r}: use one of {', '.join(LOSSES)}")
     return LOSSES[name]
@@ -72,6 +72,6 @@ def as_float64(value: int | Tensor, device: torch.device) -> Tensor:
 
 
 def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
-    """Index of the first loss that is non-finite or `factor` times the first one of the trial (rule 11), else None."""
+    """Index of the first loss that is non-finite or `factor` times the first one of the trial (P11), else None."""
     limit = factor * max(abs(first_loss), 1e-8) if math.isfinite(first_loss) else -math.inf
     return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)

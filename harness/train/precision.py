@@ -47,7 +47,7 @@ class Precision:
 
 
 class LossScaler:
-    """torch's GradScaler, told apart what it skips: an update whose gradients overflowed is not made (rule 11).
+    """torch's GradScaler, told apart what it skips: an update whose gradients overflowed is not made (P11).
 
     Whether one was made must be known before the next LR is, so fp16 waits for the device at every update; bf16 has
     neither the overflow nor the wait.

@@ -1,4 +1,4 @@
-"""A trial's parts built once on the driver, so that what cannot work is told before anything starts (rule 19)."""
+"""A trial's parts built once on the driver, so that what cannot work is told before anything starts (P19)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every random stream of a trial is a named function of its seed (rule 10)."""
+"""Every random stream of a trial is a named function of its seed (P10)."""
 
 import hashlib
 

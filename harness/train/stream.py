@@ -1,4 +1,4 @@
-"""One endless stream of training examples, and how its global batches are cut over ranks and micro-batches (rule 2)."""
+"""One endless stream of training examples, and how its global batches are cut over ranks and micro-batches (P2)."""
 
 import torch
 from torch import Tensor

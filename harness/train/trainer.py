@@ -116,7 +116,7 @@ def train(
     updates = 1  # until the next decision; the same number on every rank
 
     def decide(wanted: int) -> int:
-        """Rank 0's decision on every rank (rule 7). Costs a host sync on a GPU, hence about once in POLL_S."""
+        """Rank 0's decision on every rank (P7). Costs a host sync on a GPU, hence about once in POLL_S."""
         nonlocal updates
         beat()
         if world.is_main:
@@ -258,7 +258,7 @@ def _outcome(settings: Settings, progress: Progress, diverged_step: int | None) 
 
 
 def _slowest(clock: Clock, world: World) -> None:
-    """Clocks show the slowest rank (rule 8)."""
+    """Clocks show the slowest rank (P8)."""
     if world.size > 1:
         values = torch.tensor(list(clock.state().values()), dtype=torch.float64, device=world.device)
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))

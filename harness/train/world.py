@@ -40,7 +40,7 @@ class World:
         return torch.stack(parts)
 
     def decide(self, value: int) -> int:
-        """Rank 0's integer, on every rank: how all ranks agree (rule 7)."""
+        """Rank 0's integer, on every rank: how all ranks agree (P7)."""
         if self.size == 1:
             return value
         flag = torch.tensor([value], device=self.device)

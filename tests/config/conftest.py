@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.__main__ import main
+from harness.commands.main import main
 
 
 @dataclass(frozen=True)

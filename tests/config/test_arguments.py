@@ -20,7 +20,7 @@ def test_multirun_is_refused_with_lists_to_use_instead(harness, flag):
 
 @pytest.mark.parametrize("flag", ["--nonsense", "--config-name=x", "--config-path=x", "--cfg=x", "--config-dir"])
 def test_an_unknown_flag_is_refused_with_where_to_look(harness, flag):
-    assert "see python -m harness --help" in harness("+experiment=tbs_sweep", flag).refusal()
+    assert "see harness --help" in harness("+experiment=tbs_sweep", flag).refusal()
 
 
 def test_cfg_job_prints_the_configuration_that_would_run(harness):

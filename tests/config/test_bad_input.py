@@ -31,7 +31,7 @@ def test_an_unknown_name_is_told_with_the_nearest_valid_one(harness, argument):
 
 
 def test_an_experiment_must_be_named_and_with_a_plus(harness):
-    assert "Add +experiment=NAME with one of: base_lr, " in harness().refusal()
+    assert "Add +experiment=NAME with one of: base_lr, " in harness("seeds=[0]").refusal()
     assert harness("experiment=tbs_sweep").refusal() == "write +experiment=NAME, with the plus sign"
     assert "experiment is given twice" in harness("+experiment=tbs_sweep", "+experiment=base_lr").refusal()
     assert "not by null" in harness("+experiment=null").refusal()
@@ -173,7 +173,7 @@ def test_more_workers_than_the_machine_has_are_refused_with_what_it_has(sweep):
 def test_a_slurm_configuration_outside_a_job_is_refused_and_not_run_on_this_machine(harness, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     refusal = harness("+experiment=tbs_sweep", "cluster=slurm").refusal()
-    assert "submit the same words with `python -m harness.submit`" in refusal
+    assert "submit the same words with `harness submit`" in refusal
 
 
 @pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet56"])

@@ -1,4 +1,4 @@
-"""Augmentation is a function of (seed, epoch, example): no cut of the batch changes an example (rule 2)."""
+"""Augmentation is a function of (seed, epoch, example): no cut of the batch changes an example (P2)."""
 
 import math
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from harness.commands.main import main
 
 BRANCHES = [
     "+experiment=critical_batch",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from harness.commands.main import main
 
 QUADRATIC = [
     "+experiment=noise_scale",

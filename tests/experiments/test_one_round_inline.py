@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.__main__ import main
+from harness.commands.main import main
 
 EXPERIMENTS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
 TINY = [

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from sweeps import EASY, finish, start, sweep
 
-from harness.launch.drain import INTERRUPTED, PREEMPTED, Drain, Interrupted
+from harness.launch.drain import Drain, Interrupted
+from harness.plan.exit_codes import ExitCode
 from harness.record.drain_flag import NAME, is_draining
 from harness.record.files import read_json, read_lines
 from harness.train.checkpoint import checkpoint_steps
@@ -72,7 +73,11 @@ def interrupt(process: "subprocess.Popen[str]", numbers: Sequence[int], apart_s:
 
 
 def test_a_signal_before_any_trial_runs_stops_at_once_with_its_own_exit_code():
-    for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, PREEMPTED), (signal.SIGUSR1, PREEMPTED)):
+    for number, code in (
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+        (signal.SIGTERM, ExitCode.PREEMPTED),
+        (signal.SIGUSR1, ExitCode.PREEMPTED),
+    ):
         with Drain() as drain:
             with pytest.raises(Interrupted):
                 signal.raise_signal(number)
@@ -91,7 +96,7 @@ def test_a_signal_while_trials_run_raises_the_flag_and_lets_the_driver_go_on(tmp
         signal.raise_signal(signal.SIGUSR1)
         time.sleep(0.06)
         assert drain.expired
-        assert drain.exit_code == PREEMPTED
+        assert drain.exit_code == ExitCode.PREEMPTED
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -116,7 +121,7 @@ def test_ten_minutes_before_an_evaluation_every_trial_is_saved_within_the_grace_
     time.sleep(1.0)
     took = interrupt(process, [signal.SIGUSR1])
     found = finish(process, tmp_path)
-    assert found.code == PREEMPTED, found.out + found.err
+    assert found.code == ExitCode.PREEMPTED, found.out + found.err
     assert took < GRACE_S
     rows = rows_of(tmp_path, "s")
     assert [row["kind"] for row in rows].count("drain") == 2  # of six: those that Tune had lined up never started
@@ -132,10 +137,10 @@ def test_ten_minutes_before_an_evaluation_every_trial_is_saved_within_the_grace_
 @pytest.mark.parametrize(
     ("number", "arguments", "code"),
     [
-        (signal.SIGTERM, ["cluster=inline"], PREEMPTED),
-        (signal.SIGTERM, ["cluster=inline", "cluster.workers_per_trial=2"], PREEMPTED),
-        (signal.SIGTERM, ["cluster.workers_per_trial=2"], PREEMPTED),
-        (signal.SIGINT, [], INTERRUPTED),
+        (signal.SIGTERM, ["cluster=inline"], ExitCode.PREEMPTED),
+        (signal.SIGTERM, ["cluster=inline", "cluster.workers_per_trial=2"], ExitCode.PREEMPTED),
+        (signal.SIGTERM, ["cluster.workers_per_trial=2"], ExitCode.PREEMPTED),
+        (signal.SIGINT, [], ExitCode.INTERRUPTED),
     ],
 )
 def test_every_launcher_and_signal_saves_within_the_grace_time(tmp_path, number, arguments, code):
@@ -154,7 +159,7 @@ def test_ctrl_c_in_a_terminal_reaches_all_processes_and_is_heard_by_the_driver_a
     wait_for(tmp_path, "s", "ready", 1)
     os.killpg(process.pid, signal.SIGINT)
     found = finish(process, tmp_path)
-    assert found.code == INTERRUPTED, found.out + found.err
+    assert found.code == ExitCode.INTERRUPTED, found.out + found.err
     rows = rows_of(tmp_path, "s")
     assert [row["kind"] for row in rows] == ["start", "ready", "checkpoint", "drain"]
 
@@ -177,7 +182,7 @@ def test_a_sweep_stopped_again_and_again_ends_as_if_left_alone(tmp_path):
         wait_for(tmp_path, "hit", "ready", stops)
         time.sleep(0.7)
         interrupt(process, [signal.SIGUSR1])
-        assert finish(process, tmp_path, study="hit").code == PREEMPTED
+        assert finish(process, tmp_path, study="hit").code == ExitCode.PREEMPTED
     hit = sweep(tmp_path, *arguments, study="hit")
     assert hit.code == 0, hit.out + hit.err
     assert hit.science() == calm.science()
@@ -195,7 +200,7 @@ def test_a_second_ctrl_c_stops_at_once_and_an_unheard_drain_ends_with_the_grace_
     time.sleep(0.5)
     took = interrupt(process, [signal.SIGINT, signal.SIGINT])
     found = finish(process, tmp_path, study="twice")
-    assert found.code == INTERRUPTED
+    assert found.code == ExitCode.INTERRUPTED
     assert "stopped at once" in found.err
     assert took < 10
     process = start(tmp_path, *slow, "cluster.grace_s=2", study="unheard")
@@ -203,7 +208,7 @@ def test_a_second_ctrl_c_stops_at_once_and_an_unheard_drain_ends_with_the_grace_
     time.sleep(0.5)
     took = interrupt(process, [signal.SIGTERM])
     found = finish(process, tmp_path, study="unheard")
-    assert found.code == PREEMPTED, found.out + found.err
+    assert found.code == ExitCode.PREEMPTED, found.out + found.err
     assert 2 < took < 20
     assert "drain" not in [row["kind"] for row in rows_of(tmp_path, "unheard")]
 
@@ -216,7 +221,7 @@ def test_a_signal_while_ray_starts_ends_the_driver_before_any_trial(tmp_path):
         time.sleep(0.02)
     took = interrupt(process, [signal.SIGTERM])
     found = finish(process, tmp_path)
-    assert found.code == PREEMPTED, found.out + found.err
+    assert found.code == ExitCode.PREEMPTED, found.out + found.err
     assert took < GRACE_S
     assert rows_of(tmp_path, "s") == []
     done = sweep(tmp_path, *ONE_ARM, *EASY, "seeds=[0]", study="t")

@@ -1,4 +1,4 @@
-"""Durations in any unit become the same updates (rule 4)."""
+"""Durations in any unit become the same updates (P4)."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Where a target is touched, crossed and confirmed: one definition for the trainer and the analysis (rule 14)."""
+"""Where a target is touched, crossed and confirmed: one definition for the trainer and the analysis (P14)."""
 
 import math
 

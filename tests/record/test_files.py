@@ -1,4 +1,4 @@
-"""Rule 23: files that are whole or absent, and appended lines that tolerate a torn end."""
+"""P23: files that are whole or absent, and appended lines that tolerate a torn end."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Rule 25: tracked offline, a sweep tries no connection at all, whichever of its processes or languages would."""
+"""P25: tracked offline, a sweep tries no connection at all, whichever of its processes or languages would."""
 
 import shutil
 import subprocess

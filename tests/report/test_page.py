@@ -15,8 +15,8 @@ from rich.console import Console
 from synthetic_study import LRS, SWEEP, findings_of, learns, nan, never, write_study
 
 from harness.analyse.findings import Findings
+from harness.commands.report import main
 from harness.record.files import append_lines, write_json
-from harness.report.__main__ import main
 from harness.report.cost_figures import cost_figure
 from harness.report.metric_figures import reach_figure
 from harness.report.numbers import number, tick
@@ -123,7 +123,7 @@ def test_the_page_is_small(written: Path):
 
 
 def test_the_numbers_are_the_same_in_every_form(findings: Findings, written: Path, page: Page):
-    """Rule 24: page (sort keys carry the whole number), CSV, JSON, Markdown and terminal."""
+    """P24: page (sort keys carry the whole number), CSV, JSON, Markdown and terminal."""
     console = Console(width=200, file=io.StringIO(), record=True)
     print_findings(console, findings)
     terminal, markdown = console.export_text(), (written / "report.md").read_text()

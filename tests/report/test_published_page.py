@@ -9,13 +9,13 @@ import pytest
 from synthetic_study import findings_of, write_study
 
 from harness.analyse.findings import Findings
-from harness.analyse.published.findings import published_findings
-from harness.analyse.published.overlay import overlay_sections
-from harness.analyse.published.read import read
-from harness.analyse.published.shipped import SHIPPED
-from harness.published import main
+from harness.commands.published import main
+from harness.commands.report import main as report
+from harness.published.findings import published_findings
+from harness.published.overlay import overlay_sections
+from harness.published.read import read
+from harness.published.shipped import SHIPPED
 from harness.record.study import StudyFolder
-from harness.report.__main__ import main as report
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from made_up import TRAIN_EXAMPLES
 from synthetic_study import SWEEP, findings_of, write_study
 
+from harness.commands.report import asked_target, main
 from harness.config.build import reopen
 from harness.plan.target import Target
 from harness.record.study import StudyFolder
-from harness.report.__main__ import asked_target, main
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_reports_need_neither_torch_nor_ray(study: StudyFolder):
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name in ('torch', 'ray', 'wandb'): raise ImportError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "from harness.report.__main__ import main\n"
+        "from harness.commands.report import main\n"
         f"sys.exit(main([{str(study.path)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

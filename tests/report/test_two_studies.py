@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from synthetic_study import SWEEP, learns, write_study
 
-from harness.analyse.comparisons import Verdict
-from harness.analyse.estimates import Observation
 from harness.analyse.results import Records
 from harness.analyse.two_studies import changes, compare_studies, p_slower_by
+from harness.commands.report import main
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Trial
 from harness.record.study import StudyFolder
-from harness.report.__main__ import main
+from harness.statistics.comparisons import Verdict
+from harness.statistics.estimates import Observation
 
 
 def slower(trial: Trial, examples: int) -> float:

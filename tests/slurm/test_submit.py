@@ -1,10 +1,10 @@
-"""What harness.submit asks Slurm for, and what it refuses before Slurm is asked."""
+"""What `harness submit` asks Slurm for, and what it refuses before Slurm is asked."""
 
 import shlex
 
 import pytest
 
-from harness.submit import main
+from harness.commands.submit import main
 
 SLURM = ["+experiment=tbs_sweep", "cluster=slurm"]
 
@@ -53,7 +53,7 @@ def test_further_options_and_no_kill_are_handed_on(capsys):
         (["cluster.slurm.array=2", "cluster.slurm.nodes=2"], "leave cluster.slurm.nodes at 1, or the array out"),
         (["cluster.slurm.nodes=0"], "cluster.slurm.nodes must be >= 1, not 0"),
         (["cluster.slurm.nods=2"], "did you mean 'cluster.slurm.nodes'?"),
-        (["cluster=local"], "harness.submit needs cluster=slurm"),
+        (["cluster=local"], "harness submit needs cluster=slurm"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(capsys, arguments, words):

@@ -1,4 +1,4 @@
-"""Rule 13: the average of the weights has a half-life in examples and is unbiased from the first update on."""
+"""P13: the average of the weights has a half-life in examples and is unbiased from the first update on."""
 
 import pytest
 import torch

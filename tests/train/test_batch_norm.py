@@ -1,4 +1,4 @@
-"""Rule 3: batch norm over a chosen span, and evaluation statistics that belong to the weights being evaluated."""
+"""P3: batch norm over a chosen span, and evaluation statistics that belong to the weights being evaluated."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Rule 9, the file: whole or absent, plain data, the newest two kept, a damaged one passed over."""
+"""P9, the file: whole or absent, plain data, the newest two kept, a damaged one passed over."""
 
 import os
 import random

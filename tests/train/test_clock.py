@@ -1,4 +1,4 @@
-"""Rule 8: three clocks that only move forward, read where the device has been waited for."""
+"""P8: three clocks that only move forward, read where the device has been waited for."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Rules 1, 4, 8: one gradient whatever splits the batch, hyperparameters by update, a warm-up that leaves no trace."""
+"""P1, P4, P8: one gradient whatever splits the batch, hyperparameters by update, a warm-up that leaves no trace."""
 
 import copy
 from collections.abc import Mapping

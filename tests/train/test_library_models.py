@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 from small_trials import NEVER, SMALL, events, task
 
+from harness.commands.train import main
 from harness.plan.settings import Averaging, BatchNorm, Settings
 from harness.record.files import write_json
-from harness.train.__main__ import main
 from harness.train.instantiate import instantiate
 
 CONF = Path(__file__).parents[2] / "conf" / "model"

@@ -1,4 +1,4 @@
-"""Rule 1: losses are sums with a count, so that pieces of a batch add up to the batch."""
+"""P1: losses are sums with a count, so that pieces of a batch add up to the batch."""
 
 import pytest
 import torch

@@ -21,7 +21,6 @@ from small_trials import (
 )
 from torch import nn
 
-from harness.analyse.noise_scale import FrozenProducts, TrainingSums, frozen_products, pooled, training_sums
 from harness.datasets.digits import Digits
 from harness.datasets.quadratic import NoisyQuadratic
 from harness.plan.errors import UserError
@@ -29,6 +28,7 @@ from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.record.journal import read_trial
+from harness.statistics.noise_scale import FrozenProducts, TrainingSums, frozen_products, pooled, training_sums
 from harness.train.frozen_noise import measure_frozen, measure_noise
 from harness.train.learner import Learner
 from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of

@@ -1,4 +1,4 @@
-"""Precision as a part of the topology: half precision learns the same thing, a skipped update is none (rule 11)."""
+"""Precision as a part of the topology: half precision learns the same thing, a skipped update is none (P11)."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Rule 9: a trial killed anywhere and resumed ends with the same bits as one left alone."""
+"""P9: a trial killed anywhere and resumed ends with the same bits as one left alone."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Rule 2: one stream for every total batch size, cut over ranks and micro-batches without moving a batch-norm group."""
+"""P2: one stream for every total batch size, cut over ranks and micro-batches without moving a batch-norm group."""
 
 from itertools import pairwise
 

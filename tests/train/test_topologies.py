@@ -1,4 +1,4 @@
-"""Rules 1, 2, 3, 6, 7, 8 over ranks: what splits a batch changes nothing; real processes for every rank."""
+"""P1, P2, P3, P6, P7, P8 over ranks: what splits a batch changes nothing; real processes for every rank."""
 
 import time
 from dataclasses import dataclass, replace

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from small_trials import DIGITS, SMALL, evaluations, events, run, run_on_ranks, task, timeless
 
+from harness.commands.train import main
 from harness.plan.target import Target
 from harness.record.files import read_json, write_json
 from harness.record.journal import Attempt, read_trial
-from harness.train.__main__ import main
 from harness.train.worker import Task
 
 # Python runs sitecustomize before anything else: whoever imports one of these there finds it missing.

@@ -1,4 +1,4 @@
-"""Rules 4-8, 10, 11, 13 and 14 on one rank, read from the rows and files of a trial."""
+"""P4-P8, P10, P11, P13 and P14 on one rank, read from the rows and files of a trial."""
 
 import json
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Rule 20, one process: trials one after another on a warm worker are what they are alone, and leave nothing behind."""
+"""P20, one process: trials one after another on a warm worker are what they are alone, and leave nothing behind."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""Rules 6 and 7: work is shared out without padding, and what rank 0 decides holds for all."""
+"""P6 and P7: work is shared out without padding, and what rank 0 decides holds for all."""
 
 import time
 

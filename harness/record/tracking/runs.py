@@ -1,6 +1,6 @@
 """A trial as a W&B run: its id, name, tags, allow-listed configuration, rows and summary. Pure values, no wandb.
 
-Only what is named here leaves for W&B (rule 25): numbers, our own words (rules, outcomes, metrics) and the last part of
+Only what is named here leaves for W&B (P25): numbers, our own words (rules, outcomes, metrics) and the last part of
 a class's name. Free text of a configuration, paths, hosts and command lines have no way in.
 """
 

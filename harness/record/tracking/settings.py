@@ -1,4 +1,4 @@
-"""On which terms W&B is used: the mode, what its process may know, and whether a server answers (rule 25)."""
+"""On which terms W&B is used: the mode, what its process may know, and whether a server answers (P25)."""
 
 import json
 import os

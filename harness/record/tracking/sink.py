@@ -1,7 +1,7 @@
 """The driver's side of tracking: a listener that hands what it hears to the tracking process (process.py).
 
 One bounded queue, one thread that writes it to the process, one that reads its answers. No call of the launcher blocks
-or raises here, and what W&B misses, `python -m harness.track STUDY` sends later from the journals (rule 23).
+or raises here, and what W&B misses, `harness track STUDY` sends later from the journals (P23).
 """
 
 import json
@@ -137,7 +137,7 @@ class WandbSink:
         self._say_what_is_where()
 
     def _say_what_is_where(self) -> None:
-        command = f"python -m harness.track {shlex.quote(str(self.study))}"
+        command = f"harness track {shlex.quote(str(self.study))}"
         done = self._done
         if done is None or self.missing:
             if self.mode != "disabled":

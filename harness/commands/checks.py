@@ -1,0 +1,65 @@
+"""What is rejected before Ray starts: data, arguments, schedules, and a cluster too small for the plan (P19)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.datasets.examples import Splits
+from harness.launch.capacity import fit
+from harness.launch.ray_cluster import running_nodes
+from harness.launch.tasks import Cluster
+from harness.plan.errors import UserError, one_line
+from harness.plan.trial import PlannedTrial
+from harness.record.provenance import usable_cpus
+from harness.train.instantiate import check_arguments, instantiate
+from harness.train.losses import loss_named
+
+
+def load_data(config: Mapping[str, Any]) -> Splits:
+    """The data set on the driver, for its size and fingerprint; and every `_target_` checked against its signature."""
+    check_arguments(config["dataset"])
+    check_arguments(config["model"])
+    check_arguments(config["optimizer"], [], lr=1.0)
+    loss_named(config["workload"]["loss"])
+    name = config["dataset"]["_target_"]
+    try:
+        splits: Splits = instantiate(config["dataset"]).load()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"dataset {name} cannot be loaded: {one_line(error)}") from error
+    for split in ("train", "validation", "test"):
+        if not len(getattr(splits, split)):
+            raise UserError(f"dataset {name} has no {split} examples: every split needs at least one")
+    metrics = loss_named(config["workload"]["loss"]).metrics
+    for key in ("target", "read_beside"):
+        target = config["workload"][key]
+        if target and target["metric"] not in metrics:
+            raise UserError(
+                f"workload.{key}.metric {target['metric']!r} is not measured with loss {config['workload']['loss']}: "
+                f"use one of {', '.join(metrics)}"
+            )
+    return splits
+
+
+def check_schedules(planned: Sequence[PlannedTrial]) -> None:
+    """Construct every arm's schedule once: what its constructor refuses is refused before anything starts."""
+    for settings in {p.trial.arm.label: p.trial.arm.settings for p in planned}.values():
+        check_arguments(settings.schedule)
+        instantiate(settings.schedule)
+        mode = settings.schedule.get("mode")
+        if mode in ("min", "max") and mode != settings.target.mode:
+            raise UserError(
+                f"schedule.mode={mode} watches {settings.target.metric}, which improves towards "
+                f"{settings.target.mode}: use schedule.mode={settings.target.mode}"
+            )
+
+
+def check_cluster_size(cluster: Cluster, world_sizes: set[int]) -> None:
+    """Whether the cluster answers and is large enough, before the study folder exists."""
+    if cluster.launcher == "ray" and cluster.address == "local":
+        import torch
+
+        gpus = torch.cuda.device_count() if cluster.gpus_per_worker else 0
+        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), float(gpus))])
+    elif cluster.launcher == "ray":
+        fit(cluster, world_sizes, running_nodes(cluster.address))

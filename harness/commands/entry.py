@@ -1,0 +1,62 @@
+"""What every command shares: how it reads its arguments, reports an error and prints."""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from harness.plan.errors import UserError
+from harness.plan.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG_WIDTH = 140  # a log has no width of its own, and a table cut to 80 columns is unreadable
+
+
+class EntryPoint(Protocol):
+    """A command as a person or a test calls it: arguments default to the command line."""
+
+    def __call__(self, arguments: Sequence[str] | None = None, /) -> int: ...
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose complaints are errors like all others: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def command(run: Callable[[Sequence[str]], int]) -> EntryPoint:
+    """`run` as an entry point: arguments default to sys.argv, and a UserError becomes one line and exit code 2."""
+
+    @functools.wraps(run)
+    def main(arguments: Sequence[str] | None = None, /) -> int:
+        try:
+            return int(run(sys.argv[1:] if arguments is None else arguments))
+        except UserError as error:
+            print_error(error)
+            return ExitCode.BAD_INPUT
+
+    return main
+
+
+def print_error(error: Exception | str) -> None:
+    """One line on stderr, whatever line breaks the message has."""
+    print("error:", *str(error).split("\n"), file=sys.stderr)
+
+
+def make_console() -> "Console":
+    """Standard output as a terminal of its own width, or as a log of `LOG_WIDTH` columns."""
+    from rich.console import Console  # not everywhere that `harness train` runs
+
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)
+
+
+def find_own_classes() -> None:
+    """`harness` finds the user's own classes in the working directory, where `python -m harness` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

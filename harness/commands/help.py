@@ -1,0 +1,75 @@
+"""What `harness --help` prints: every command in one line, the experiments and groups of conf/, the exit codes."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from harness.config.places import available
+from harness.plan.exit_codes import ExitCode
+
+WIDTH, INDENT = 120, 14  # columns
+
+COMMANDS = {
+    "sweep": "run an experiment's trials and report on them; the word itself may be left out",
+    "report": "write a study's report again, for another target or budget, or compare two studies",
+    "status": "show how far a study is and what runs now",
+    "track": "upload a study to W&B, or import a study from W&B",
+    "submit": "submit a sweep as a Slurm job",
+    "published": "fit published sweeps and report on them",
+    "doctor": "check that a workload trains the same however its batch is split",
+    "train": "run one trial.json without Ray, Hydra or W&B, also under torchrun",
+}
+
+HELP = """usage: harness +experiment=NAME [group=choice ...] [key=value ...] [dry_run=true]
+       harness COMMAND ...          (harness COMMAND --help explains it)
+
+Measures how many epochs, steps and seconds each total batch size needs to reach a target under each LR-scaling rule.
+
+commands:
+{commands}
+
+experiments:  {experiments}
+groups:       {groups}
+look first:   dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
+resume:       run the same command again; finished trials are skipped
+your own:     --config-dir DIR adds your config groups; any importable class goes into _target_
+exit codes:   {exit_codes}
+other flags:  --version, --shell-completion install=bash|zsh|fish
+"""
+
+EXIT_CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "trials or checks failed",
+    ExitCode.BAD_INPUT: "bad input",
+    ExitCode.SLOWER: "slower (report --fail-if-slower)",
+    ExitCode.UNWRITABLE: "study folder not writable",
+    ExitCode.PREEMPTED: "preempted",
+    ExitCode.INTERRUPTED: "Ctrl-C",
+}
+
+
+def print_help_if_asked(arguments: Sequence[str]) -> bool:
+    """Whether --help is among the arguments of a sweep; the experiments of a --config-dir are listed as well."""
+    if not {"--help", "-h"} & set(arguments):
+        return False
+    places = [value for flag, value in pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    print(help_text(places[-1] if places else None), end="")
+    return True
+
+
+def help_text(config_dir: str | None = None) -> str:
+    """What --help prints; names come from the conf/ files and the tables above."""
+    groups = [f"{g} ({'|'.join(available(g, config_dir))})" for g in ("workload", "lr_scaling", "cluster")]
+    return HELP.format(
+        commands="\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
+        experiments=_wrapped(available("experiment", config_dir)),
+        groups=_wrapped(groups),
+        exit_codes=_wrapped(f"{code:d} {what}" for code, what in EXIT_CODES.items()),
+    )
+
+
+def _wrapped(words: Iterable[str]) -> str:
+    """A list with commas, behind a title of INDENT columns."""
+    text = ", ".join(words)
+    lines = textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * INDENT}".join(lines)

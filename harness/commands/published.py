@@ -1,0 +1,48 @@
+"""harness published SOURCE ...: published sweeps through the harness's own fits, onto its own page.
+
+    harness published                                       # tables that come with the harness
+    harness published mlperf_resnet --train-examples 1281167
+    harness published rcps_bert.json                        # as mlcommons/logging publishes it
+    harness published dawn-bench-entries/CIFAR10/train      # DAWNBench: *.tsv with their *.json
+    harness published batch_science/cifar_10/resnet_8/sgd   # Shallue et al.: measurements.csv trees
+    harness published costs.csv --meaning to_target --column total_batch_size=B
+    harness published outputs/imported/mine                 # a study, e.g. one imported from W&B
+
+Formats, columns and what the page says: docs/published.md. Needs neither torch nor ray.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands.entry import Parser, command, make_console
+from harness.plan.exit_codes import ExitCode
+from harness.published.findings import published_findings, slug
+from harness.published.options import add_reading_options, told_by
+from harness.published.read import read
+from harness.published.shipped import SHIPPED
+from harness.report.table import print_findings
+from harness.report.write import write_files
+
+
+@command
+def main(arguments: Sequence[str]) -> int:
+    """Fit the named sources and write their report; without a name, list the tables that are shipped."""
+    parser = Parser(prog="harness published", description="Fit published sweeps and report on them.")
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="shipped table, file or folder; none: list tables")
+    parser.add_argument("--out", type=Path, help="folder of the report; default: outputs/published/NAME")
+    add_reading_options(parser)
+    given = parser.parse_args(arguments)
+    console = make_console()
+    if not given.sources:
+        for name, shipped in SHIPPED.items():
+            console.print(f"{name:18} {shipped.what}. {shipped.source}", markup=False, highlight=False)
+        return ExitCode.DONE
+    told = told_by(given)
+    findings = published_findings([read(source, told) for source in given.sources])
+    names = "_".join(slug(Path(source).stem) for source in given.sources)
+    place = given.out or Path("outputs") / "published" / names
+    place.mkdir(parents=True, exist_ok=True)
+    page = write_files(place, findings)
+    print_findings(console, findings)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.DONE

@@ -1,0 +1,162 @@
+"""harness report STUDY: write a finished study's report again, or ask it for another target or budget.
+
+    harness report outputs/tbs_sweep/a
+    harness report outputs/tbs_sweep/a --target 0.95 --budget-epochs 20
+    harness report outputs/tbs_sweep/a --metric loss --target 0.3
+    harness report outputs/tbs_sweep/a outputs/tbs_sweep/b --fail-if-slower 5%
+    harness report outputs/tbs_sweep/a --overlay mlperf_resnet --overlay smith2018
+
+Without options report.html and its companions are written again in the study's folder. With one, the answer to the
+other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Two studies A B are
+compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code is 3 where B is established to need
+that much more. Needs neither torch nor ray.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
+from harness.analyse.two_studies import compare_studies
+from harness.analyse.two_studies_findings import comparison_findings
+from harness.commands.entry import Parser, command, find_own_classes, make_console
+from harness.config.build import reopen
+from harness.plan.errors import UserError
+from harness.plan.exit_codes import ExitCode
+from harness.plan.target import DIRECTIONS, Target
+from harness.plan.workload import Workload
+from harness.published.csv_table import Told
+from harness.published.curves import PublishedCurve
+from harness.published.options import add_reading_options, told_by
+from harness.published.overlay import overlay_sections
+from harness.published.read import read
+from harness.record.study import StudyFolder
+from harness.report.table import print_findings
+from harness.report.write import write_files
+
+
+@command
+def main(arguments: Sequence[str]) -> int:
+    """Report on one study, or compare two."""
+    parser = Parser(prog="harness report", description="Report on a study on disk.")
+    parser.add_argument("study", type=Path, help="folder of a study, like outputs/tbs_sweep/a")
+    parser.add_argument("other", type=Path, nargs="?", help="a second study to compare with the first")
+    parser.add_argument("--fail-if-slower", metavar="5%", help="exit 3 where the second needs so much more epochs")
+    parser.add_argument("--target", type=float, help="another value to reach, easier than the study's own")
+    parser.add_argument("--metric", help="another metric of the journals to reach it with, like loss")
+    parser.add_argument("--budget-epochs", type=float, help="read as if every trial had ended there")
+    parser.add_argument(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="published curves beside it, see docs/published.md",
+    )
+    add_reading_options(parser, "--published-target")
+    given = parser.parse_args(arguments)
+    find_own_classes()
+    if given.other is not None:
+        margin = asked_margin(given.fail_if_slower)
+        slower = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
+        return ExitCode.SLOWER if slower and margin is not None else ExitCode.DONE
+    if given.fail_if_slower is not None:
+        raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
+    overlays = [curve for source in given.overlay for curve in overlay(source, told_by(given))]
+    report(given.study, given.target, given.metric, given.budget_epochs, overlays)
+    return ExitCode.DONE
+
+
+def report(
+    study: Path,
+    value: float | None,
+    metric: str | None,
+    budget_epochs: float | None,
+    overlays: Sequence[PublishedCurve] = (),
+) -> None:
+    """Write the report that was asked for and print it. Raises UserError."""
+    folder = StudyFolder(study)
+    experiment, design = reopen(folder)
+    target = asked_target(design.workload, value, metric)
+    budget = asked_budget(design.workload, budget_epochs)
+    findings = experiment.conclude(Records(folder, target, budget))
+    if overlays:
+        findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
+    name = "-".join(
+        [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
+    )
+    place = study / "read_as" / name if name else study
+    place.mkdir(parents=True, exist_ok=True)
+    show(findings, place)
+
+
+def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> bool:
+    """Write and print B against A; whether anything is established to be slower by more than `margin`."""
+    records = []
+    for path in (first, second):
+        folder = StudyFolder(path)
+        _, design = reopen(folder)
+        records.append(Records(folder, asked_target(design.workload, value, metric)))
+    found = compare_studies(*records, margin=margin)
+    place = second / "compared_with" / f"{first.parent.name}_{first.name}"
+    place.mkdir(parents=True, exist_ok=True)
+    show(comparison_findings(found), place)
+    return bool(found.slower)
+
+
+def show(findings: Findings, place: Path) -> None:
+    """Write the report's files and print its tables and where it lies."""
+    page = write_files(place, findings)
+    console = make_console()
+    print_findings(console, findings)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def asked_margin(text: str | None) -> float | None:
+    """`5%` or `0.05` as 0.05; UserError for what is no share from 0 to below 1000 %."""
+    if text is None:
+        return None
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 10:
+        raise UserError(f"--fail-if-slower takes a share like 5% or 0.05, not {text!r}")
+    return share
+
+
+def overlay(source: str, told: Told) -> Sequence[PublishedCurve]:
+    """The curves of a published source; UserError where it has none to lay over."""
+    curves = read(source, told).curves
+    if not curves:
+        raise UserError(f"--overlay {source}: no costs over total batch sizes in it")
+    return curves
+
+
+def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:
+    """The target to read for, confirmed as the study's own; None for that one itself."""
+    own, beside = workload.target, workload.read_beside
+    if metric is None or metric == own.metric:
+        return None if value is None or value == own.value else replace(own, value=value)
+    if beside is not None and metric == beside.metric:
+        return beside if value is None else replace(beside, value=value)
+    if value is None:
+        raise UserError(f"--metric {metric} needs --target: which value of it is to be reached?")
+    mode = DIRECTIONS.get(metric) or DIRECTIONS.get(metric.rsplit("_", 1)[-1])
+    if mode is None:
+        raise UserError(
+            f"--metric {metric!r} is not known to improve upwards or downwards: use {', '.join(DIRECTIONS)}"
+        )
+    return Target(metric, value, mode, own.confirm)
+
+
+def asked_budget(workload: Workload, epochs: float | None) -> int | None:
+    """Examples of a budget that is at least one evaluation and at most the study's own."""
+    if epochs is None:
+        return None
+    examples = epochs * workload.train_examples
+    if not workload.evaluate_every_examples <= examples <= workload.budget_examples:
+        least = workload.evaluate_every_examples / workload.train_examples
+        most = workload.budget_examples / workload.train_examples
+        raise UserError(f"--budget-epochs must lie between {least:g} and {most:g} (the study's own), not {epochs:g}")
+    return int(examples)

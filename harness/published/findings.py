@@ -1,0 +1,309 @@
+"""Published curves as findings: the same estimates, fits and definitions as a study's, a section for every curve."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.analyse.findings import Findings
+from harness.analyse.rule_fits import LEAST_ARMS, RuleFit, fit_curve, reached_arms
+from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.outcome import Outcome
+from harness.plan.settings import fingerprint
+from harness.published.csv_table import Finals
+from harness.published.curves import Meaning, PublishedArm, PublishedCurve
+from harness.published.mlperf import mlperf_table, pruned_set
+from harness.published.read import Publication
+from harness.statistics.comparisons import p_mean_below
+from harness.statistics.estimates import Observation, ReachRate, median_estimate, pooled_log_spread, reach_rate
+
+
+def published_findings(publications: Sequence[Publication]) -> Findings:
+    """One page on imported data alone; no trial of ours is in it."""
+    curves = [curve for publication in publications for curve in publication.curves]
+    sections, verdict, open_lines = [], [], []
+    for curve in curves:
+        fitted = _fit(curve)
+        sections.append(curve_section(curve, fitted))
+        said, is_open = _headline(curve, fitted)
+        (open_lines if is_open else verdict).append(said)
+    sections += [finals_section(finals) for publication in publications for finals in publication.finals]
+    verdict += [_finals_line(finals) for publication in publications for finals in publication.finals]
+    for publication in publications:
+        for table in publication.tables:
+            sections.append(Section(publication.name, [publication.about], tables=[table]))
+            verdict.append(f"{publication.name}: {publication.about}")
+    if len(curves) > 1:
+        sections += side_by_side(curves)
+    names = ", ".join(publication.name for publication in publications)
+    return Findings(
+        question=f"What do published runs say of cost over total batch size? ({names})",
+        protocol="as published",
+        target="; ".join(dict.fromkeys(curve.target for curve in curves if curve.target)),
+        read_beside=None,
+        verdict=verdict or ["Nothing is established by these tables."],
+        not_established=open_lines,
+        aims_at_target=False,
+        arms=[],
+        comparisons=[],
+        fits=[],
+        sections=sections,
+        curves=[],
+        fixed_budgets=[],
+        by_target=[],
+        reach=[],
+        caveats=_caveats(curves),
+        metric="",
+        target_value=math.nan,
+        outcomes={},
+        planned=0,
+        settings=[],
+        data=fingerprint([repr(publication) for publication in publications], 16),
+        trials=0,  # of ours; the runs of others are in the sections
+        provenance={"experiment": "published", "name": names},
+    )
+
+
+def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
+    """One curve: what it is, its numbers with intervals, its fits, MLPerf's arithmetic where it is theirs."""
+    name = slug(curve.label)
+    sentences = [f"Source: {curve.source}. {_unit_words(curve)}{f'; target: {curve.target}' if curve.target else ''}."]
+    plots, tables = [cost_plot(name, curve, fitted)], [cost_table(name, curve)]
+    if curve.meaning is Meaning.IN_TIME_BUDGET:
+        sentences.append(
+            "These are epochs that fit into one fixed time, so they measure throughput, not what a target takes: "
+            "no critical batch size is fitted to them, and no cost to a target is drawn on their axis."
+        )
+    elif fitted is None:
+        sentences.append(f"No curve was fitted: it takes {LEAST_ARMS} total batch sizes that reached the target.")
+    else:
+        sentences += [f"{fitted.diagnosis} {fitted.choice.sentence}"]
+        sentences += [f"Critical batch size {size}: {size.definition}." for size in fitted.critical]
+        sentences += [_outlier_line(outlier.total_batch_size, outlier.ratio) for outlier in fitted.outliers]
+        tables.append(fit_table(name, curve, fitted))
+        if curve.examples_per_unit is not None:
+            plots.append(front_plot(name, curve, fitted))
+    if any(arm.hits for arm in curve.arms):
+        tables.append(hits_table(name, curve))
+    if curve.submission_runs:
+        judges = ", ".join(f"{size:,}" for size in pruned_set(curve))
+        sentences.append(f"Reference points that judge a submission of {curve.submission_runs} runs: {judges or '-'}.")
+        tables.append(mlperf_table(f"{name}_mlperf", curve))
+    return Section(curve.label, sentences, plots, tables)
+
+
+def finals_section(finals: Finals) -> Section:
+    """Finished runs of one recipe: how many met the target, and the speed-runs' test that their mean does."""
+    rate = finals_rate(finals)
+    values = np.array(finals.values)
+    below = [*values] if finals.target.mode == "min" else [*-values]
+    threshold = finals.target.value if finals.target.mode == "min" else -finals.target.value
+    row = [
+        len(values),
+        rate.reached,
+        rate.rate,
+        rate.interval.low,
+        rate.interval.high,
+        float(values.mean()),
+        float(values.std(ddof=1)) if len(values) > 1 else None,
+        _known(p_mean_below(below, threshold)),
+    ]
+    columns = ["runs", "met_target", "rate", "rate_low", "rate_high", "mean", "sd", "p_one_sided_t"]
+    sentences = [f"Source: {finals.source}.", _finals_line(finals)]
+    return Section(finals.label, sentences, tables=[Table(f"{slug(finals.label)}_finals", columns, [row])])
+
+
+def finals_rate(finals: Finals) -> ReachRate:
+    """Share of the runs whose final metric meets the target, with its intervals."""
+    met = [finals.target.reached(value) for value in finals.values]
+    return reach_rate(
+        [Observation(Outcome.REACHED, 1.0, 0.0) if hit else Observation(Outcome.CENSORED, math.inf, 1.0) for hit in met]
+    )
+
+
+def cost_table(name: str, curve: PublishedCurve) -> Table:
+    """Every total batch size with its median, interval and what made the number."""
+    spread = pooled_log_spread(curve.by_size.values())
+    rows = []
+    for arm in curve.arms:
+        found = median_estimate(arm.observations, spread)
+        is_whole = 1 < arm.runs == len(arm.observations)  # a mean, a best of many or one run has no interval
+        ends = [found.interval.low, found.interval.high, found.interval.label] if is_whole else [None, None, arm.note]
+        per = curve.examples_per_unit
+        steps = found.value * per / arm.total_batch_size if per else None
+        reached = f"{found.reached}/{found.n}"
+        rows.append([arm.total_batch_size, arm.runs, reached, found.value, *ends, steps, arm.lr, arm.sd, arm.note])
+    cost = f"{curve.unit}_{'to_target' if curve.meaning is Meaning.TO_TARGET else 'in_time_budget'}"
+    columns = ["total_batch_size", "runs", "reached", cost, "low", "high", "interval", "updates", "lr", "sd", "note"]
+    filled = [i for i in range(len(columns)) if i < 4 or any(row[i] not in (None, "") for row in rows)]
+    return Table(f"{name}_costs", [columns[i] for i in filled], [[row[i] for i in filled] for row in rows])
+
+
+def hits_table(name: str, curve: PublishedCurve) -> Table:
+    """Where each run first touched the target, crossed it confirmed, and held it for good."""
+    rows = [
+        [arm.total_batch_size, number, _known(hit.first_touch), _known(hit.crossed), _known(hit.held_from)]
+        for arm in curve.arms
+        for number, hit in enumerate(arm.hits)
+    ]
+    return Table(f"{name}_hits", ["total_batch_size", "run", "first_touch", "crossed", "held_for_good_from"], rows)
+
+
+def fit_table(name: str, curve: PublishedCurve, fitted: RuleFit) -> Table:
+    """Every parameter of every model; S_min only where updates are known."""
+    rows = [
+        [
+            str(fit.model),
+            parameter.name,
+            parameter.value,
+            parameter.interval.low,
+            parameter.interval.high,
+            _known(fit.quality.rms_error),
+            _known(fit.quality.left_out_error),
+        ]
+        for fit in fitted.fits
+        for parameter in fit.parameters
+        if parameter.name != "S_min" or curve.examples_per_unit is not None
+    ]
+    columns = ["curve", "parameter", "value", "low", "high", "rms_error", "left_out_error"]
+    return Table(f"{name}_fits", columns, rows)
+
+
+def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
+    """Medians over TBS with the range of the runs, and the curve that describes them or the hyperbola."""
+    spread = pooled_log_spread(curve.by_size.values())
+    shown = [(arm, median_estimate(arm.observations, spread)) for arm in curve.arms]
+    places = [found.value if math.isfinite(found.value) else found.at_least for _, found in shown]
+    known = [i for i, place in enumerate(places) if 0 < place < math.inf]
+    ranges = [_range(shown[i][0], places[i]) for i in known]
+    series = [
+        Series(
+            curve.label,
+            [float(shown[i][0].total_batch_size) for i in known],
+            [places[i] for i in known],
+            low=[low for low, _ in ranges],
+            high=[high for _, high in ranges],
+            hollow=[math.isinf(shown[i][1].value) for i in known],
+        )
+    ]
+    if fitted is not None:
+        best = next((fit for fit in fitted.fits if fit.model is fitted.shape), fitted.fits[0])
+        # Ties: a flat curve that differs from the points in the last bit only would leave an axis without a range.
+        xs, ys = [p.total_batch_size for p in best.curve], [float(f"{p.value:.9g}") for p in best.curve]
+        if xs:
+            series.append(Series(str(best.model), xs, ys, kind="curve"))
+    words = f"{curve.unit} {curve.meaning.words}"
+    ends = [f"{places[i]:.4g} at TBS {shown[i][0].total_batch_size:,}" for i in (known[:1] + known[1:][-1:])]
+    alt = f"{curve.label}, {words}: {', '.join(ends) or 'no run reached'}."
+    title = f"{words[0].upper()}{words[1:]} over total batch size"
+    return Plot(f"{name}_cost", title, alt, "total batch size", words, series, x_log=2, y_log=2)
+
+
+def front_plot(name: str, curve: PublishedCurve, fitted: RuleFit) -> Plot:
+    """Updates against examples with the hyperbola (S/S_min - 1)(E/E_min - 1) = 1."""
+    points = sorted([*fitted.front.arms, *fitted.front.dominated], key=lambda point: point.total_batch_size)
+    beaten = [point in fitted.front.dominated for point in points]
+    series = [
+        Series(curve.label, [p.steps for p in points], [p.examples for p in points], hollow=beaten),
+        Series("hyperbola", *_coordinates(fitted), kind="curve"),
+    ]
+    alt = f"{curve.label}: examples against updates to the target at {len(points)} batch sizes. {fitted.diagnosis}"
+    return Plot(
+        f"{name}_front", "Updates against examples", alt, "updates to target", "examples to target", series,
+        x_log=2, y_log=2,
+    )  # fmt: skip
+
+
+def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
+    """Curves of one meaning on one axis, relative to each one's smallest TBS, so that units need not agree."""
+    sections = []
+    for meaning in Meaning:
+        alike = [curve for curve in curves if curve.meaning is meaning and relative(curve)]
+        if len(alike) < 2:
+            continue
+        series = [Series(curve.label, *relative(curve), kind="line") for curve in alike]
+        words = "cost to the target" if meaning is Meaning.TO_TARGET else "epochs that fit into a fixed time"
+        ends = "; ".join(f"{s.label}: {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
+        alt = f"{words.capitalize()} relative to each curve's smallest total batch size. {ends}."
+        label = f"{'cost' if meaning is Meaning.TO_TARGET else 'epochs that fit'}, relative to the smallest TBS"
+        plot = Plot(
+            f"relative_{meaning}", f"{words.capitalize()}, relative", alt, "total batch size", label, series,
+            x_log=2, y_log=2,
+        )  # fmt: skip
+        sections.append(Section(f"Side by side: {words}", [alt], [plot]))
+    return sections
+
+
+def relative(curve: PublishedCurve) -> tuple[list[float], list[float]] | tuple[()]:
+    """TBS and the median cost over that at the smallest TBS that reached; empty below two such TBS."""
+    found = [(arm.total_batch_size, median_estimate(arm.observations).value) for arm in curve.arms]
+    known = [(float(size), value) for size, value in found if math.isfinite(value)]
+    if len(known) < 2:
+        return ()
+    return [size for size, _ in known], [value / known[0][1] for _, value in known]
+
+
+def slug(label: str) -> str:
+    """A label as the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_") or "curve"
+
+
+def _fit(curve: PublishedCurve) -> RuleFit | None:
+    if curve.meaning is not Meaning.TO_TARGET or reached_arms(curve.by_size) < LEAST_ARMS:
+        return None
+    return fit_curve(curve.label, curve.by_size, curve.examples_per_unit or 1.0)
+
+
+def _coordinates(fitted: RuleFit) -> tuple[list[float], list[float]]:
+    return [point.steps for point in fitted.front.curve], [point.examples for point in fitted.front.curve]
+
+
+def _range(arm: PublishedArm, place: float) -> tuple[float, float]:
+    reached = [run.value for run in arm.observations if run.reached]
+    return min([place, *reached]), max([place, *reached])
+
+
+def _headline(curve: PublishedCurve, fitted: RuleFit | None) -> tuple[str, bool]:
+    """One line on a curve, and whether it is one of what is not established."""
+    if curve.meaning is Meaning.IN_TIME_BUDGET:
+        ends = [curve.arms[0], curve.arms[-1]]
+        said = " and ".join(f"{arm.observations[0].place:g} at TBS {arm.total_batch_size:,}" for arm in ends)
+        return f"{curve.label}: {said} {curve.unit} fit into one fixed time; nothing is said of a target.", False
+    if fitted is None:
+        return f"{curve.label}: {reached_arms(curve.by_size)} TBS reached the target, too few for a curve", True
+    if not fitted.is_hyperbola:
+        return f"{curve.label}: no critical batch size: {fitted.diagnosis.rstrip('.')}", True
+    return f"{curve.label}: critical batch size (E_min / S_min) {fitted.critical[0]}. {fitted.diagnosis}", False
+
+
+def _finals_line(finals: Finals) -> str:
+    rate = finals_rate(finals)
+    return (
+        f"{finals.label}: {rate.reached} of {rate.n} runs end with {finals.target.metric} "
+        f"{'at or below' if finals.target.mode == 'min' else 'at or above'} {finals.target.value:g} "
+        f"({rate.interval.label} {rate.interval.low:.0%}–{rate.interval.high:.0%}), "
+        f"mean {float(np.mean(finals.values)):.5g}."
+    )
+
+
+def _unit_words(curve: PublishedCurve) -> str:
+    return f"Costs are {curve.unit} {curve.meaning.words}"
+
+
+def _outlier_line(size: int, ratio: float) -> str:
+    return f"A run at TBS {size:,} lies at {ratio:.2g} times the median of its arm: look at it."
+
+
+def _caveats(curves: Sequence[PublishedCurve]) -> list[str]:
+    lines = ["published numbers: their tuning, split and target are their authors', and differ from source to source"]
+    if any(arm.runs > len(arm.observations) for curve in curves for arm in curve.arms):
+        lines.append("means and bests have no spread of their own here: their arms weigh the same in a fit")
+    untold = [curve.label for curve in curves if curve.unit == "epochs" and curve.examples_per_unit is None]
+    if untold:
+        lines.append(f"updates are unknown without --train-examples N: {', '.join(untold)}")
+    return lines
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,282 @@
+"""A choice against the baseline, at every total batch size: to a target, or after a fixed budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.analyse.results import Records, TrialResult
+from harness.analyse.scores import ScoreDifference, Scores, score_cells, score_columns, score_differences, scores
+from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.target import Target
+from harness.plan.trial import Arm
+from harness.statistics.comparisons import Comparison, Verdict, compare, correct
+from harness.statistics.estimates import Interval, pooled_log_spread
+
+SAME = "the same trials"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One choice beside the baseline, under one LR rule at one total batch size."""
+
+    rule: str
+    total_batch_size: int
+    baseline: Arm
+    choice: Arm
+
+    @property
+    def name(self) -> str:
+        return str(self.choice.variant["choice"])
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the choice changes nothing here (what scales with the batch, at the base batch size): one trial is
+        not compared with itself, nor counted among the comparisons."""
+        return self.baseline.settings == self.choice.settings
+
+
+def contests(arms: Sequence[Arm]) -> list[Contest]:
+    """Every arm against the first choice's arm of its rule and TBS; arms carry `variant["choice"]`, in order."""
+    first: dict[tuple[str, int], Arm] = {}
+    pairs = []
+    for arm in arms:
+        key = (arm.scaling_rule, arm.total_batch_size)
+        if key in first:
+            pairs.append(Contest(*key, first[key], arm))
+        first.setdefault(key, arm)
+    return pairs
+
+
+def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) -> Section:
+    """Ratio of epochs to target of every choice over the baseline; Holm's correction counts all of them."""
+    compared = _compared(pairs, records, seeds)
+    baseline = str(pairs[0].baseline.variant["choice"])
+    sentences = _target_lines(compared, baseline)
+    columns = ("ratio", "low", "high", "interval", "p_holm", "verdict", "seeds_that_would_settle_it", "n")
+    table = Table(
+        "choices_to_target",
+        ["scaling_rule", "total_batch_size", "choice", "against", *columns],
+        [
+            [
+                pair.rule, pair.total_batch_size, pair.name, baseline, _known(result.ratio), result.interval.low,
+                result.interval.high, result.interval.label, _known(result.p_adjusted),
+                "equal" if pair.is_same else str(result.verdict), _known(result.seeds_needed), result.n_b,
+            ]
+            for pair, result in compared
+        ],
+    )  # fmt: skip
+    plot = Plot(
+        "choices_to_target",
+        f"Epochs to target, over those of {baseline} (hollow: at least that, it missed)",
+        " ".join(sentences),
+        "total batch size (examples per update)",
+        f"epochs over those of {baseline}",
+        _ratio_series(compared),
+        [Reference(baseline, 1.0, "y")],
+        x_log=2,
+        y_log=2,
+    )
+    return Section(f"Each choice against {baseline}", sentences, [plot] if compared else [], [table])
+
+
+def _compared(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) -> list[tuple[Contest, Comparison]]:
+    """Every contest that both sides have results for."""
+    found = {arm.label: records.of_arm(arm, seeds) for pair in pairs for arm in (pair.baseline, pair.choice)}
+    distinct = {str(arm.settings): arm.label for pair in pairs for arm in (pair.baseline, pair.choice)}
+    spread = pooled_log_spread([[r.observation() for r in found[label]] for label in distinct.values()])
+    raw: dict[str, Comparison] = {}
+    for i, pair in enumerate(pairs):
+        a, b = _same_seeds(found[pair.baseline.label], found[pair.choice.label])
+        if a and b:
+            raw[str(i)] = compare(
+                [r.observation() for r in a], [r.observation() for r in b], same_seeds=True, spread=spread
+            )
+    judged = correct({i: result for i, result in raw.items() if not pairs[int(i)].is_same})
+    return [(pairs[int(i)], judged.get(i) or _with_itself(result)) for i, result in raw.items()]
+
+
+def _with_itself(result: Comparison) -> Comparison:
+    unknown = {"p_adjusted": math.nan, "seeds_needed": math.nan}
+    return replace(result, interval=Interval(1.0, 1.0, 1.0, SAME), verdict=Verdict.EQUIVALENT, **unknown)
+
+
+def _same_seeds(
+    first: Sequence[TrialResult], second: Sequence[TrialResult]
+) -> tuple[list[TrialResult], list[TrialResult]]:
+    ours = {result.trial.seed: result for result in first if result.outcome.is_data}
+    theirs = {result.trial.seed: result for result in second if result.outcome.is_data}
+    common = [seed for seed in ours if seed in theirs]
+    return [ours[seed] for seed in common], [theirs[seed] for seed in common]
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series]:
+    lines: dict[str, list[tuple[float, Comparison]]] = {}
+    for pair, result in compared:
+        lines.setdefault(f"{pair.rule}, {pair.name}", []).append((float(pair.total_batch_size), result))
+    return [
+        Series(
+            label,
+            [tbs for tbs, _ in line],
+            [result.interval.low if math.isinf(result.ratio) else result.ratio for _, result in line],
+            [result.interval.low for _, result in line],
+            [result.interval.high for _, result in line],
+            kind="line",
+            hollow=[math.isinf(result.ratio) for _, result in line],
+        )
+        for label, line in lines.items()
+    ]
+
+
+def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str) -> list[str]:
+    """One sentence for every choice and rule: what is established where."""
+    said: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for pair, result in compared:
+        ratio = "neither reached" if math.isnan(result.ratio) else f"x {_times(result.ratio)}, {_bounds(result)}"
+        where = f"TBS {pair.total_batch_size}"
+        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        if pair.is_same:
+            by_verdict.setdefault(SAME, []).append(where)
+        else:
+            by_verdict.setdefault(_in_words(result), []).append(f"{where} ({ratio}, {_n(result.n_b, result.n_a)})")
+    counted = sum(not pair.is_same for pair, _ in compared)
+    return [
+        f"{choice} against {baseline} under {rule} scaling, epochs to target{_judged_by(counted)}: "
+        + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
+        + "."
+        for (choice, rule), by_verdict in said.items()
+    ] or ["No trial has finished: nothing can be said yet."]
+
+
+def _in_words(result: Comparison) -> str:
+    return {
+        Verdict.SLOWER: "needs more, established",
+        Verdict.FASTER: "needs fewer, established",
+        Verdict.EQUIVALENT: f"equivalent within {result.margin:.0%}",
+        Verdict.NOT_ESTABLISHED: "no difference established",
+    }[result.verdict]
+
+
+def _bounds(result: Comparison) -> str:
+    """Percents first: few seeds with a miss among them have a rank interval of less than 95."""
+    interval = result.interval
+    return f"{min(99, round(100 * interval.coverage))} % {_times(interval.low)}–{_times(interval.high)}"
+
+
+def _times(ratio: float) -> str:
+    return "∞" if math.isinf(ratio) else f"{ratio:.2f}"
+
+
+def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int], target: Target) -> Section:
+    """The metric at the end of equal budgets: mean, spread and n of every choice, its difference to the baseline."""
+    arms = list({id(arm): arm for pair in pairs for arm in (pair.baseline, pair.choice)}.values())
+    found = {arm.label: scores(records.of_arm(arm, seeds), target.metric) for arm in arms}
+    losses = {arm.label: scores(records.of_arm(arm, seeds), "loss") for arm in arms}
+    apart = [pair for pair in pairs if not pair.is_same]
+    judged = iter(score_differences([(found[pair.baseline.label], found[pair.choice.label]) for pair in apart]))
+    nothing = ScoreDifference(0.0, Interval(0.0, 0.0, 1.0, SAME), math.nan, math.nan)
+    compared = [(pair, nothing if pair.is_same else next(judged)) for pair in pairs]
+    baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
+    sentences = _budget_lines(compared, found, target, baseline)
+    differences = {pair.choice.label: difference for pair, difference in compared}
+    table = Table(
+        "choices_after_budget",
+        ["scaling_rule", "total_batch_size", "choice", *score_columns(metric), "difference", "low", "high", "p_holm"],
+        [
+            [
+                arm.scaling_rule, arm.total_batch_size, str(arm.variant["choice"]),
+                *score_cells(metric, found[arm.label], losses[arm.label]),
+                *_difference_cells(differences.get(arm.label)),
+            ]
+            for arm in arms
+        ],
+    )  # fmt: skip
+    plot = Plot(
+        "choices_after_budget",
+        f"{metric.capitalize()} after equal budgets, mean and range of seeds",
+        " ".join(sentences),
+        "total batch size (examples per update)",
+        f"validation {metric}",
+        _score_series(arms, found),
+        x_log=2,
+    )
+    return Section(f"After the whole budget, against {baseline}", sentences, [plot], [table])
+
+
+def _difference_cells(found: ScoreDifference | None) -> list[float | None]:
+    if found is None:
+        return [None, None, None, None]
+    return [_known(found.value), found.interval.low, found.interval.high, _known(found.p_adjusted)]
+
+
+def _score_series(arms: Sequence[Arm], found: Mapping[str, Scores]) -> list[Series]:
+    lines: dict[str, list[tuple[float, Scores]]] = {}
+    for arm in arms:
+        label = f"{arm.scaling_rule}, {arm.variant['choice']}"
+        lines.setdefault(label, []).append((float(arm.total_batch_size), found[arm.label]))
+    return [
+        Series(
+            label,
+            [tbs for tbs, _ in line],
+            [score.mean for _, score in line],
+            [score.low for _, score in line],
+            [score.high for _, score in line],
+            kind="line",
+        )
+        for label, line in lines.items()
+    ]
+
+
+def _budget_lines(
+    compared: Sequence[tuple[Contest, ScoreDifference]], found: Mapping[str, Scores], target: Target, baseline: str
+) -> list[str]:
+    """One sentence for every choice and rule: what is established where."""
+    said: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for pair, difference in compared:
+        ours, theirs = found[pair.choice.label], found[pair.baseline.label]
+        if not (ours.n and theirs.n):
+            continue
+        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        if pair.is_same:
+            by_verdict.setdefault(SAME, []).append(f"TBS {pair.total_batch_size}")
+            continue
+        verdict = _after_budget(difference, target, spoilt=bool(ours.diverged or theirs.diverged))
+        by_verdict.setdefault(verdict, []).append(_at_the_end(pair, difference, ours, theirs, baseline))
+    counted = sum(not math.isnan(difference.p) for _, difference in compared)
+    return [
+        f"{choice} against {baseline} under {rule} scaling, {target.metric} after the budget{_judged_by(counted)}: "
+        + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
+        + "."
+        for (choice, rule), by_verdict in said.items()
+    ] or ["No trial has finished: nothing can be said yet."]
+
+
+def _judged_by(comparisons: int) -> str:
+    """Why a verdict can be more careful than the interval beside it."""
+    return f" (intervals of each pair alone; verdicts by Holm over {comparisons})" if comparisons > 1 else ""
+
+
+def _after_budget(difference: ScoreDifference, target: Target, *, spoilt: bool) -> str:
+    if spoilt:
+        return "no mean to compare, since seeds diverged,"
+    if not difference.is_established:
+        return "no difference established"
+    return "better, established" if (difference.value > 0) == (target.mode == "max") else "worse, established"
+
+
+def _at_the_end(pair: Contest, difference: ScoreDifference, ours: Scores, theirs: Scores, baseline: str) -> str:
+    where = f"TBS {pair.total_batch_size}"
+    spoilt = [f"{name} {s.diverged} of {s.n}" for name, s in ((pair.name, ours), (baseline, theirs)) if s.diverged]
+    if spoilt:
+        return f"{where} ({', '.join(spoilt)})"
+    interval = difference.interval
+    bounds = f"95 % {interval.low:+.4f} to {interval.high:+.4f}" if math.isfinite(interval.low) else interval.label
+    said = f"{ours.mean:.4f} against {theirs.mean:.4f}, {difference.value:+.4f}, {bounds}"
+    return f"{where} ({said}, {_n(ours.n, theirs.n)})"
+
+
+def _n(choice: int, baseline: int) -> str:
+    return f"n = {choice}" if choice == baseline else f"n = {choice} and {baseline}"

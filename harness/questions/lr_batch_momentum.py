@@ -1,0 +1,136 @@
+"""What a joint search over LR, TBS and momentum found: the points, the best ones, and what they have in common."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.samplers import Point
+from harness.plan.trial import Arm
+from harness.statistics.comparisons import Verdict, compare
+from harness.statistics.estimates import Observation
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A point and its median examples to target: infinite where it misses, None while it is open."""
+
+    point: Point
+    examples: float | None
+
+    def cost(self, minimise: str) -> float:
+        """In examples or updates; infinite where it is not known to reach."""
+        examples = math.inf if self.examples is None else self.examples
+        return examples if minimise == "examples" else examples / self.point.total_batch_size
+
+    @property
+    def effective_lr(self) -> float:
+        """LR / (1 - momentum): the length of a step in a steady direction."""
+        return self.point.lr / (1 - (self.point.momentum or 0.0))
+
+
+def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, seeds: int, is_over: bool) -> Section:
+    """The table of all points, and the cost of each TBS against LR and against LR / (1 - momentum); medians of `seeds`
+    tuning seeds."""
+    reached = [one for one in scored if math.isfinite(one.cost(minimise))]
+    sentences = _sentences(reached, len(scored), minimise, train_examples, seeds) if is_over else [_OPEN]
+    has_momentum = any(one.point.momentum is not None for one in scored)
+    plots = []
+    if reached:
+        plots.append(_plot("joint_lr", "LR", reached, minimise, sentences[0]))
+    if reached and has_momentum:
+        plots.append(_plot("joint_effective_lr", "LR / (1 - momentum)", reached, minimise, sentences[0]))
+    columns = ("lr", "total_batch_size", "momentum", "epochs", "updates")
+    rows = [
+        [
+            one.point.lr,
+            one.point.total_batch_size,
+            one.point.momentum,
+            None if one.examples is None else one.examples / train_examples,
+            None if one.examples is None else one.examples / one.point.total_batch_size,
+        ]
+        for one in sorted(scored, key=lambda one: one.cost(minimise))
+    ]
+    return Section("LR, total batch size and momentum", sentences, plots, [Table("joint_search", columns, rows)])
+
+
+def confirmation_section(best: Arm, own: Arm, of_best: Sequence[Observation], of_own: Sequence[Observation]) -> Section:
+    """The best point against the workload's own LR and momentum at its TBS, on seeds that chose neither (P16)."""
+    title = "The best point on fresh seeds"
+    against = f"the workload's own LR {own.settings.peak_lr:.3g} and momentum at TBS {own.total_batch_size}"
+    if not (of_best and of_own):
+        return Section(title, [f"It is not yet run on fresh seeds beside {against}."])
+    found = compare(of_own, of_best)
+    low, high, coverage = found.interval.low, found.interval.high, min(99, round(100 * found.interval.coverage))
+    words = {
+        Verdict.FASTER: "fewer, established",
+        Verdict.SLOWER: "more, established",
+        Verdict.EQUIVALENT: f"equivalent within {found.margin:.0%}",
+        Verdict.NOT_ESTABLISHED: "no difference established",
+    }[found.verdict]
+    if math.isnan(found.ratio):
+        said = f"neither it nor {against} reaches the target in half of them"
+    elif math.isinf(found.ratio):
+        said = f"{against} reaches the target and it does not in half of them"
+    elif found.ratio == 0:
+        said = f"it reaches the target and {against} does not in half of them"
+    else:
+        bounds = f"{coverage} % interval {low:.2f} to {'∞' if math.isinf(high) else f'{high:.2f}'}"
+        said = f"it needs {found.ratio:.2f} times the epochs of {against} ({bounds})"
+    sentence = f"On fresh seeds (n = {found.n_b} and {found.n_a}) {said}: {words}."
+    columns = ("total_batch_size", "lr", "own_lr", "ratio", "low", "high", "interval", "p", "verdict", "n", "n_own")
+    row = [
+        best.total_batch_size, best.settings.peak_lr, own.settings.peak_lr, _known(found.ratio), low, high,
+        found.interval.label, found.p, str(found.verdict), found.n_b, found.n_a,
+    ]  # fmt: skip
+    return Section(title, [sentence], tables=[Table("joint_search_on_fresh_seeds", columns, [row])])
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+_OPEN = "The search is not finished: run the same command again."
+
+
+def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, seeds: int) -> list[str]:
+    def cost(one: Scored) -> float:
+        return one.cost(minimise)
+
+    def needs(one: Scored) -> str:
+        return f"{cost(one) / train_examples:.3g} epochs" if minimise == "examples" else f"{cost(one):.0f} updates"
+
+    if not reached:
+        return [f"None of the {points} points reached the target in half of its {seeds} tuning seeds."]
+    best = min(reached, key=cost)
+    lines = [
+        f"Fewest {minimise} among {points} points: {_said(best)} needs {needs(best)} (median of {seeds} tuning seeds)."
+    ]
+    sizes = sorted({one.point.total_batch_size for one in reached})
+    if len(sizes) > 1:
+        tops = [min((one for one in reached if one.point.total_batch_size == size), key=cost) for size in sizes]
+        lines.append(f"Best at each TBS: {'; '.join(f'{_said(one)} ({needs(one)})' for one in tops)}.")
+    return lines
+
+
+def _said(one: Scored) -> str:
+    momentum = "" if one.point.momentum is None else f", momentum {one.point.momentum:.3g}"
+    return f"TBS {one.point.total_batch_size} with LR {one.point.lr:.3g}{momentum}"
+
+
+def _plot(name: str, label: str, reached: Sequence[Scored], minimise: str, alt: str) -> Plot:
+    series = []
+    for size in sorted({one.point.total_batch_size for one in reached}):
+        own = [one for one in reached if one.point.total_batch_size == size]
+        lrs = [one.point.lr if name == "joint_lr" else one.effective_lr for one in own]
+        series.append(Series(f"TBS {size}", lrs, [one.cost(minimise) for one in own]))
+    return Plot(
+        name=name,
+        title=f"{minimise.capitalize()} to target against {label} (median of the tuning seeds)",
+        alt=alt,
+        x_label=label,
+        y_label=f"{minimise} to target",
+        series=series,
+        x_log=10,
+        y_log=2,
+    )

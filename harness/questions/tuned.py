@@ -1,0 +1,246 @@
+"""What the searches for the best LR at each TBS found and cost: optimum, basin, growth with TBS, savings of racing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.lr_search import OCTAVE, LrGrid, LrSearch
+from harness.plan.racing import Standing, complete_median, rank_of_median
+from harness.statistics.tuned_lr import RULE_EXPONENTS, BestLr, LrExponent, lr_exponent
+
+BASIN = 1.25  # an LR whose median is within this factor of the best lies in the basin
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One LR of a search."""
+
+    lr: float
+    median: float  # examples to target, misses at infinity; nan where its trials were stopped before it was known
+    at_least: float  # a lower bound of the median, known also then
+    examples: int  # spent on it
+    full_examples: tuple[int, int]  # bounds of what its trials would have taken to their target or budget
+    trials: tuple[int, int]  # begun, and of these stopped
+
+    @property
+    def shown(self) -> float:
+        """The median, or its bound where trials were stopped."""
+        return self.at_least if math.isnan(self.median) else self.median
+
+
+@dataclass(frozen=True)
+class SearchedLr:
+    """The search at one TBS."""
+
+    total_batch_size: int
+    candidates: list[Candidate]  # by LR
+    lr: float  # the winner; nan where no LR reached, or the search is open
+    at_edge: bool
+    is_over: bool
+
+    @property
+    def best(self) -> float:
+        """The smallest median, in examples."""
+        return min((c.median for c in self.candidates if not math.isnan(c.median)), default=math.inf)
+
+    @property
+    def tied(self) -> list[float]:
+        """The LRs that share the smallest median."""
+        return [c.lr for c in self.candidates if c.median == self.best < math.inf]
+
+    @property
+    def basin_octaves(self) -> tuple[float, float]:
+        """Bounds of log2(highest / lowest LR of the basin): stopped trials leave some LRs undecided."""
+        edge = BASIN * self.best
+        sure = [c.lr for c in self.candidates if c.median <= edge]
+        could = [c.lr for c in self.candidates if c.median <= edge or (math.isnan(c.median) and c.at_least <= edge)]
+        return _octaves(sure), _octaves(could)
+
+    @property
+    def examples(self) -> int:
+        return sum(c.examples for c in self.candidates)
+
+    @property
+    def saved(self) -> tuple[float, float]:
+        """Bounds of the share of examples that racing saved against the same grid run to target or budget."""
+        low, high = (sum(c.full_examples[end] for c in self.candidates) for end in (0, 1))
+        return 1 - self.examples / low if low else 0.0, 1 - self.examples / high if high else 0.0
+
+
+def searched_lr(
+    total_batch_size: int,
+    grid: LrGrid,
+    search: LrSearch,
+    spent: Mapping[int, Sequence[int]],
+    *,
+    every_examples: int,
+    budget_examples: int,
+) -> SearchedLr:
+    """Summarise a search; `spent` are the examples that each seed of a grid index has seen, 0 where it never began."""
+
+    def candidate(index: int) -> Candidate:
+        standings, seen = search.race.candidates[index], spent[index]
+        median = complete_median(standings)
+        lower = sorted(s.beyond if s.place is None else s.place for s in standings)
+        bounds = [_full(s, used, every_examples, budget_examples) for s, used in zip(standings, seen, strict=True)]
+        return Candidate(
+            lr=grid.lr(index),
+            median=math.nan if median is None else median,
+            at_least=lower[rank_of_median(len(lower)) - 1],
+            examples=sum(seen),
+            full_examples=(sum(low for low, _ in bounds), sum(high for _, high in bounds)),
+            trials=(
+                sum(used > 0 for used in seen),
+                sum(s.place is None and used > 0 for s, used in zip(standings, seen, strict=True)),
+            ),
+        )
+
+    lr = math.nan if search.winner is None else grid.lr(search.winner)
+    return SearchedLr(
+        total_batch_size, [candidate(i) for i in sorted(search.indices)], lr, search.at_edge, search.is_over
+    )
+
+
+def lr_growth(found: Sequence[SearchedLr]) -> LrExponent:
+    """The exponent of best LR in TBS; LRs that tie count as their geometric middle, known to the width of the tie."""
+    points = [
+        BestLr(one.total_batch_size, math.exp(sum(map(math.log, one.tied)) / len(one.tied)), one.at_edge)
+        for one in found
+        if one.tied
+    ]
+    step = 1 / OCTAVE
+    return lr_exponent(points, 2 ** max((_octaves(one.tied) + step for one in found), default=step))
+
+
+def search_section(found: Sequence[SearchedLr], seeds: Sequence[int], train_examples: int) -> Section:
+    """Optimum, basin and cost of the search at each TBS."""
+    epochs = []
+    for one in found:
+        shown = [c for c in one.candidates if 0 < c.shown < math.inf]
+        places, stopped = [c.shown / train_examples for c in shown], [math.isnan(c.median) for c in shown]
+        label = f"TBS {one.total_batch_size}"
+        epochs.append(Series(label, [c.lr for c in shown], places, kind="line", hollow=stopped))
+    basins = Plot(
+        name="tuned_lr_basins",
+        title="Epochs to target against LR (hollow: stopped, at least so many)",
+        alt="; ".join(f"TBS {one.total_batch_size} is best at LR {one.lr:.3g}" for one in found),
+        x_label="peak LR",
+        y_label="epochs to target (median)",
+        series=epochs,
+        x_log=10,
+        y_log=2,
+    )
+    columns = ("total_batch_size", "best_lr", "epochs", "tied_low", "tied_high", "at_edge", "basin_min", "basin_max",
+               "lrs", "trials", "stopped", "examples", "saved_min", "saved_max")  # fmt: skip
+    rows = [
+        [
+            one.total_batch_size,
+            one.lr,
+            one.best / train_examples,
+            min(one.tied, default=math.nan),
+            max(one.tied, default=math.nan),
+            str(one.at_edge).lower(),
+            *one.basin_octaves,
+            len(one.candidates),
+            sum(c.trials[0] for c in one.candidates),
+            sum(c.trials[1] for c in one.candidates),
+            one.examples,
+            *one.saved,
+        ]
+        for one in found
+    ]
+    lrs = [[one.total_batch_size, c.lr, c.median / train_examples, c.at_least / train_examples, c.examples, *c.trials]
+           for one in found for c in one.candidates]  # fmt: skip
+    candidates = ("total_batch_size", "lr", "epochs", "epochs_at_least", "examples", "trials", "stopped")
+    return Section(
+        "Tuned LR at each total batch size",
+        search_sentences(found, seeds),
+        [basins],
+        [Table("tuned_lr", columns, rows), Table("tuned_lr_candidates", candidates, lrs)],
+    )
+
+
+def search_sentences(found: Sequence[SearchedLr], seeds: Sequence[int]) -> list[str]:
+    """Best LRs, what is open, and the savings."""
+    decided = [one for one in found if not math.isnan(one.lr)]
+    lines = []
+    if decided:
+        best = ", ".join(f"{one.lr:.3g} at TBS {one.total_batch_size}" for one in decided)
+        lines.append(f"Best LR by the median of {len(seeds)} tuning seeds: {best}.")
+    if ties := [one for one in decided if len(one.tied) > 1]:
+        said = ", ".join(f"{min(one.tied):.3g}–{max(one.tied):.3g} at TBS {one.total_batch_size}" for one in ties)
+        lines.append(f"Not told apart (equal medians; the lower middle is taken): {said}.")
+    for one in found:
+        if not one.is_over:
+            lines.append(f"TBS {one.total_batch_size}: the search is not finished; run the same command again.")
+        elif math.isnan(one.lr):
+            lines.append(f"TBS {one.total_batch_size}: no LR of the grid reached the target in half of its seeds.")
+        elif one.at_edge:
+            lines.append(
+                f"TBS {one.total_batch_size}: the best LR lies at the edge of its grid: raise question.extensions."
+            )
+    if any(c.trials[1] for one in found for c in one.candidates):
+        said = ", ".join(f"{_share(one.saved)} at TBS {one.total_batch_size}" for one in found)
+        lines.append(f"Examples that racing saved against the same grid run to target or budget: {said}.")
+    return lines
+
+
+def growth_section(found: Sequence[SearchedLr], base: tuple[int, float]) -> Section:
+    """How the best LR grows with TBS, beside the rules from `base` (base batch size, base LR)."""
+    growth = lr_growth(found)
+    decided = [one for one in found if one.tied]
+    sizes = [one.total_batch_size for one in decided]
+    rules = [
+        Series(rule, sizes, [base[1] * (tbs / base[0]) ** exponent for tbs in sizes], kind="curve")
+        for rule, exponent in RULE_EXPONENTS.items()
+    ]
+    low, high = [min(one.tied) for one in decided], [max(one.tied) for one in decided]
+    edges = [one.at_edge for one in decided]
+    tuned = Series("tuned (bar: LRs that tie)", sizes, [one.lr for one in decided], low, high, hollow=edges)
+    sentence = growth_sentence(growth)
+    plot = Plot(
+        name="tuned_lr_growth",
+        title="Best LR against TBS",
+        alt=sentence,
+        x_label="total batch size [examples]",
+        y_label="best LR",
+        series=[tuned, *rules],
+        references=[Reference("base batch size", base[0])],
+        x_log=2,
+        y_log=2,
+    )
+    interval = growth.interval
+    columns = ("exponent", "low", "high", "points", "none", "sqrt", "linear")
+    row = [growth.exponent, interval.low, interval.high, growth.points, *RULE_EXPONENTS.values()]
+    return Section("Growth of the best LR", [sentence], [plot], [Table("tuned_lr_exponent", columns, [row])])
+
+
+def growth_sentence(growth: LrExponent) -> str:
+    left = (
+        f" Left out, at the edge of their grid: TBS {', '.join(map(str, growth.left_out))}." if growth.left_out else ""
+    )
+    if math.isnan(growth.exponent):
+        return f"The growth of the best LR with TBS needs two searches that end inside their grid.{left}"
+    rules = ", ".join(f"{rule} {exponent:g}" for rule, exponent in RULE_EXPONENTS.items())
+    if not math.isfinite(growth.interval.low):
+        return f"Best LR grows as TBS^{growth.exponent:.2f} ({growth.interval.method}; rules: {rules}).{left}"
+    admitted = f"allows {', '.join(growth.admits)}" if growth.admits else "allows none of the rules"
+    return (
+        f"Best LR grows as TBS^{growth.exponent:.2f} ({growth.interval.coverage * 100:.0f} % interval "
+        f"{growth.interval.low:.2f} to {growth.interval.high:.2f}; rules: {rules}), which {admitted}.{left}"
+    )
+
+
+def _full(standing: Standing, spent: int, every_examples: int, budget_examples: int) -> tuple[int, int]:
+    """Bounds of what one trial takes to its target or budget."""
+    return (spent, spent) if standing.place is not None else (max(spent, every_examples), budget_examples)
+
+
+def _octaves(lrs: Sequence[float]) -> float:
+    return math.log2(max(lrs) / min(lrs)) if lrs else 0.0
+
+
+def _share(bounds: tuple[float, float]) -> str:
+    low, high = (f"{100 * max(0.0, bound):.0f}" for bound in bounds)
+    return f"{low} %" if low == high else f"{low}–{high} %"

@@ -1,0 +1,107 @@
+"""`harness status` tells how far a study is from its files alone, whoever drives it, without torch or Ray."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import planned
+
+from harness import status
+from harness.plan.outcome import Outcome
+from harness.record.claims import Claims
+from harness.record.journal import Attempt
+from harness.record.study import Lease, Study
+
+DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerprint": "d"}
+
+
+def attempt(study: Study, seed: int) -> Attempt:
+    begun = Attempt.claim(study.trial_path(planned("linear", 128, seed)))
+    begun.start(0)
+    return begun
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Four trials: one reached, one failed, one under way, one waiting; its driver is this process."""
+    opened = Study.open(tmp_path / "s", DESCRIPTION)
+    opened.add_plan([planned("linear", 128, seed) for seed in range(4)])
+    ends = {0: {"outcome": Outcome.REACHED}, 1: {"outcome": Outcome.FAILED, "error": "CUDA out of memory"}}
+    for seed, record in ends.items():
+        done = attempt(opened, seed)
+        done.finish(record)
+        done.close()
+    running = attempt(opened, 2)
+    running.write({"kind": "evaluation", "step": 8, "epochs": 1.0, "validation": {"raw": {"accuracy": 0.75}}})
+    running.close()
+    yield opened
+    opened.close()
+
+
+def shown(capsys, folder: Path) -> str:
+    assert status.main([str(folder)]) == 0
+    return capsys.readouterr().out
+
+
+def test_every_trial_is_counted_in_one_state(study, capsys):
+    out = shown(capsys, study.path)
+    assert "tbs_sweep s: 1 of 4 trials finished" in out
+    assert "1 begun, 1 failed, 1 reached, 1 waiting" in out
+
+
+def test_trials_under_way_show_their_last_evaluation_and_failed_ones_their_reason(study, capsys):
+    out = shown(capsys, study.path)
+    row = next(line for line in out.splitlines() if line.startswith("linear TBS 128 seed 2"))
+    assert row.split()[5:9] == ["1", "8", "accuracy", "0.7500"]
+    assert "failed: linear TBS 128 seed 1: CUDA out of memory" in out
+
+
+def test_a_living_driver_is_told_from_one_that_gave_up_and_one_that_died(study, capsys):
+    assert "running: process" in shown(capsys, study.path)
+    study.close()
+    assert "given up): the same command goes on from here" in shown(capsys, study.path)
+    lease = study.path / "leases/1.json"
+    held = json.loads(lease.read_text())
+    lease.write_text(json.dumps({**held, "released": False, "host": "elsewhere", "heartbeat": 0.0}))
+    assert "died or lost its machine" in shown(capsys, study.path)
+
+
+def test_every_driver_of_a_shared_study_is_shown_with_what_it_runs(study, capsys):
+    for name in ("a-1", "b-2"):
+        (study.path / "helpers" / name).mkdir(parents=True)
+    helpers = [Lease.take(folder) for folder in (study.path / "helpers/a-1", study.path / "helpers/b-2")]
+    assert Claims(study.path, study.lease).take(planned("linear", 128, 2).key)
+    for seed, helper in zip((3, 1), helpers, strict=True):
+        assert Claims(study.path, helper).take(planned("linear", 128, seed).key)
+    attempt(study, 3).close()
+    me = f"{os.getpid()} on {socket.gethostname()}"
+    lines = re.sub(r"heartbeat \d+ s", "heartbeat N s", shown(capsys, study.path)).splitlines()
+    assert [line for line in lines if "process" in line] == [
+        f"  running: process {me}, attempt 1, heartbeat N s ago, runs 1",
+        f"  helper: process {me}, heartbeat N s ago, runs 1",
+        f"  helper: process {me}, heartbeat N s ago, runs 0",
+    ]
+    assert next(line for line in lines if "seed 3" in line).endswith(me)
+    for helper in helpers:
+        helper.release()
+    out = shown(capsys, study.path)
+    assert f"  helper: process {me} is gone, 1 of its trials wait for another driver" in out
+    assert out.count("helper:") == 1
+
+
+def test_what_is_no_study_is_refused_in_one_line(tmp_path, capsys):
+    assert status.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is no study: it has no readable study.json\n"
+
+
+def test_it_runs_where_torch_ray_and_hydra_are_not_installed(study):
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'ray', 'hydra', 'omegaconf', 'pandas')))\n"
+    code = f"{blocked}from harness.commands.status import main\nsys.exit(main([{str(study.path)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 4 trials finished" in done.stdout
