@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.analyse.sections import Section
-from harness.analyse.sentences import protocol
 from harness.plan.changes import with_changes
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
-from harness.questions.ablation import budget_section, contests, target_section
+from harness.questions import ablation
 
 
 class Ablation:
@@ -63,15 +59,7 @@ class Ablation:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        return self._findings(target_section(contests(self.arms), records, self.design.seeds), records)
-
-    def _findings(self, section: Section, records: Records) -> Findings:
-        found = findings(
-            self.asks, self.design, self.arms, records, arm_findings(self.design, self.arms, records),
-            verdict=section.sentences, sections=[section],
-        )  # fmt: skip
-        protocols = dict.fromkeys(protocol(replace(self.design, workload=w)) for w in self.choices.values())
-        return replace(found, protocol="; or, as the choice says, ".join(protocols))
+        return ablation.conclude_at_target(self.asks, self.design, self.choices.values(), self.arms, records)
 
 
 class EqualBudget(Ablation):
@@ -89,5 +77,4 @@ class EqualBudget(Ablation):
         super().__init__(replace(design, workload=workload), asks, total_batch_sizes, baseline, choices)
 
     def conclude(self, records: Records) -> Findings:
-        target = self.design.workload.target
-        return self._findings(budget_section(contests(self.arms), records, self.design.seeds, target), records)
+        return ablation.conclude_after_budget(self.asks, self.design, self.choices.values(), self.arms, records)

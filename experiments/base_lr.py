@@ -8,12 +8,12 @@ workload.base_lr, so that a sweep never tunes itself silently.
 import math
 from collections.abc import Sequence
 
-from harness.analyse.conclude import lr_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions import base_lr
 
 
 class BaseLr:
@@ -36,5 +36,4 @@ class BaseLr:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        question = "Which base LR reaches the target soonest at the base batch size?"
-        return lr_findings(question, self.design, self.arms, records)
+        return base_lr.conclude(self.design, self.arms, records)

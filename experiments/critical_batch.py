@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
@@ -22,7 +20,7 @@ from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Start
 from harness.plan.trial import Arm, Trial
-from harness.questions.critical_batch import BranchPoint, branch_loss, branch_section
+from harness.questions import critical_batch
 
 CONSTANT = {"_target_": "harness.plan.schedules.Constant"}
 
@@ -88,32 +86,16 @@ class CriticalBatch:
         trunks = [Trial(self.trunk, seed) for seed in self.design.seeds]
         ended = {trunk.seed: records.of(trunk) for trunk in trunks}
         # A trunk that diverged may have kept nothing to branch from.
-        grown = [seed for seed, found in ended.items() if found and found.outcome is not Outcome.DIVERGED]
+        grown = [seed for seed, result in ended.items() if result and result.outcome is not Outcome.DIVERGED]
         arms = [arm for arms in self.branches.values() for arm in arms] if grown else []
         return [*trunks, *(Trial(arm, seed) for seed in grown for arm in arms)]
 
     def conclude(self, records: Records) -> Findings:
-        branches = self.branches
-        section = branch_section(
-            [self._point(rule, examples, arms, records) for (rule, examples), arms in branches.items()],
-            self.tolerance,
-            self.window_examples,
-        )
-        arms = [self.trunk, *(arm for arms in branches.values() for arm in arms)]
-        return findings(
-            "How far may the batch grow, at several places in training, before the loss suffers?",
+        return critical_batch.conclude(
             self.design,
-            arms,
+            self.trunk,
+            self.branches,
             records,
-            arm_findings(self.design, arms, records),
-            verdict=section.sentences,
-            sections=[section],
+            tolerance=self.tolerance,
+            window_examples=self.window_examples,
         )
-
-    def _point(self, rule: str, examples: int, arms: Sequence[Arm], records: Records) -> BranchPoint:
-        losses: dict[int, dict[int, float]] = {}
-        for arm in arms:
-            for result in records.of_arm(arm, self.design.seeds):
-                losses.setdefault(result.trial.seed, {})[arm.total_batch_size] = branch_loss(result)
-        workload = self.design.workload
-        return BranchPoint(rule, examples / workload.train_examples, workload.base_batch_size, losses)

@@ -10,15 +10,13 @@ exceeds what was run has no number. Epochs in a time budget say what fits, not w
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
-from harness.questions.fixed_budget import budget_sections
+from harness.questions import fixed_budget
 
 
 class FixedBudget:
@@ -59,8 +57,4 @@ class FixedBudget:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        measured = arm_findings(self.design, self.arms, records)
-        sections = budget_sections(*measured, self.base_examples, self.design.workload.target)
-        verdict = [line for section in sections for line in section.sentences]
-        question = "What do equal seconds, epochs and updates buy at each total batch size?"
-        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=sections)
+        return fixed_budget.conclude(self.design, self.arms, records, self.base_examples)

@@ -5,13 +5,12 @@ names are the runs' own words; protocol, split and tuning are whatever made them
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
-from harness.plan.trial import Arm, Trial
+from harness.plan.trial import Trial
+from harness.questions import imported
 
 
 class Imported:
@@ -24,8 +23,4 @@ class Imported:
         return [planned.trial for planned in records.folder.plan()]
 
     def conclude(self, records: Records) -> Findings:
-        arms: dict[str, Arm] = {str(trial.arm): trial.arm for trial in self.trials(records)}
-        ordered = sorted(arms.values(), key=lambda arm: arm.total_batch_size)
-        question = "How many epochs and steps did each total batch size need to reach the target in the imported runs?"
-        findings = rule_findings(question, self.design, ordered, records, None)
-        return replace(findings, protocol="LR schedule and weights as the imported runs had them")
+        return imported.conclude(self.design, self.trials(records), records)

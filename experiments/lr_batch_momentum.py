@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design, check_tuning_seeds
@@ -21,7 +19,8 @@ from harness.plan.errors import UserError
 from harness.plan.racing import complete_median
 from harness.plan.samplers import PUBLISHED_LRS, SAMPLERS, Point, Space, bayesian, grid, random, sobol
 from harness.plan.trial import Arm, Trial
-from harness.questions.lr_batch_momentum import Scored, confirmation_section, joint_section
+from harness.questions import lr_batch_momentum
+from harness.questions.lr_batch_momentum import Scored
 
 COSTS = ("examples", "updates")
 MISS = 2.0  # budgets: what a point that misses in half of its seeds is scored as
@@ -105,22 +104,14 @@ class LrBatchMomentum:
 
     def conclude(self, records: Records) -> Findings:
         points, is_over = self.asked(records)
-        scored = [Scored(point, self._median(point, records)) for point in points]
-        examples, seeds = self.design.workload.train_examples, len(self.tuning_seeds)
-        sections = [joint_section(scored, self.minimise, examples, seeds, is_over)]
-        reported = self._reported(records)
-        if reported:
-            found = [[r.observation() for r in records.of_arm(arm, self.design.seeds)] for arm in reported]
-            sections.append(confirmation_section(reported[0], reported[1], found[0], found[1]))
-        arms = reported or [self._own(self.space.total_batch_sizes[0])]
-        return findings(
-            f"Which LR, TBS and momentum together reach the target in the fewest {self.minimise}?",
+        return lr_batch_momentum.conclude(
             self.design,
-            arms,
+            [Scored(point, self._median(point, records)) for point in points],
+            self._reported(records) or [self._own(self.space.total_batch_sizes[0])],
             records,
-            arm_findings(self.design, arms, records),
-            verdict=[line for section in sections for line in section.sentences],
-            sections=sections,
+            minimise=self.minimise,
+            tuning_seeds=len(self.tuning_seeds),
+            is_over=is_over,
         )
 
     def _median(self, point: Point, records: Records) -> float | None:

@@ -8,16 +8,12 @@ another. The best LR and its epochs come from the same seeds, which flatters it:
 import math
 from collections.abc import Sequence
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
-from harness.questions.swept_parameter import Gridded, grid_section
-
-LR = Gridded("lr", "LR", lambda row: row.peak_lr, lambda lr: lr, "peak LR")
+from harness.questions import lr_grid
 
 
 class LrGrid:
@@ -41,8 +37,4 @@ class LrGrid:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        measured = arm_findings(self.design, self.arms, records)
-        section = grid_section(measured[0], LR, self.design.workload.evaluate_every_examples)
-        question = "Which LR of a wide grid reaches the target soonest at each total batch size?"
-        verdict = section.sentences
-        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=[section])
+        return lr_grid.conclude(self.design, self.arms, records)

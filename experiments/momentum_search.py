@@ -9,23 +9,12 @@ own momentum; `lr` keeps the LR itself, so that a larger momentum also means lar
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
-from harness.questions.swept_parameter import Gridded, grid_section
-
-HELD = ("effective_lr", "lr")
-MOMENTUM = Gridded(
-    "momentum",
-    "momentum",
-    lambda row: float(row.variant["momentum"]),
-    lambda momentum: 1 - momentum,
-    "1 - momentum (a long memory is on the left)",
-)
+from harness.questions import momentum_search
 
 
 class MomentumSearch:
@@ -36,8 +25,8 @@ class MomentumSearch:
             raise UserError("question.total_batch_sizes is empty: give at least one, e.g. [16,128,512]")
         if len(set(momenta)) < 3 or not all(0 <= momentum < 1 for momentum in momenta):
             raise UserError(f"question.momenta must be 3 or more numbers in [0, 1), not {list(momenta)}")
-        if hold not in HELD:
-            raise UserError(f"question.hold must be one of {', '.join(HELD)}, not {hold!r}")
+        if hold not in momentum_search.HELD:
+            raise UserError(f"question.hold must be one of {', '.join(momentum_search.HELD)}, not {hold!r}")
         self.design, self.hold = design, hold
         if len(design.scaling_rules) != 1:
             raise UserError(
@@ -69,9 +58,4 @@ class MomentumSearch:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        measured = arm_findings(self.design, self.arms, records)
-        section = grid_section(measured[0], MOMENTUM, self.design.workload.evaluate_every_examples)
-        held = "LR / (1 - momentum) held" if self.hold == "effective_lr" else "LR held"
-        question = f"Which momentum reaches the target soonest at each total batch size ({held})?"
-        verdict = section.sentences
-        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=[section])
+        return momentum_search.conclude(self.design, self.arms, records, self.hold)

@@ -13,21 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.noise_scale import NoiseScale as Measurement
 from harness.plan.trial import Arm, Trial
-from harness.questions.noise_scale import (
-    comparison_section,
-    measured_critical,
-    noise_over_training,
-    noise_section,
-    variance_section,
-)
+from harness.questions import noise_scale
 
 
 class NoiseScale:
@@ -58,7 +50,7 @@ class NoiseScale:
                 f"not {measurements}"
             )
         self.every_examples = evaluations // measurements * workload.evaluate_every_examples
-        self.critical = [] if sweep is None else measured_critical(Path(sweep).expanduser())
+        self.critical = [] if sweep is None else noise_scale.measured_critical(Path(sweep).expanduser())
         plan = Measurement(in_training, self.every_examples if frozen_units else 0, frozen_units)
         self.design = replace(design, workload=replace(workload, noise_scale=plan, stop_at_target=False))
         self.total_batch_sizes = sorted(set(total_batch_sizes))
@@ -73,29 +65,4 @@ class NoiseScale:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        arms = self.arms
-        measured = arm_findings(self.design, arms, records)
-        found = [
-            at
-            for arm, results in zip(arms, measured[1], strict=True)
-            for at in noise_over_training(arm.label, results, self.every_examples)
-        ]
-        epochs = self.design.workload.train_examples
-        places = {
-            arm.label: row.place.examples / epochs if row.outcomes.reached else None
-            for arm, row in zip(arms, measured[0], strict=True)
-        }
-        noise = noise_section(found, places)
-        variance = next(filter(None, (variance_section(results) for results in measured[1] if results)), None)
-        sections = [noise] if variance is None else [noise, variance]
-        if self.critical:
-            sections.append(comparison_section(found, self.critical))
-        return findings(
-            "How noisy is the gradient over training, and which total batch size does that predict as critical?",
-            self.design,
-            arms,
-            records,
-            measured,
-            verdict=noise.sentences if found else ["No trial has measured anything yet."],
-            sections=sections,
-        )
+        return noise_scale.conclude(self.design, self.arms, records, self.every_examples, self.critical)

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
@@ -20,7 +18,8 @@ from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.settings import Averaging
 from harness.plan.trial import Arm, Trial
-from harness.questions.range_test import LR, MOMENTUM, Rising, bounds_section, growth_section, range_findings
+from harness.questions import range_test
+from harness.questions.range_test import LR, MOMENTUM, RisingValue
 
 RAMPS = ("exponential", "linear")
 
@@ -31,7 +30,7 @@ class RangeTest:
     def __init__(
         self,
         design: Design,
-        rising: Rising,
+        rising: RisingValue,
         schedule: Mapping[str, Any],
         lr: float,  # the peak LR of every run
         total_batch_sizes: Sequence[int],
@@ -64,19 +63,6 @@ class RangeTest:
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
-    def _conclude(self, question: str, records: Records, grid_factor: float | None) -> Findings:
-        """`grid_factor`: ratio of the LRs of two evaluations, where the LR rises."""
-        results = {arm.total_batch_size: records.of_arm(arm, self.design.seeds) for arm in self.arms}
-        found = range_findings(results, self.rising)
-        sections = [bounds_section(results, found, self.rising)]
-        verdict = [*sections[0].sentences[: len(found)]] or ["No trial has finished: nothing can be said yet."]
-        if grid_factor is not None:
-            growth = growth_section(found, grid_factor)
-            sections.insert(0, growth)
-            verdict = [*growth.sentences, *verdict]
-        measured = arm_findings(self.design, self.arms, records)
-        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=sections)
-
 
 class LrRangeTest(RangeTest):
     """The LR rises from the first to the second value of `lr_range`."""
@@ -100,7 +86,7 @@ class LrRangeTest(RangeTest):
         super().__init__(design, LR, schedule, high, total_batch_sizes, updates, evaluations)
 
     def conclude(self, records: Records) -> Findings:
-        return self._conclude("How far can the LR rise at each total batch size?", records, self.grid_factor)
+        return range_test.conclude(self.design, self.arms, records, LR, self.grid_factor)
 
 
 class MomentumRangeTest(RangeTest):
@@ -123,4 +109,4 @@ class MomentumRangeTest(RangeTest):
         super().__init__(design, MOMENTUM, schedule, design.workload.base_lr, total_batch_sizes, updates, evaluations)
 
     def conclude(self, records: Records) -> Findings:
-        return self._conclude("How far can the momentum rise at each total batch size?", records, None)
+        return range_test.conclude(self.design, self.arms, records, MOMENTUM)

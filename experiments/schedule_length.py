@@ -10,15 +10,14 @@ constant LR, and may order the rules differently (P13).
 
 from collections.abc import Sequence
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.duration import Duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.trial import Trial
-from harness.questions.schedule_length import LengthQuestion, length_section, length_sentence
+from harness.questions import schedule_length
+from harness.questions.schedule_length import LengthQuestion
 
 
 class ScheduleLength:
@@ -77,14 +76,4 @@ class ScheduleLength:
         return [trial for question in self.questions for trial in question.trials(records)]
 
     def conclude(self, records: Records) -> Findings:
-        confirmed = [question.confirming_arm(records) for question in self.questions]
-        arms = [arm for arm in confirmed if arm is not None] or [self.questions[0].arm(self.questions[0].start)]
-        return findings(
-            "How many epochs does each total batch size need when the schedule itself ends at the target?",
-            self.design,
-            arms,
-            records,
-            arm_findings(self.design, arms, records),
-            verdict=[length_sentence(question, records) for question in self.questions],
-            sections=[length_section(self.questions, records)],
-        )
+        return schedule_length.conclude(self.design, self.questions, records)

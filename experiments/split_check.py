@@ -5,18 +5,15 @@ trial's seed never changes its split). Epochs to target then vary for two reason
 on one split, which more seeds average out, and between splits, which they do not.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.analyse.splits import split_section
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
+from harness.questions import split_check
 
 
 class SplitCheck:
@@ -33,12 +30,12 @@ class SplitCheck:
                 f"split_check needs a data set with a split_seed, which {dataset['_target_']} does not write out"
             )
         self.design = design
-        self.sizes, self.splits = sorted(set(total_batch_sizes)), sorted(set(split_seeds))
-        self.arms = [self._arm(*key) for key in self._keys()]
-
-    def _keys(self) -> list[tuple[str, int, int]]:
-        """(rule, total batch size, split seed) of every arm, those of one rule and TBS together."""
-        return [(rule, tbs, split) for tbs in self.sizes for rule in self.design.scaling_rules for split in self.splits]
+        self.arms = [
+            self._arm(rule, tbs, split)
+            for tbs in sorted(set(total_batch_sizes))
+            for rule in design.scaling_rules
+            for split in sorted(set(split_seeds))
+        ]
 
     def _arm(self, rule: str, total_batch_size: int, split: int) -> Arm:
         workload = replace(self.design.workload, dataset={**self.design.workload.dataset, "split_seed": split})
@@ -48,12 +45,4 @@ class SplitCheck:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]
 
     def conclude(self, records: Records) -> Findings:
-        measured = arm_findings(self.design, self.arms, records)
-        groups: dict[tuple[str, int], list[list[float]]] = {}
-        for (rule, tbs, _), row in zip(self._keys(), measured[0], strict=True):
-            epochs = [math.inf if epoch is None else epoch for epoch in row.epochs_by_seed]
-            groups.setdefault((rule, tbs), []).append(epochs)
-        section = split_section("Between seeds and between splits", groups)
-        question = "How much of the epochs to target is the luck of the split?"
-        verdict = section.sentences
-        return findings(question, self.design, self.arms, records, measured, verdict=verdict, sections=[section])
+        return split_check.conclude(self.design, self.arms, records)

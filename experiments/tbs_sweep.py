@@ -9,13 +9,13 @@ rule, so that both answers stand side by side (P13).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Declared, Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm, Trial
-from harness.questions.schedule_length import LengthQuestion, length_section
+from harness.questions import tbs_sweep
+from harness.questions.schedule_length import LengthQuestion
 
 
 class TbsSweep:
@@ -54,18 +54,7 @@ class TbsSweep:
         return sweep + [trial for question in self.annealed for trial in question.trials(records)]
 
     def conclude(self, records: Records) -> Findings:
-        found = rule_findings(
-            "How many epochs, steps and seconds does each total batch size need to reach the target?",
-            self.design,
-            self.arms,
-            records,
-            self.declared,
-        )
-        if not self.annealed:
-            return found
-        section = length_section(self.annealed, records)
-        said = [f"Annealed to zero instead: {sentence}" for sentence in section.sentences]
-        return replace(found, verdict=[*found.verdict, *said], sections=[*found.sections, section])
+        return tbs_sweep.conclude(self.design, self.arms, records, self.declared, self.annealed)
 
     def _annealed(self, rule: str, seeds: tuple[int, ...]) -> LengthQuestion:
         """The length that a linear decay to zero needs at the largest TBS, after the workload's own warm-up."""

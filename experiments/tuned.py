@@ -11,17 +11,16 @@ there: figure 8.
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-from harness.analyse.conclude import rule_findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.plan.design import Declared, Design, check_tuning_seeds
+from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.errors import UserError
 from harness.plan.lr_search import OCTAVE, LrGrid, LrSearch, search_lr
 from harness.plan.trial import Arm, Trial
-from harness.questions.regret import TUNED, regret_section
-from harness.questions.tuned import SearchedLr, growth_section, search_section, searched_lr
+from harness.questions import tuned
+from harness.questions.regret import TUNED
+from harness.questions.tuned import SearchedLr, searched_lr
 
 
 class Tuned:
@@ -88,32 +87,20 @@ class Tuned:
     def limits(self, records: Records) -> dict[str, float]:
         if not self.racing:
             return {}
-        found: dict[str, float] = {}
+        limits: dict[str, float] = {}
         for tbs in self.total_batch_sizes:
             search = self.search(tbs, records)
             for index in search.indices:
                 if index not in search.to_finish:
                     limit = search.race.limit(index)
-                    found |= {self._candidate(tbs, index, seed).trial_id: limit for seed in self.tuning_seeds}
-        return found
+                    limits |= {self._candidate(tbs, index, seed).trial_id: limit for seed in self.tuning_seeds}
+        return limits
 
     def conclude(self, records: Records) -> Findings:
-        workload, rules = self.design.workload, self.design.scaling_rules
         searches = {tbs: self.search(tbs, records) for tbs in self.total_batch_sizes}
-        searched = [self._summary(tbs, search, records) for tbs, search in searches.items()]
         arms = [arm for tbs, search in searches.items() for arm in self._arms(tbs, search)]
-        regrets = regret_section(arms, self.design.seeds, records)
-        growth = growth_section(searched, (workload.base_batch_size, workload.base_lr))
-        search = search_section(searched, self.tuning_seeds, workload.train_examples)
-        found = rule_findings(
-            "What does each total batch size need at its own best LR, and what does trusting a rule cost?",
-            self.design,
-            arms,
-            records,
-            Declared((TUNED, rules[-1]), self.total_batch_sizes[-1]),
-        )
-        verdict = [search.sentences[0], *growth.sentences, *regrets.sentences, *found.verdict]
-        return replace(found, verdict=verdict, sections=[regrets, growth, search])
+        searched = [self._searched(tbs, search, records) for tbs, search in searches.items()]
+        return tuned.conclude(self.design, arms, records, searched, self.tuning_seeds)
 
     def _candidate(self, total_batch_size: int, index: int, seed: int) -> Trial:
         key = total_batch_size, index, seed
@@ -126,11 +113,11 @@ class Tuned:
     def _arms(self, total_batch_size: int, search: LrSearch) -> list[Arm]:
         """What is reported at one TBS: the tuned LR once it is known, and the rules."""
         workload = self.design.workload
-        tuned = [] if search.winner is None else [self.grid.lr(search.winner)]
+        best = [] if search.winner is None else [self.grid.lr(search.winner)]
         rules = [workload.arm(rule, total_batch_size, power=self.design.power) for rule in self.design.scaling_rules]
-        return [*(workload.arm(TUNED, total_batch_size, lr=lr) for lr in tuned), *rules]
+        return [*(workload.arm(TUNED, total_batch_size, lr=lr) for lr in best), *rules]
 
-    def _summary(self, total_batch_size: int, search: LrSearch, records: Records) -> SearchedLr:
+    def _searched(self, total_batch_size: int, search: LrSearch, records: Records) -> SearchedLr:
         workload = self.design.workload
         spent = {
             index: [records.examples(self._candidate(total_batch_size, index, seed)) for seed in self.tuning_seeds]

@@ -6,30 +6,18 @@ bisection of the exponent around the best one, round by round (plan.bisection; S
 optimizer's own. `parameter` may name any other positive argument of the optimizer. LRs follow one scaling rule.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-from harness.analyse.arms import arm_findings
-from harness.analyse.conclude import findings
-from harness.analyse.final_values import final_value, median_final, metric_to_compare
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records, TrialResult
-from harness.analyse.scores import ScoreDifference, Scores, score_differences, scores
-from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.bisection import Bisection, bisect_exponent
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.errors import UserError
+from harness.plan.target import metric_to_compare
 from harness.plan.trial import Arm, Trial
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """The optimizer's own value and the best one of a search, on seeds that chose neither."""
-
-    own: Scores
-    best: Scores
-    change: ScoreDifference  # best minus own
+from harness.questions import weight_decay_search
+from harness.questions.weight_decay_search import SearchAt, Searched
 
 
 class WeightDecaySearch:
@@ -79,9 +67,8 @@ class WeightDecaySearch:
         """Where the search at one TBS stands."""
 
         def score(value: float) -> float | None:
-            found = self._tuning(total_batch_size, value, records)
-            median = median_final(found, self.metric)
-            return None if len(found) < len(self.tuning_seeds) else (median if self.metric.mode == "min" else -median)
+            results = self._tuning(total_batch_size, value, records)
+            return weight_decay_search.search_score(results, self.metric, len(self.tuning_seeds))
 
         return bisect_exponent(self.values, score, self.rounds)
 
@@ -94,22 +81,10 @@ class WeightDecaySearch:
         return planned
 
     def conclude(self, records: Records) -> Findings:
-        searches = {tbs: self.search(tbs, records) for tbs in self.total_batch_sizes}
-        reported = {tbs: self._reported(tbs, search) for tbs, search in searches.items()}
-        arms = [arm for pair in reported.values() for arm in pair]
-        fresh = self._fresh({tbs: pair for tbs, pair in reported.items() if len(pair) == 2}, records)
-        sections = [self._section(tbs, search, records, fresh.get(tbs)) for tbs, search in searches.items()]
-        if fresh:
-            sections.append(self._fresh_section(searches, fresh))
-        return findings(
-            f"Which {self.parameter} ends its budget with the best validation {self.metric.metric}?",
-            self.design,
-            arms,
-            records,
-            arm_findings(self.design, arms, records),
-            verdict=[line for section in sections for line in section.sentences[:1]],
-            sections=sections,
-        )
+        searches = [self._search_at(tbs, self.search(tbs, records), records) for tbs in self.total_batch_sizes]
+        own = float(self.design.workload.optimizer[self.parameter])
+        searched = Searched(self.parameter, own, self.metric, len(self.tuning_seeds))
+        return weight_decay_search.conclude(self.design, searched, searches, records)
 
     def _arm(self, total_batch_size: int, value: float) -> Arm:
         workload = self.design.workload
@@ -124,89 +99,9 @@ class WeightDecaySearch:
         return [self._arm(total_batch_size, value) for value in [own, *best]]
 
     def _tuning(self, total_batch_size: int, value: float, records: Records) -> list[TrialResult]:
-        found = records.of_arm(self._arm(total_batch_size, value), self.tuning_seeds)
-        return [result for result in found if result.outcome.is_data]
+        results = records.of_arm(self._arm(total_batch_size, value), self.tuning_seeds)
+        return [result for result in results if result.outcome.is_data]
 
-    def _fresh(self, reported: Mapping[int, Sequence[Arm]], records: Records) -> dict[int, Fresh]:
-        """The optimizer's own value and the best one on the reporting seeds, at every TBS where they differ."""
-        found = [
-            tuple(scores(records.of_arm(arm, self.design.seeds), self.metric.metric) for arm in pair)
-            for pair in reported.values()
-        ]
-        differences = score_differences([(own, best) for own, best in found])
-        return {
-            tbs: Fresh(own, best, change)
-            for tbs, (own, best), change in zip(reported, found, differences, strict=True)
-            if own.n and best.n
-        }
-
-    def _fresh_section(self, searches: Mapping[int, Bisection], fresh: Mapping[int, Fresh]) -> Section:
-        metric, own = self.metric.metric, float(self.design.workload.optimizer[self.parameter])
-        columns = (f"own_{metric}_mean", f"own_{metric}_sd", f"best_{metric}_mean", f"best_{metric}_sd")
-        table = Table(
-            f"{self.parameter}_on_fresh_seeds",
-            ["total_batch_size", "own", "best", *columns, "difference", "low", "high", "p_holm", "n"],
-            [
-                [
-                    tbs, own, searches[tbs].best, one.own.mean, one.own.sd, one.best.mean, one.best.sd,
-                    one.change.value, one.change.interval.low, one.change.interval.high, one.change.p_adjusted,
-                    one.best.n,
-                ]
-                for tbs, one in fresh.items()
-            ],
-        )  # fmt: skip
-        return Section(f"The best {self.parameter} against the optimizer's own, on fresh seeds", [], [], [table])
-
-    def _section(self, total_batch_size: int, search: Bisection, records: Records, fresh: Fresh | None) -> Section:
-        rows = []
-        for value in sorted(search.values):
-            finals = [final_value(r, self.metric) for r in self._tuning(total_batch_size, value, records)]
-            median = median_final(self._tuning(total_batch_size, value, records), self.metric)
-            rows.append([value, median, min(finals, default=None), max(finals, default=None), len(finals)])
-        positive = [row for row in rows if row[0] > 0 and row[-1]]
-        metric = self.metric.metric
-        sentences = self._sentences(total_batch_size, search, fresh)
-        plot = Plot(
-            name=f"{self.parameter}_tbs_{total_batch_size}",
-            title=f"Final validation {metric} against {self.parameter}, TBS {total_batch_size} (median and range)",
-            alt=sentences[0],
-            x_label=self.parameter,
-            y_label=f"final validation {metric}",
-            series=[Series("tuning seeds", *([row[i] for row in positive] for i in range(4)), kind="line")],
-            references=[Reference(f"{self.parameter} 0", row[1], "y") for row in rows if row[0] == 0 and row[-1]],
-            x_log=10,
-        )
-        columns = (self.parameter, f"final_{metric}", "lowest", "highest", "n")
-        table = Table(f"{self.parameter}_tbs_{total_batch_size}", columns, rows)
-        return Section(f"{self.parameter} at TBS {total_batch_size}", sentences, [plot], [table])
-
-    def _sentences(self, total_batch_size: int, search: Bisection, fresh: Fresh | None) -> list[str]:
-        """The conclusion first: what the search chose, and what fresh seeds say of it."""
-        where, metric = f"At TBS {total_batch_size}", self.metric.metric
-        if not search.is_over or search.best is None:
-            return [f"{where} the search is not finished, or every value diverged."]
-        best, own = search.best, float(self.design.workload.optimizer[self.parameter])
-        chosen = (
-            f"{where} {self.parameter} {best:.3g} ends with the best validation {metric}, "
-            f"{abs(search.scores[best]):.4g} (median of {len(self.tuning_seeds)} tuning seeds)"
-        )
-        edge = [f"{best:.3g} is the largest value tried: the best one may lie beyond."] if search.at_edge else []
-        if best == own:
-            return [f"{chosen}; it is the optimizer's own value.", *edge]
-        if fresh is None:
-            return [f"{chosen}; not yet run on fresh seeds.", *edge]
-        if fresh.own.diverged or fresh.best.diverged:
-            spoilt = (
-                f"{fresh.best.diverged} of {fresh.best.n} diverged, {fresh.own.diverged} of {fresh.own.n} at {own:.3g}"
-            )
-            return [f"{chosen}; on fresh seeds {spoilt}: their means say nothing.", *edge]
-        change = fresh.change
-        verdict = "established" if change.is_established else "a difference is not established"
-        low, high, p = change.interval.low, change.interval.high, change.p_adjusted
-        known = f"95 % interval {low:+.3g} to {high:+.3g}, p = {p:.2g} after Holm's correction"
-        bounds = known if math.isfinite(low) else change.interval.label
-        return [
-            f"{chosen}; on fresh seeds it changes the mean {metric} by {change.value:+.3g} against {own:.3g} "
-            f"({bounds}, n = {fresh.best.n} and {fresh.own.n}): {verdict}.",
-            *edge,
-        ]
+    def _search_at(self, total_batch_size: int, search: Bisection, records: Records) -> SearchAt:
+        tuning = {value: self._tuning(total_batch_size, value, records) for value in search.values}
+        return SearchAt(total_batch_size, search, tuning, self._reported(total_batch_size, search))

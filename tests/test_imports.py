@@ -39,10 +39,10 @@ ALLOWED = {
     ),
     "launch": ("plan", "train", "record"),
     "analyse": ("plan", "statistics", "record.journal", "record.study", "record.files"),
-    "questions": ("plan", "statistics", "analyse"),
+    "questions": ("plan", "statistics", "analyse", "record.study"),
     "published": ("plan", "statistics", "analyse", "record.study"),
     "report": ("plan", "statistics", "analyse", "record.files", "record.study", "record.tracking.runs"),
-    "experiments": ("plan", "statistics", "analyse", "questions"),
+    "experiments": ("plan", "analyse.results", "analyse.findings", "questions"),
 }
 # Older spellings of commands: one import of harness.commands each.
 ENTRY_POINTS = (
@@ -113,6 +113,14 @@ def test_packages_import_only_what_their_direction_allows():
             if not any(f"{ours}.".startswith(f"{prefix}.") for prefix in (package, *ALLOWED[package])):
                 wrong.append(f"{package}: {name} imports {ours}")
     assert not wrong
+
+
+def test_every_experiment_concludes_by_the_question_of_its_name():
+    experiments = {name: set(imported(source)) for package, name, source in modules() if package == "experiments"}
+    questions = {name for package, name, _ in modules() if package == "questions"}
+    assert experiments
+    assert {name for name in experiments if f"questions.{name}" not in questions} == set()
+    assert {name for name, targets in experiments.items() if f"harness.questions.{name}" not in targets} == set()
 
 
 def test_no_package_imports_from_its_own_layer_or_a_higher_one():

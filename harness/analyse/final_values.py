@@ -2,23 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 
 from harness.analyse.crossing import metric_at
 from harness.analyse.results import TrialResult
-from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
-from harness.plan.target import DIRECTIONS, Target
+from harness.plan.target import Target
 from harness.statistics.estimates import inverted_cdf
-
-
-def metric_to_compare(name: str | None, target: Target) -> Target:
-    """The metric whose final values an experiment compares, as a Target for its direction; null: the target's own."""
-    if name is None or name == target.metric:
-        return target
-    if name not in DIRECTIONS:
-        raise UserError(f"question.metric must be null or one of {', '.join(DIRECTIONS)}, not {name!r}")
-    return replace(target, metric=name, mode=DIRECTIONS[name])
 
 
 def final_value(result: TrialResult, metric: Target) -> float:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from harness.plan.errors import UserError
@@ -82,3 +82,12 @@ class Target:
     def __str__(self) -> str:
         sign = ">=" if self.mode == "max" else "<="
         return f"{self.metric} {sign} {self.value:g}, confirmed by {self.confirm}"
+
+
+def metric_to_compare(name: str | None, target: Target) -> Target:
+    """The metric whose final values an experiment compares, as a Target for its direction; null: the target's own."""
+    if name is None or name == target.metric:
+        return target
+    if name not in DIRECTIONS:
+        raise UserError(f"question.metric must be null or one of {', '.join(DIRECTIONS)}, not {name!r}")
+    return replace(target, metric=name, mode=DIRECTIONS[name])

@@ -1,14 +1,20 @@
 """A choice against the baseline, at every total batch size: to a target, or after a fixed budget."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.protocol import protocol
 from harness.analyse.results import Records, TrialResult
 from harness.analyse.scores import ScoreDifference, Scores, score_cells, score_columns, score_differences, scores
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+from harness.plan.workload import Workload
 from harness.statistics.comparisons import Comparison, Verdict, compare, correct
 from harness.statistics.estimates import Interval, pooled_log_spread
 
@@ -33,6 +39,36 @@ class Contest:
         """Whether the choice changes nothing here (what scales with the batch, at the base batch size): one trial is
         not compared with itself, nor counted among the comparisons."""
         return self.baseline.settings == self.choice.settings
+
+
+def conclude_at_target(
+    question: str, design: Design, choices: Iterable[Workload], arms: Sequence[Arm], records: Records
+) -> Findings:
+    """What each choice's arms need to the target, against the first choice's; `choices` are their workloads."""
+    section = target_section(contests(arms), records, design.seeds)
+    return _findings(question, design, choices, arms, records, section)
+
+
+def conclude_after_budget(
+    question: str, design: Design, choices: Iterable[Workload], arms: Sequence[Arm], records: Records
+) -> Findings:
+    """The metric at which each choice's arms end their budget, against the first choice's."""
+    section = budget_section(contests(arms), records, design.seeds, design.workload.target)
+    return _findings(question, design, choices, arms, records, section)
+
+
+def _findings(
+    question: str,
+    design: Design,
+    choices: Iterable[Workload],
+    arms: Sequence[Arm],
+    records: Records,
+    section: Section,
+) -> Findings:
+    measured = arm_findings(design, arms, records)
+    concluded = findings(question, design, arms, records, measured, verdict=section.sentences, sections=[section])
+    protocols = dict.fromkeys(protocol(replace(design, workload=workload)) for workload in choices)
+    return replace(concluded, protocol="; or, as the choice says, ".join(protocols))
 
 
 def contests(arms: Sequence[Arm]) -> list[Contest]:

@@ -5,9 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analyse.results import TrialResult, median
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records, TrialResult, median
 from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.outcome import Outcome
+from harness.plan.trial import Arm
 
 SMOOTHING = 0.5  # weight of the newest evaluation
 
@@ -30,6 +35,45 @@ class BranchPoint:
     @property
     def largest(self) -> int:
         return max(tbs for losses in self.losses.values() for tbs in losses)
+
+
+def conclude(
+    design: Design,
+    trunk: Arm,
+    branches: Mapping[tuple[str, int], Sequence[Arm]],
+    records: Records,
+    *,
+    tolerance: float,
+    window_examples: int,
+) -> Findings:
+    """The local critical batch size at every rule and place, the keys of `branches`; places in examples."""
+    workload = design.workload
+    points = [
+        BranchPoint(
+            rule, examples / workload.train_examples, workload.base_batch_size, _losses(arms, design.seeds, records)
+        )
+        for (rule, examples), arms in branches.items()
+    ]
+    section = branch_section(points, tolerance, window_examples)
+    arms = [trunk, *(arm for place in branches.values() for arm in place)]
+    return findings(
+        "How far may the batch grow, at several places in training, before the loss suffers?",
+        design,
+        arms,
+        records,
+        arm_findings(design, arms, records),
+        verdict=section.sentences,
+        sections=[section],
+    )
+
+
+def _losses(arms: Sequence[Arm], seeds: Sequence[int], records: Records) -> dict[int, dict[int, float]]:
+    """By seed and TBS."""
+    losses: dict[int, dict[int, float]] = {}
+    for arm in arms:
+        for result in records.of_arm(arm, seeds):
+            losses.setdefault(result.trial.seed, {})[arm.total_batch_size] = branch_loss(result)
+    return losses
 
 
 def smoothed(losses: Sequence[float], weight: float = SMOOTHING) -> float:

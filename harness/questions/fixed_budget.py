@@ -4,12 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analyse.arms import ArmFinding
+from harness.analyse.arms import ArmFinding, arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
 from harness.analyse.fixed_budget import examples_per
-from harness.analyse.results import TrialResult
+from harness.analyse.results import Records, TrialResult
 from harness.analyse.scores import Scores, score_cells, score_columns, scores
 from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.target import Target
+from harness.plan.trial import Arm
 
 WORDS = {"seconds": "seconds of training, alone on the machine", "epochs": "epochs", "steps": "updates"}
 
@@ -26,6 +30,15 @@ class Spent:
     @property
     def epochs(self) -> float:
         return self.examples / self.row.train_examples
+
+
+def conclude(design: Design, arms: Sequence[Arm], records: Records, base_examples: float) -> Findings:
+    """What the seconds, epochs and updates of `base_examples` at the smallest TBS buy at every TBS."""
+    measured = arm_findings(design, arms, records)
+    sections = budget_sections(*measured, base_examples, design.workload.target)
+    verdict = [line for section in sections for line in section.sentences]
+    question = "What do equal seconds, epochs and updates buy at each total batch size?"
+    return findings(question, design, arms, records, measured, verdict=verdict, sections=sections)
 
 
 def budget_sections(

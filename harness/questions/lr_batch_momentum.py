@@ -4,7 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.samplers import Point
 from harness.plan.trial import Arm
 from harness.statistics.comparisons import Verdict, compare
@@ -27,6 +32,33 @@ class Scored:
     def effective_lr(self) -> float:
         """LR / (1 - momentum): the length of a step in a steady direction."""
         return self.point.lr / (1 - (self.point.momentum or 0.0))
+
+
+def conclude(
+    design: Design,
+    scored: Sequence[Scored],
+    reported: Sequence[Arm],
+    records: Records,
+    *,
+    minimise: str,
+    tuning_seeds: int,
+    is_over: bool,
+) -> Findings:
+    """The points of the search, and the best of them on fresh seeds; `reported` are its arm and the workload's own at
+    its TBS, or the workload's own alone while the best is not known."""
+    sections = [joint_section(scored, minimise, design.workload.train_examples, tuning_seeds, is_over)]
+    if len(reported) == 2:
+        best, own = ([r.observation() for r in records.of_arm(arm, design.seeds)] for arm in reported)
+        sections.append(confirmation_section(reported[0], reported[1], best, own))
+    return findings(
+        f"Which LR, TBS and momentum together reach the target in the fewest {minimise}?",
+        design,
+        reported,
+        records,
+        arm_findings(design, reported, records),
+        verdict=[line for section in sections for line in section.sentences],
+        sections=sections,
+    )
 
 
 def joint_section(scored: Sequence[Scored], minimise: str, train_examples: int, seeds: int, is_over: bool) -> Section:

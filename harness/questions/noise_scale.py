@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analyse.results import TrialResult, median
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records, TrialResult, median
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.trial import Arm
 from harness.statistics.critical_batch import Status
 from harness.statistics.noise_scale import (
     NoiseEstimate,
@@ -55,7 +60,7 @@ class MeasuredCritical:
     value: float | None
     low: float | None
     high: float | None
-    status: str  # see analyse.critical_batch
+    status: str  # see statistics.critical_batch
 
     @property
     def is_identified(self) -> bool:
@@ -66,6 +71,41 @@ class MeasuredCritical:
             return f"{_number(self.value)} ({_number(self.low)} to {_number(self.high)})"
         bound = {Status.AT_LEAST: self.low, Status.AT_MOST: self.high}.get(Status(self.status))
         return self.status if bound is None else f"{self.status} {_number(bound)}"
+
+
+def conclude(
+    design: Design,
+    arms: Sequence[Arm],
+    records: Records,
+    every_examples: int,
+    critical: Sequence[MeasuredCritical],
+) -> Findings:
+    """Noise scales of every window of `every_examples`, with the `critical` batch sizes of a sweep where there are
+    any."""
+    measured = arm_findings(design, arms, records)
+    over_training = [
+        at
+        for arm, results in zip(arms, measured[1], strict=True)
+        for at in noise_over_training(arm.label, results, every_examples)
+    ]
+    places = {
+        arm.label: row.place.examples / design.workload.train_examples if row.outcomes.reached else None
+        for arm, row in zip(arms, measured[0], strict=True)
+    }
+    noise = noise_section(over_training, places)
+    variance = next(filter(None, (variance_section(results) for results in measured[1] if results)), None)
+    sections = [noise] if variance is None else [noise, variance]
+    if critical:
+        sections.append(comparison_section(over_training, critical))
+    return findings(
+        "How noisy is the gradient over training, and which total batch size does that predict as critical?",
+        design,
+        arms,
+        records,
+        measured,
+        verdict=noise.sentences if over_training else ["No trial has measured anything yet."],
+        sections=sections,
+    )
 
 
 def noise_over_training(label: str, results: Sequence[TrialResult], every_examples: int) -> list[NoiseAt]:

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.analyse.results import TrialResult
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records, TrialResult
 from harness.analyse.sections import Plot, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.outcome import Outcome
+from harness.plan.trial import Arm
 from harness.statistics.range_test import WINDOW, RangeBounds, range_bounds
 from harness.statistics.tuned_lr import RULE_EXPONENTS, BestLr, LrExponent, lr_exponent
 
@@ -17,7 +22,7 @@ SHOWN = 3.0  # losses above so many times the first one are left out of the figu
 
 
 @dataclass(frozen=True)
-class Rising:
+class RisingValue:
     """The value that rises along the test: `of` an evaluation, on an axis that is even in its logarithm."""
 
     name: str  # of files and columns
@@ -26,9 +31,9 @@ class Rising:
     shown: Callable[[float], float]  # from the axis to the value as people write it
 
 
-LR = Rising("lr", "LR", lambda row: float(row["lr"]), lambda x: x)
+LR = RisingValue("lr", "LR", lambda row: float(row["lr"]), lambda x: x)
 # Momentum m remembers 1 / (1 - m) updates: evenly spaced in the logarithm of that.
-MOMENTUM = Rising("momentum", "momentum", lambda row: 1 / (1 - float(row["momentum"])), lambda x: 1 - 1 / x)
+MOMENTUM = RisingValue("momentum", "momentum", lambda row: 1 / (1 - float(row["momentum"])), lambda x: 1 - 1 / x)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,25 @@ class RangeFinding:
         return self.bounds.best >= 0.9 * self.last and math.isinf(self.bounds.diverges)
 
 
-def range_findings(by_tbs: Mapping[int, Sequence[TrialResult]], rising: Rising) -> list[RangeFinding]:
+def conclude(
+    design: Design, arms: Sequence[Arm], records: Records, rising: RisingValue, grid_factor: float | None = None
+) -> Findings:
+    """The bounds of every TBS, an arm a TBS; and, where the LR rises, how they grow: `grid_factor` is the ratio of the
+    LRs of two evaluations."""
+    results = {arm.total_batch_size: records.of_arm(arm, design.seeds) for arm in arms}
+    tests = range_findings(results, rising)
+    sections = [bounds_section(results, tests, rising)]
+    verdict = [*sections[0].sentences[: len(tests)]] or ["No trial has finished: nothing can be said yet."]
+    if grid_factor is not None:
+        growth = growth_section(tests, grid_factor)
+        sections.insert(0, growth)
+        verdict = [*growth.sentences, *verdict]
+    measured = arm_findings(design, arms, records)
+    question = f"How far can the {rising.words} rise at each total batch size?"
+    return findings(question, design, arms, records, measured, verdict=verdict, sections=sections)
+
+
+def range_findings(by_tbs: Mapping[int, Sequence[TrialResult]], rising: RisingValue) -> list[RangeFinding]:
     """One for every TBS with results, ascending."""
     found = []
     for tbs, results in sorted(by_tbs.items()):
@@ -65,7 +88,7 @@ def range_findings(by_tbs: Mapping[int, Sequence[TrialResult]], rising: Rising) 
     return found
 
 
-def _curve(result: TrialResult, rising: Rising) -> tuple[list[float], list[float]]:
+def _curve(result: TrialResult, rising: RisingValue) -> tuple[list[float], list[float]]:
     """The rising value and the validation loss of the raw weights, nan where training had blown up."""
     losses = [row["validation"].get("raw", {}).get("loss") for row in result.evaluations]
     return [rising.of(row) for row in result.evaluations], [math.nan if x is None else float(x) for x in losses]
@@ -77,7 +100,7 @@ def _median(values: Sequence[float]) -> float:
 
 
 def bounds_section(
-    by_tbs: Mapping[int, Sequence[TrialResult]], found: Sequence[RangeFinding], rising: Rising
+    by_tbs: Mapping[int, Sequence[TrialResult]], found: Sequence[RangeFinding], rising: RisingValue
 ) -> Section:
     """The curves and the table of bounds."""
     confounded = "Training goes on while it rises, so that a falling loss says little of which momentum is best."
@@ -93,7 +116,7 @@ def bounds_section(
     )
 
 
-def _bounds_line(one: RangeFinding, rising: Rising) -> str:
+def _bounds_line(one: RangeFinding, rising: RisingValue) -> str:
     def written(x: float) -> str:
         return "unknown" if math.isnan(x) else f"{rising.shown(x):.3g}"
 
@@ -113,7 +136,7 @@ def _bounds_line(one: RangeFinding, rising: Rising) -> str:
     )
 
 
-def _bounds_table(found: Sequence[RangeFinding], rising: Rising) -> Table:
+def _bounds_table(found: Sequence[RangeFinding], rising: RisingValue) -> Table:
     def cell(x: float) -> float | None:
         return None if math.isnan(x) else (x if math.isinf(x) else rising.shown(x))
 
@@ -134,7 +157,9 @@ def _bounds_table(found: Sequence[RangeFinding], rising: Rising) -> Table:
     )
 
 
-def _curves_plot(by_tbs: Mapping[int, Sequence[TrialResult]], found: Sequence[RangeFinding], rising: Rising) -> Plot:
+def _curves_plot(
+    by_tbs: Mapping[int, Sequence[TrialResult]], found: Sequence[RangeFinding], rising: RisingValue
+) -> Plot:
     series = []
     for one in found:
         curves = [dict(zip(*_curve(result, rising), strict=True)) for result in by_tbs[one.total_batch_size]]

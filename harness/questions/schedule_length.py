@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
+from harness.analyse.arms import arm_findings
+from harness.analyse.conclude import findings
 from harness.analyse.final_values import final_value, median_final
+from harness.analyse.findings import Findings
 from harness.analyse.results import Records, TrialResult
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.length_search import LengthSearch, search_length
@@ -129,6 +133,22 @@ class LengthQuestion:
             return None
         target = self.workload.target
         return reach_rate([_ended(r, target.reached(final_value(r, target))) for r in records.of_arm(arm, self.seeds)])
+
+
+def conclude(design: Design, questions: Sequence[LengthQuestion], records: Records) -> Findings:
+    """The length that each question found, and the arms that confirm it."""
+    confirmed = [question.confirming_arm(records) for question in questions]
+    arms = [arm for arm in confirmed if arm is not None] or [questions[0].arm(questions[0].start)]
+    section = length_section(questions, records)
+    return findings(
+        "How many epochs does each total batch size need when the schedule itself ends at the target?",
+        design,
+        arms,
+        records,
+        arm_findings(design, arms, records),
+        verdict=section.sentences,
+        sections=[section],
+    )
 
 
 def length_section(questions: Sequence[LengthQuestion], records: Records) -> Section:

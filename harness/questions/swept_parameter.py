@@ -9,7 +9,7 @@ from harness.analyse.sections import Plot, Section, Series, Table
 
 
 @dataclass(frozen=True)
-class Gridded:
+class SweptParameter:
     """The hyper-parameter: its value in an arm, and where that lies on a logarithmic axis."""
 
     name: str  # of files and columns
@@ -30,57 +30,60 @@ class BestOfGrid:
     at_edge: bool  # one of `near` is the smallest or the largest of the grid
 
 
-def best_of_grid(rows: Sequence[ArmFinding], grid: Gridded, resolution: int) -> list[BestOfGrid]:
+def best_of_grid(rows: Sequence[ArmFinding], parameter: SweptParameter, resolution: int) -> list[BestOfGrid]:
     """One for every TBS, ascending; `resolution` is the evaluation interval in examples."""
     found = []
     for tbs in sorted({row.total_batch_size for row in rows}):
-        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=grid.of)
+        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=parameter.of)
         reached = [row for row in here if math.isfinite(row.place.examples)]
         if not reached:
             found.append(BestOfGrid(tbs, None, math.nan, [], at_edge=True))
             continue
         best = min(reached, key=lambda row: row.place.examples)
-        near = [grid.of(row) for row in reached if row.place.examples <= best.place.examples + resolution]
-        at_edge = bool({grid.of(here[0]), grid.of(here[-1])} & set(near))
-        found.append(BestOfGrid(tbs, best, grid.of(best), near, at_edge))
+        near = [parameter.of(row) for row in reached if row.place.examples <= best.place.examples + resolution]
+        at_edge = bool({parameter.of(here[0]), parameter.of(here[-1])} & set(near))
+        found.append(BestOfGrid(tbs, best, parameter.of(best), near, at_edge))
     return found
 
 
-def grid_section(rows: Sequence[ArmFinding], grid: Gridded, resolution: int) -> Section:
-    """Sentences, figure and table of a grid over `grid`."""
-    best = best_of_grid(rows, grid, resolution)
-    sentences = [_line(one, grid) for one in best]
+def grid_section(rows: Sequence[ArmFinding], parameter: SweptParameter, resolution: int) -> Section:
+    """Sentences, figure and table of a grid over `parameter`."""
+    best = best_of_grid(rows, parameter, resolution)
+    sentences = [_line(one, parameter) for one in best]
     if any(one.arm is not None for one in best):
         sentences.append(
             "A best value was chosen by the seeds that report it, which flatters it: other seeds have to confirm it."
         )
     return Section(
-        f"Epochs to target over {grid.words}", sentences, [_plot(rows, grid, sentences)], [_table(rows, grid, best)]
+        f"Epochs to target over {parameter.words}",
+        sentences,
+        [_plot(rows, parameter, sentences)],
+        [_table(rows, parameter, best)],
     )
 
 
-def _line(one: BestOfGrid, grid: Gridded) -> str:
+def _line(one: BestOfGrid, parameter: SweptParameter) -> str:
     if one.arm is None:
-        return f"TBS {one.total_batch_size}: no {grid.words} of the grid reached the target in half of its seeds."
+        return f"TBS {one.total_batch_size}: no {parameter.words} of the grid reached the target in half of its seeds."
     others = [f"{value:.4g}" for value in one.near if value != one.value]
     ties = f"; within one evaluation interval of it: {', '.join(others)}" if others else ""
     edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""
     return (
-        f"TBS {one.total_batch_size}: {grid.words} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} or "
-        f"{one.arm.steps:.4g} steps (median, n = {one.arm.n}){ties}{edge}."
+        f"TBS {one.total_batch_size}: {parameter.words} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} "
+        f"or {one.arm.steps:.4g} steps (median, n = {one.arm.n}){ties}{edge}."
     )
 
 
-def _plot(rows: Sequence[ArmFinding], grid: Gridded, sentences: Sequence[str]) -> Plot:
+def _plot(rows: Sequence[ArmFinding], parameter: SweptParameter, sentences: Sequence[str]) -> Plot:
     series = []
     for tbs in sorted({row.total_batch_size for row in rows}):
-        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=grid.of)
+        here = sorted((row for row in rows if row.total_batch_size == tbs and row.n), key=parameter.of)
         hidden = [not math.isfinite(row.place.examples) for row in here]
         places = [row.place.at_least if miss else row.place.examples for row, miss in zip(here, hidden, strict=True)]
         series.append(
             Series(
                 f"TBS {tbs}",
-                [grid.axis(grid.of(row)) for row in here],
+                [parameter.axis(parameter.of(row)) for row in here],
                 [place / row.train_examples for row, place in zip(here, places, strict=True)],
                 [
                     math.nan if miss else row.place.low / row.train_examples
@@ -95,10 +98,10 @@ def _plot(rows: Sequence[ArmFinding], grid: Gridded, sentences: Sequence[str]) -
             )
         )
     return Plot(
-        f"{grid.name}_grid",
-        f"Epochs to target over {grid.words} (hollow: more than that)",
+        f"{parameter.name}_grid",
+        f"Epochs to target over {parameter.words} (hollow: more than that)",
         " ".join(sentences),
-        grid.axis_label,
+        parameter.axis_label,
         "epochs to target",
         series,
         x_log=10,
@@ -106,7 +109,7 @@ def _plot(rows: Sequence[ArmFinding], grid: Gridded, sentences: Sequence[str]) -
     )
 
 
-def _table(rows: Sequence[ArmFinding], grid: Gridded, best: Sequence[BestOfGrid]) -> Table:
+def _table(rows: Sequence[ArmFinding], parameter: SweptParameter, best: Sequence[BestOfGrid]) -> Table:
     near = {(one.total_batch_size, value) for one in best for value in one.near}
     columns = (
         "epochs_to_target",
@@ -118,14 +121,14 @@ def _table(rows: Sequence[ArmFinding], grid: Gridded, best: Sequence[BestOfGrid]
         "diverged",
         "among_the_best",
     )
-    name = () if grid.name == "lr" else ("lr",)
+    name = () if parameter.name == "lr" else ("lr",)
     return Table(
-        f"{grid.name}_grid",
-        ["total_batch_size", grid.name, *name, *columns],
+        f"{parameter.name}_grid",
+        ["total_batch_size", parameter.name, *name, *columns],
         [
             [
                 row.total_batch_size,
-                grid.of(row),
+                parameter.of(row),
                 *([row.peak_lr] if name else []),
                 row.epochs,
                 row.place.low / row.train_examples,
@@ -134,8 +137,8 @@ def _table(rows: Sequence[ArmFinding], grid: Gridded, best: Sequence[BestOfGrid]
                 row.outcomes.reached,
                 row.n,
                 row.outcomes.diverged,
-                "yes" if (row.total_batch_size, grid.of(row)) in near else "no",
+                "yes" if (row.total_batch_size, parameter.of(row)) in near else "no",
             ]
-            for row in sorted(rows, key=lambda row: (row.total_batch_size, grid.of(row)))
+            for row in sorted(rows, key=lambda row: (row.total_batch_size, parameter.of(row)))
         ],
     )

@@ -2,11 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
+from harness.plan.design import Declared, Design
 from harness.plan.lr_search import OCTAVE, LrGrid, LrSearch
 from harness.plan.racing import Standing, complete_median, rank_of_median
+from harness.plan.trial import Arm
+from harness.questions.regret import TUNED, regret_section
+from harness.questions.rule_comparison import rule_findings
 from harness.statistics.tuned_lr import RULE_EXPONENTS, BestLr, LrExponent, lr_exponent
 
 BASIN = 1.25  # an LR whose median is within this factor of the best lies in the basin
@@ -66,6 +72,26 @@ class SearchedLr:
         """Bounds of the share of examples that racing saved against the same grid run to target or budget."""
         low, high = (sum(c.full_examples[end] for c in self.candidates) for end in (0, 1))
         return 1 - self.examples / low if low else 0.0, 1 - self.examples / high if high else 0.0
+
+
+def conclude(
+    design: Design, arms: Sequence[Arm], records: Records, searched: Sequence[SearchedLr], tuning_seeds: Sequence[int]
+) -> Findings:
+    """What the searches chose, how it grows with TBS and what each rule loses against it; `arms` are the tuned ones and
+    the rules' own, `searched` one search a TBS, ascending."""
+    workload = design.workload
+    regrets = regret_section(arms, design.seeds, records)
+    growth = growth_section(searched, (workload.base_batch_size, workload.base_lr))
+    search = search_section(searched, tuning_seeds, workload.train_examples)
+    compared = rule_findings(
+        "What does each total batch size need at its own best LR, and what does trusting a rule cost?",
+        design,
+        arms,
+        records,
+        Declared((TUNED, design.scaling_rules[-1]), searched[-1].total_batch_size),
+    )
+    verdict = [search.sentences[0], *growth.sentences, *regrets.sentences, *compared.verdict]
+    return replace(compared, verdict=verdict, sections=[regrets, growth, search])
 
 
 def searched_lr(

@@ -23,9 +23,9 @@ class Own(nn.Module):
 EXPERIMENT = '''
 from collections.abc import Sequence
 
-from harness.analyse.conclude import rule_findings
 from harness.plan.design import Design
 from harness.plan.trial import Trial
+from harness.questions.rule_comparison import rule_findings
 
 class Two:
     """Two batch sizes, one rule."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.ranking import changes, ranking_line, ranking_table, tiers
 from harness.analyse.results import Records
 from harness.analyse.sections import Section
-from harness.analyse.splits import split_section
 from harness.plan.design import Declared, Design
 from harness.plan.errors import UserError
 from harness.plan.settings import Settings
 from harness.plan.trial import Arm, Trial
+from harness.questions.base_lr_sensitivity import changes, ranking_line, ranking_table, tiers
+from harness.questions.split_check import epochs_by_split, split_section
 from harness.record.study import StudyFolder
 from harness.statistics.comparisons import compare
 from harness.statistics.estimates import pooled_log_spread
@@ -33,7 +33,7 @@ SPLIT_UNTESTED = (
 
 
 @dataclass(frozen=True)
-class Beside:
+class Answers:
     """What companions add to a study's findings; `untested` are the caveats that no companion answers."""
 
     sections: Sequence[Section] = ()
@@ -56,19 +56,20 @@ class Companion:
         return sum(len(self.records.of_arm(arm, self.seeds)) for arm in self.arms)
 
 
-def look_beside(design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None) -> Beside:
+def answers_of_companions(design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None) -> Answers:
     """The base-LR and split checks of this study's arms, or what to keep in mind where there is none."""
-    found = [_ranking(design, arms, records, declared), _splits(design, arms, records)]
-    return Beside(*(tuple(line for one in found for line in getattr(one, part)) for part in Beside.__annotations__))
+    answers = [_ranking(design, arms, records, declared), _splits(design, arms, records)]
+    parts = ([item for answer in answers for item in getattr(answer, part)] for part in Answers.__annotations__)
+    return Answers(*parts)
 
 
-def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None) -> Beside:
+def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: Declared | None) -> Answers:
     """Whether two rules change places at another base LR."""
     if len({arm.scaling_rule for arm in arms}) < 2:
-        return Beside()
+        return Answers()
     found = _largest(_companions(SENSITIVITY, arms, records, _but_for_lr))
     if found is None:
-        return Beside(untested=[RANKING_UNTESTED])
+        return Answers(untested=[RANKING_UNTESTED])
     rows, _ = arm_findings(replace(design, seeds=found.seeds), found.arms, found.records)
     rules = {row.scaling_rule for row in rows}
     orders: dict[int, dict[float, list[list[str]]]] = {}
@@ -79,7 +80,7 @@ def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: De
     base = design.workload.base_lr
     tested = {tbs for tbs, by_lr in orders.items() if min(by_lr) <= base / 2 * 1.001 and max(by_lr) >= base * 2 * 0.999}
     if not tested:
-        return Beside(untested=[RANKING_UNTESTED])
+        return Answers(untested=[RANKING_UNTESTED])
     largest = max(tested)
     swapped = {tbs: changes(orders[tbs]) for tbs in tested}
     lines = [ranking_line(tbs, orders[tbs]) for tbs in sorted(tested)]
@@ -89,10 +90,10 @@ def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: De
     if pairs := swapped[largest]:
         said = ", ".join(f"{first} and {second}" for first, second in pairs)
         line = f"an order of {said} at TBS {largest}: they change places between base LRs ({words})"
-        return Beside([section], not_established=[line])
+        return Answers([section], not_established=[line])
     lrs = ", ".join(f"{lr:.4g}" for lr in orders[largest])
     line = f"Between base LRs {lrs} no two rules change places at TBS {largest} by medians ({words})."
-    return Beside([section], verdict=[line])
+    return Answers([section], verdict=[line])
 
 
 def _declared_pair(found: Companion, declared: Declared | None, total_batch_size: int) -> list[str]:
@@ -113,19 +114,15 @@ def _declared_pair(found: Companion, declared: Declared | None, total_batch_size
     return [f"TBS {total_batch_size}: epochs of {first} over those of {second}: {'; '.join(said)}."] if said else []
 
 
-def _splits(design: Design, arms: Sequence[Arm], records: Records) -> Beside:
+def _splits(design: Design, arms: Sequence[Arm], records: Records) -> Answers:
     """The spread between splits beside that between seeds."""
     if "split_seed" not in design.workload.dataset:
-        return Beside()
+        return Answers()
     found = _largest(_companions(SPLIT_CHECK, arms, records, _but_for_split))
     if found is None:
-        return Beside(untested=[SPLIT_UNTESTED])
+        return Answers(untested=[SPLIT_UNTESTED])
     rows, _ = arm_findings(replace(design, seeds=found.seeds), found.arms, found.records)
-    groups: dict[tuple[str, int], list[list[float]]] = {}
-    for row in rows:
-        epochs = [float("inf") if epoch is None else epoch for epoch in row.epochs_by_seed]
-        groups.setdefault((row.scaling_rule, row.total_batch_size), []).append(epochs)
-    return Beside([split_section(f"Between seeds and between splits ({found.name})", groups)])
+    return Answers([split_section(f"Between seeds and between splits ({found.name})", epochs_by_split(rows))])
 
 
 def _companions(experiment: str, arms: Sequence[Arm], records: Records, but: Any) -> Iterator[Companion]:
@@ -155,7 +152,7 @@ def _seeds(trials: Sequence[Trial]) -> tuple[int, ...]:
 
 def _largest(found: Iterator[Companion]) -> Companion | None:
     """The one with the most finished trials; None where none has any."""
-    return max((one for one in found if one.finished), key=lambda one: one.finished, default=None)
+    return max((study for study in found if study.finished), key=lambda study: study.finished, default=None)
 
 
 def _arm(arms: Sequence[Arm], rule: str, total_batch_size: int, base_lr: float) -> Arm | None:

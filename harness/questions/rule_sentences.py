@@ -1,13 +1,11 @@
-"""What the numbers say, in words: verdicts, open questions and the protocol that every headline names."""
+"""What a comparison of LR rules says, in words: verdicts, open questions and critical batch sizes."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import RuleComparison
 from harness.analyse.rule_fits import RuleFit
-from harness.plan.design import Design
 from harness.statistics.comparisons import Comparison, Verdict
 from harness.statistics.critical_batch import Status
 
@@ -140,45 +138,3 @@ def critical_open(fits: Sequence[RuleFit], rows: Sequence[ArmFinding]) -> list[s
     if not fits and any(row.n for row in rows):
         lines.append("the critical batch size: a fit takes three total batch sizes that reach the target")
     return lines
-
-
-def best_lr_lines(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
-    reached = [row for row in rows if row.n and math.isfinite(row.place.examples)]
-    if not reached:
-        return ["No LR of the grid reached the target in half of its seeds."]
-
-    def key(row: ArmFinding) -> tuple[float, float]:
-        return row.place.examples, row.beside.examples if row.beside else math.inf
-
-    best = min(reached, key=key)
-    lines = [
-        f"LR {best.peak_lr:g} reaches the target soonest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
-        f"(median of {best.n} seeds; {best.place.interval})."
-    ]
-    lrs = sorted(row.peak_lr for row in rows)
-    near = sorted(row.peak_lr for row in reached if row.place.examples <= best.place.examples + resolution)
-    if len(near) > 1:
-        others = ", ".join(f"{lr:g}" for lr in near if lr != best.peak_lr)
-        lines.append(f"Not told apart from it (medians within one evaluation interval): {others}.")
-    if {lrs[0], lrs[-1]} & set(near):
-        lines.append(f"The basin reaches the edge of the grid {lrs[0]:g}–{lrs[-1]:g}: extend the grid to see its end.")
-    return lines
-
-
-def protocol(design: Design) -> str:
-    """The schedule and the weights that decide, as every headline names them."""
-    schedule, averaging = design.workload.schedule, design.workload.averaging
-    name = str(schedule["_target_"]).rpartition(".")[2]
-    shape = f"{schedule['decay_shape'].capitalize()} decay of the" if "decay_shape" in schedule else name
-    warmup = schedule.get("warmup")
-    start = f" after a warm-up of {_duration(warmup)}" if isinstance(warmup, Mapping) and any(warmup.values()) else ""
-    weights = (
-        f"weights averaged with a half-life of {averaging.half_life_examples:g} examples"
-        if averaging.decide_on == "averaged"
-        else "raw weights"
-    )
-    return f"{shape} LR{start}, {weights}"
-
-
-def _duration(value: Mapping[str, Any]) -> str:
-    return ", ".join(f"{amount:g} {unit}" for unit, amount in value.items() if amount is not None)

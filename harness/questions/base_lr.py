@@ -1,0 +1,42 @@
+"""Which LR of a grid at the base batch size reaches the target with the fewest epochs."""
+
+import math
+from collections.abc import Sequence
+
+from harness.analyse.arms import ArmFinding, arm_findings
+from harness.analyse.conclude import findings
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
+from harness.plan.design import Design
+from harness.plan.trial import Arm
+
+
+def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
+    """The LR with the smallest median; ties go to the second target's median."""
+    measured = arm_findings(design, arms, records)
+    verdict = best_lr_lines(measured[0], design.workload.evaluate_every_examples)
+    question = "Which base LR reaches the target soonest at the base batch size?"
+    return findings(question, design, arms, records, measured, verdict=verdict)
+
+
+def best_lr_lines(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
+    reached = [row for row in rows if row.n and math.isfinite(row.place.examples)]
+    if not reached:
+        return ["No LR of the grid reached the target in half of its seeds."]
+
+    def key(row: ArmFinding) -> tuple[float, float]:
+        return row.place.examples, row.beside.examples if row.beside else math.inf
+
+    best = min(reached, key=key)
+    lines = [
+        f"LR {best.peak_lr:g} reaches the target soonest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
+        f"(median of {best.n} seeds; {best.place.interval})."
+    ]
+    lrs = sorted(row.peak_lr for row in rows)
+    near = sorted(row.peak_lr for row in reached if row.place.examples <= best.place.examples + resolution)
+    if len(near) > 1:
+        others = ", ".join(f"{lr:g}" for lr in near if lr != best.peak_lr)
+        lines.append(f"Not told apart from it (medians within one evaluation interval): {others}.")
+    if {lrs[0], lrs[-1]} & set(near):
+        lines.append(f"The basin reaches the edge of the grid {lrs[0]:g}–{lrs[-1]:g}: extend the grid to see its end.")
+    return lines
