@@ -13,7 +13,7 @@ from harness.commands.entry import command
 from harness.commands.help import print_help_if_asked
 from harness.config.arguments import command_line
 from harness.config.build import options
-from harness.config.places import PACKAGE
+from harness.config.places import slurm_folder
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 
@@ -44,7 +44,7 @@ def submit(config: Mapping[str, Any], arguments: Sequence[str]) -> None:
     study.mkdir(parents=True, exist_ok=True)  # Slurm writes the job's log there
     # The job finds this very Python, and our scripts, which Slurm copies away from their folder.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path, "HARNESS_SLURM": str(scripts_folder())}
+    environment = {**os.environ, "PATH": path, "HARNESS_SLURM": str(slurm_folder())}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SBATCH_S)
     except subprocess.TimeoutExpired as error:
@@ -93,7 +93,7 @@ def sbatch_command(config: Mapping[str, Any], study: Path, arguments: Sequence[s
     if slurm["array"] > 1:
         passed_on.append("cluster.share_study=true")
     script = "one_node.sbatch" if slurm["nodes"] == 1 else "many_nodes.sbatch"
-    return ["sbatch", "--parsable", *flags, str(scripts_folder() / script), *passed_on]
+    return ["sbatch", "--parsable", *flags, str(slurm_folder() / script), *passed_on]
 
 
 def _check(cluster: Mapping[str, Any], slurm: Mapping[str, Any]) -> None:
@@ -119,9 +119,3 @@ def _check(cluster: Mapping[str, Any], slurm: Mapping[str, Any]) -> None:
             f"{slurm['gpus_per_node']} GPUs hold {slurm['nodes'] * node}: raise cluster.slurm.nodes, cpus_per_node or "
             "gpus_per_node, or lower cluster.workers_per_trial"
         )
-
-
-def scripts_folder() -> Path:
-    """slurm/: beside the package in a checkout, inside it in an installed wheel."""
-    inside = PACKAGE / "_slurm"
-    return inside if inside.is_dir() else PACKAGE.parent / "slurm"

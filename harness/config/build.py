@@ -1,17 +1,14 @@
 """From the composed configuration to the nouns of the other rooms, checked before anything starts (P19)."""
 
-import importlib.util
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+from harness.config.experiments import experiment_class
 from harness.config.fitting import check_question
-from harness.config.places import experiments_folder
 from harness.config.privacy import refuse_secrets
 from harness.plan.batch import Placement
 from harness.plan.coscaling import CoScaling
@@ -234,38 +231,3 @@ def reopen(folder: OnDisk) -> tuple[Experiment, Design]:
             f"study {folder.path.name} cannot be read by this version: its configuration has no {error} "
             "(use the version that made it)"
         ) from error
-
-
-def experiment_class(target: str) -> Any:
-    """`experiments.NAME.CLASS` means the project's own folder wherever one runs; anything else is imported as usual."""
-    module_name, _, name = target.rpartition(".")
-    if not module_name:
-        raise UserError(f"question._target_ must be a dotted path like package.module.Class, not {target!r}")
-    if module_name.startswith("experiments."):
-        module = _load(module_name.removeprefix("experiments."))
-    else:
-        try:
-            module = importlib.import_module(module_name)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"question._target_ {target!r} cannot be imported: {error}") from error
-    if not hasattr(module, name):
-        raise UserError(f"question._target_ {target!r}: {module_name} has no {name!r}")
-    return getattr(module, name)
-
-
-def _load(name: str) -> ModuleType:
-    """A module of the experiments folder by its path, so that a folder of that name elsewhere cannot take its place."""
-    full = f"harness._experiments.{name}"
-    if full in sys.modules:
-        return sys.modules[full]
-    path = experiments_folder() / f"{name}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in experiments_folder().glob("*.py")))
-        raise UserError(f"there is no experiment file {name}.py; there are: {known}")
-    spec = importlib.util.spec_from_file_location(full, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full] = module
-    spec.loader.exec_module(module)
-    return module

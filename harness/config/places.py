@@ -1,18 +1,16 @@
-"""Where conf/ and experiments/ lie: beside the package in a checkout, inside it in an installed wheel."""
+"""Where conf/ is: next to the package in a checkout, inside it in an installed wheel."""
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent
+from harness.plan.imports import shipped_folder
 
 
 def conf_folder() -> Path:
-    inside = PACKAGE / "_conf"
-    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+    return shipped_folder("conf")
 
 
-def experiments_folder() -> Path:
-    inside = PACKAGE / "_experiments"
-    return inside if inside.is_dir() else PACKAGE.parent / "experiments"
+def slurm_folder() -> Path:
+    return shipped_folder("slurm")
 
 
 def available(group: str, config_dir: str | None = None) -> list[str]:

@@ -1,11 +1,11 @@
 """LR-scaling rules: what the peak LR becomes when the total batch size grows by k = TBS / base batch size (P12)."""
 
-import importlib
 import math
 from collections.abc import Callable
 from typing import Any, cast
 
 from harness.plan.errors import UserError
+from harness.plan.imports import import_named
 
 Rule = Callable[[float], float]  # batch ratio k > 0 -> factor on the base LR
 
@@ -38,7 +38,7 @@ def _imported(path: str) -> Rule:
     """The user's own rule, e.g. `mine.logarithmic`."""
     module, _, name = path.rpartition(".")
     try:
-        rule: Any = getattr(importlib.import_module(module), name)
+        rule: Any = getattr(import_named(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"lr_scaling rule {path!r} cannot be imported: {error}") from error
     if not callable(rule):

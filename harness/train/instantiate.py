@@ -1,12 +1,12 @@
 """Objects from `{"_target_": "package.module.Class", ...}` without Hydra, checked before anything starts."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from harness.plan.errors import UserError
+from harness.plan.imports import import_named
 
 
 def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
@@ -42,10 +42,11 @@ def _import_prefix(module_name: str, path: str) -> tuple[Any, list[str]]:
     for cut in range(len(parts), 0, -1):
         name = ".".join(parts[:cut])
         try:
-            return importlib.import_module(name), parts[cut:]
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise UserError(f"_target_ {path} needs the package {error.name!r}, which is not installed") from error
+            return import_named(name), parts[cut:]
+        except ModuleNotFoundError:
+            continue  # a class within a module, or a misspelt name
+        except UserError as error:
+            raise UserError(f"_target_ {path} cannot be imported: {error}") from error
     raise UserError(f"_target_ {path}: no module named {parts[0]!r} can be imported from here")
 
 
