@@ -1,5 +1,6 @@
 """A person's own classes in the current folder run to the end through every launcher, by name alone."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# Named like one of the harness's own rooms on purpose: it must be this file that is found, in Ray's workers too.
+from harness.config.experiments import experiment_class
+
+# Named like one of the harness's own packages on purpose: this file must be found, in Ray's workers too.
 MODEL = """
 from torch import nn
 
@@ -136,3 +139,68 @@ def test_arguments_that_do_not_fit_an_own_class_are_refused(project, harness, mo
         monkeypatch.delitem(sys.modules, name, raising=False)
     refusal = harness("--config-dir", "conf", "+experiment=two", *QUIET, argument).refusal()
     assert MISFITS[argument] in refusal
+
+
+# A module that cannot be imported -> what is said of it.
+BROKEN = {
+    "import math\nimport nowhere_to_be_found\n": "broken.py, line 2: No module named 'nowhere_to_be_found'",
+    "from my_question import Three\n": "broken.py, line 1: cannot import name 'Three' from 'my_question'",
+    "from experiments.nope import Nope\n": "broken.py, line 1: there is no experiment file nope.py; there are: ",
+    "class Two:\n    def trials(self, records)\n": "broken.py, line 2: SyntaxError: expected ':'",
+    "\n\nsizes = [undefined]\n": "broken.py, line 3: NameError: name 'undefined' is not defined",
+    "import json\n\njson.loads('{')\n": "broken.py, line 3: JSONDecodeError: Expecting property name",
+    "import sys\nsys.exit(3)\n": "broken.py, line 2: SystemExit: 3",
+    "raise ValueError('first line\\nsecond line')\n": "broken.py, line 1: ValueError: first line",
+    "raise AttributeError\n": "broken.py, line 1: AttributeError",
+}
+NAMED_BY = {
+    "question._target_=broken.Two": "question._target_ 'broken.Two' cannot be imported: ",
+    "model._target_=broken.Own": "_target_ broken.Own cannot be imported: ",
+    "lr_scaling.rules=[none,broken.rule]": "lr_scaling rule 'broken.rule' cannot be imported: ",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("argument", NAMED_BY)
+def test_a_module_that_cannot_be_imported_is_named_with_line_and_cause(project, harness, monkeypatch, argument, text):
+    for name in ("models", "my_question", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (project / "broken.py").write_text(text)
+    refusal = harness("--config-dir", "conf", "+experiment=two", *QUIET, argument).refusal()
+    assert refusal.startswith(NAMED_BY[argument] + BROKEN[text])
+
+
+NO_CLASSES = {
+    "question._target_=my_question.Twoo": "my_question has no 'Twoo': did you mean 'my_question.Two'?",
+    "question._target_=my_question.SIZES": "question._target_ 'my_question.SIZES' is not a class",
+    "question._target_=.my_question.Two": "question._target_ '.my_question.Two' cannot be imported: ",
+    "question._target_=experiments.own.Two": "is not searched: give that folder another name)",
+}
+
+
+@pytest.mark.parametrize("argument", NO_CLASSES)
+def test_a_target_that_names_no_class_is_refused_with_the_reason(project, harness, monkeypatch, argument):
+    for name in ("models", "my_question"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (project / "my_question.py").write_text(f"SIZES = [64]\n{EXPERIMENT}")
+    (project / "experiments").mkdir()
+    (project / "experiments" / "own.py").write_text(EXPERIMENT)
+    assert NO_CLASSES[argument] in harness("--config-dir", "conf", "+experiment=two", *QUIET, argument).refusal()
+
+
+def test_a_class_of_experiments_is_the_same_however_it_is_named(tmp_path, monkeypatch):
+    """Even where another package of that name was imported first and is found first."""
+    (tmp_path / "experiments").mkdir()
+    for name in ("__init__", "ablation"):
+        (tmp_path / "experiments" / f"{name}.py").write_text("class Ablation: ...\n")
+    (tmp_path / "own_ablation.py").write_text("from experiments.ablation import Ablation\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if f"{name}.".startswith("experiments.")]:
+        monkeypatch.delitem(sys.modules, name)
+    others = [finder for finder in sys.meta_path if type(finder).__module__ != "harness.plan.imports"]
+    monkeypatch.setattr(sys, "meta_path", others)
+    theirs = importlib.import_module("experiments.ablation").Ablation
+    ours = experiment_class("experiments.ablation.Ablation")
+    assert ours is experiment_class("own_ablation.Ablation") is sys.modules["experiments.ablation"].Ablation
+    assert ours is not theirs
+    assert ours.__module__ == "experiments.ablation"
