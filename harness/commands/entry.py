@@ -57,6 +57,6 @@ def make_console() -> "Console":
 
 
 def find_own_classes() -> None:
-    """`harness` finds the user's own classes in the working directory, where `python -m harness` does."""
+    """Every command of `harness` finds the user's own classes in the working directory, as `python -m harness` does."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -20,7 +20,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
-from harness.commands.entry import Parser, command, find_own_classes, make_console
+from harness.commands.entry import Parser, command, make_console
 from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -55,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     add_reading_options(parser, "--published-target")
     given = parser.parse_args(arguments)
-    find_own_classes()
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
         slower = compare(given.study, given.other, given.target, given.metric, margin or 0.0)

@@ -6,6 +6,8 @@ from harness.config.explain import nearest
 from harness.plan.errors import UserError
 from harness.plan.imports import import_named
 
+METHODS = ("trials", "conclude")  # of every experiment
+
 
 def experiment_class(target: str) -> Any:
     """The class behind a dotted path; UserError in one line where there is none or its module cannot be imported."""
@@ -23,4 +25,10 @@ def experiment_class(target: str) -> Any:
     found = getattr(module, name)
     if not callable(found):
         raise UserError(f"question._target_ {target!r} is not a class")
+    missing = [method for method in METHODS if isinstance(found, type) and not hasattr(found, method)]
+    if missing:
+        raise UserError(
+            f"question._target_ {target!r} has no method {missing[0]}: an experiment needs "
+            f"{' and '.join(f'{method}(records)' for method in METHODS)}"
+        )
     return found

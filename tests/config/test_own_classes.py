@@ -170,9 +170,16 @@ def test_a_module_that_cannot_be_imported_is_named_with_line_and_cause(project, 
     assert refusal.startswith(NAMED_BY[argument] + BROKEN[text])
 
 
+HALF = """
+class Half:
+    def trials(self, records):
+        return []
+"""
 NO_CLASSES = {
     "question._target_=my_question.Twoo": "my_question has no 'Twoo': did you mean 'my_question.Two'?",
     "question._target_=my_question.SIZES": "question._target_ 'my_question.SIZES' is not a class",
+    "question._target_=models.Own": "question._target_ 'models.Own' has no method trials: an experiment needs trials(",
+    "question._target_=my_question.Half": "has no method conclude: an experiment needs trials(records) and conclude(",
     "question._target_=.my_question.Two": "question._target_ '.my_question.Two' cannot be imported: ",
     "question._target_=experiments.own.Two": "is not searched: give that folder another name)",
 }
@@ -182,7 +189,7 @@ NO_CLASSES = {
 def test_a_target_that_names_no_class_is_refused_with_the_reason(project, harness, monkeypatch, argument):
     for name in ("models", "my_question"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    (project / "my_question.py").write_text(f"SIZES = [64]\n{EXPERIMENT}")
+    (project / "my_question.py").write_text(f"SIZES = [64]\n{EXPERIMENT}\n{HALF}")
     (project / "experiments").mkdir()
     (project / "experiments" / "own.py").write_text(EXPERIMENT)
     assert NO_CLASSES[argument] in harness("--config-dir", "conf", "+experiment=two", *QUIET, argument).refusal()
