@@ -61,3 +61,6 @@ def test_the_pages_rule_and_question_are_planned_and_answered(folder):
     assert found.returncode == 0, found.stdout + found.stderr
     assert "logarithmic" in found.stdout
     assert len(list((folder / "outputs" / "largest_batch").rglob("record.json"))) == 2
+    (page,) = (folder / "outputs" / "largest_batch").rglob("report.md")
+    assert "## At the largest batch\n" in page.read_text()
+    assert "2 rules were tried." in page.read_text()
