@@ -98,7 +98,7 @@ def arm_findings(
     for arm, found in zip(arms, results, strict=True):
         observations = [result.observation() for result in found]
         topology = found[0].topology if found else None
-        timed = records.step_seconds(topology, arm.workload, arm.optimizer) if topology else None
+        timed = records.step_seconds(arm, topology) if topology else None
         rows.append(
             ArmFinding(
                 workload=arm.workload,

@@ -13,7 +13,7 @@ from harness.plan.outcome import Outcome
 from harness.plan.racing import Standing
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial, timing_key
 from harness.record.journal import TrialRecord, attempt_numbers, read_trial
 from harness.record.study import StudyFolder
 from harness.statistics.estimates import Observation
@@ -135,9 +135,9 @@ class Records:
         finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]
         return sum(max(0, count - 1) for count in finished)
 
-    def step_seconds(self, topology: Topology, workload: str, optimizer: str) -> Mapping[str, Any] | None:
-        """The newest timing-pass row for these, or None."""
-        key = f"{workload}/{optimizer}/{topology.key}"
+    def step_seconds(self, arm: Arm, topology: Topology) -> Mapping[str, Any] | None:
+        """The newest timing-pass row of an arm on a topology, or None."""
+        key = timing_key(arm, topology)
         return next((row for row in reversed(self.folder.timings()) if row["key"] == key), None)
 
     def _result(self, trial: Trial, planned: PlannedTrial, record: TrialRecord) -> TrialResult:

@@ -209,7 +209,7 @@ def _observed(
 
 
 def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | None:
-    return records.step_seconds(result.topology, result.trial.arm.workload, result.trial.arm.optimizer)
+    return records.step_seconds(result.trial.arm, result.topology)
 
 
 def _overall(

@@ -8,18 +8,13 @@ from typing import Any
 
 from harness.launch.gang import GangError, GangFactory
 from harness.launch.tasks import Cluster, task_of
-from harness.plan.trial import PlannedTrial
+from harness.plan.trial import PlannedTrial, timing_key
 from harness.record.provenance import cpu_model
-
-
-def timing_key(planned: PlannedTrial) -> str:
-    """What seconds per update depend on: batch, topology, and the model's part of the settings."""
-    return f"{planned.trial.arm.workload}/{planned.trial.arm.optimizer}/{planned.topology.key}"
 
 
 def untimed(planned: Iterable[PlannedTrial], done: set[str]) -> list[PlannedTrial]:
     """One planned trial for every key without a timing yet, small batches first."""
-    distinct = {timing_key(p): p for p in planned}
+    distinct = {timing_key(p.trial.arm, p.topology): p for p in planned}
     todo = [p for key, p in distinct.items() if key not in done]
     return sorted(todo, key=lambda p: (p.topology.batch.world_size, p.topology.batch.total_batch_size))
 
@@ -45,10 +40,11 @@ def run_timing_pass(
         except (GangError, RuntimeError) as error:
             say(f"timing of TBS {batch.total_batch_size} failed: {error}")
             continue
-        row = {"key": timing_key(planned), "total_batch_size": batch.total_batch_size, "policy": "exclusive"}
         write(
             {
-                **row,
+                "key": timing_key(planned.trial.arm, planned.topology),
+                "total_batch_size": batch.total_batch_size,
+                "policy": "exclusive",
                 "topology": planned.topology.key,
                 **asdict(timed),
                 "device": cpu_model(),

@@ -130,3 +130,8 @@ class PlannedTrial:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "PlannedTrial":
         return PlannedTrial(Trial(Arm.from_json(value["arm"]), value["seed"]), Topology.from_json(value["topology"]))
+
+
+def timing_key(arm: Arm, topology: Topology) -> str:
+    """What seconds per update depend on, as timing.jsonl names it: the batch, its topology and the workload's model."""
+    return f"{arm.workload}/{arm.optimizer}/{topology.key}"
