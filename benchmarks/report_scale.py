@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
-from harness.config.build import reopen
 from harness.config.compose import compose_config
 from harness.plan.batch import plan_batch
 from harness.plan.trial import PlannedTrial, Topology, Trial
@@ -64,7 +64,7 @@ def generate(folder: Path, trials: int, evaluations: int) -> int:
         f"workload.evaluate_every_examples={EVERY}",
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    config = compose_config(overrides)
+    config = compose_config(overrides).raw
     described = {"experiment": "tbs_sweep", "name": folder.name, "config": config, "train_examples": 1024}
     write_json(folder / "study.json", described)
     study = StudyFolder(folder)

@@ -145,7 +145,9 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, 
     study = Study.open(path, {**identity, "config": {}})
     study.add_plan(planned)
     execution = Execution(drain_file=str(path / DRAIN_FLAG), study_attempt=study.lease.number)
-    cluster = Cluster("ray", "local", cpus, 1, 0.0, 0, 1.0, 60.0, 60.0, execution)
+    cluster = Cluster(
+        launcher="ray", cpus=cpus, gpus_per_worker=0.0, max_failures=0, timing_min_steps=1, execution=execution
+    )
     watch = Stopwatch()
     ended: set[str] = set()
 
@@ -160,7 +162,7 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, 
             # A timing pass of 0 entries: what is timed already is not timed again.
             for one in {one.topology.key: one for one in planned}.values():
                 study.add_timing({"key": f"sleep/none/{one.topology.key}"})
-            run_study(study, feed, cluster, watch, (1, 0.0), drain)
+            run_study(study, feed, cluster, watch, [], drain)
     finally:
         study.close()
     return watch, began

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from harness.datasets.examples import Splits, TensorExamples
 from harness.plan.batch import plan_batch
+from harness.plan.execution import Speed
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Topology
@@ -34,7 +35,6 @@ from harness.train.allocator import keep_freed_memory
 from harness.train.clock import device_wait
 from harness.train.instantiate import instantiate
 from harness.train.learner import Learner
-from harness.train.speed import Speed
 from harness.train.world import World
 
 EXAMPLES = 4096

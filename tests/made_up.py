@@ -42,7 +42,7 @@ def description(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     from harness.config.compose import compose_config  # whoever only needs a trial does without Hydra
 
     config = compose_config(overrides)
-    described = {"experiment": config["choices"]["experiment"], "name": name, "config": config}
+    described = {"experiment": config.experiment_name, "name": name, "config": config.raw}
     return {**described, "train_examples": TRAIN_EXAMPLES, "code_fingerprint": "c0de", "data_fingerprint": "da7a"}
 
 

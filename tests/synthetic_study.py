@@ -7,9 +7,9 @@ from typing import Any
 
 from made_up import description, evaluation, placed
 
+from harness.analyse.experiment import reopen
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.config.build import reopen
 from harness.plan.outcome import Outcome
 from harness.plan.target import Target
 from harness.plan.trial import PlannedTrial, Trial

@@ -81,14 +81,14 @@ def test_every_quoted_command_composes(page, arguments, tmp_path, monkeypatch):
     words = words[: next((i for i, word in enumerate(words) if word in ("|", "&&", ">", "&", ";")), len(words))]
     config_dir = words[words.index("--config-dir") + 1] if "--config-dir" in words else None
     overrides = [word for word in words if not word.startswith("-") and word != config_dir]
-    assert compose_config(overrides, config_dir)["choices"]["experiment"]
+    assert compose_config(overrides, config_dir).experiment_name
 
 
 @pytest.mark.parametrize("arguments", list(answered()))
 def test_every_result_names_a_command_that_plans(arguments):
     config = command_line([*shlex.split(arguments), "dry_run=true"])
     assert config is not None
-    assert config["choices"]["experiment"] in arguments
+    assert config.experiment_name in arguments
 
 
 def test_every_question_has_a_result_on_both_workloads():
@@ -137,14 +137,14 @@ def test_an_experiment_opens_with_the_command_that_runs_it_and_composes(path):
     assert f"+experiment={path.stem}" in words
     config = command_line(words)
     assert config is not None
-    assert config["choices"]["experiment"] == path.stem
+    assert config.experiment_name == path.stem
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_a_rule_chosen_on_the_command_line_beats_the_experiments_own(path):
     config = command_line([f"+experiment={path.stem}", "lr_scaling=power"])
     assert config is not None
-    assert config["lr_scaling"]["rules"] == ["power"]
+    assert config.lr_scaling.rules == ["power"]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -155,7 +155,7 @@ def test_every_choice_of_a_group_composes(group, name):
         pairs = [path.stem for path in sorted((CONF / "workload").glob("*.yaml")) if name in path.stem.split("_")]
         arguments.append(f"workload={[*pairs, 'digits_bn_cnn'][0]}")
     config = compose_config(arguments)
-    assert config["choices"][group] == name
+    assert config.choices[group] == name
 
 
 def test_a_group_choice_that_leaves_a_value_to_the_user_says_which():

@@ -109,7 +109,7 @@ def studies(tmp_path_factory) -> Studies:
 
 def truths(*overrides: str) -> dict[tuple[str, int], Truth]:
     """The closed form of every arm of a study at the workload's own target."""
-    config = compose_config(["+experiment=tbs_sweep", "workload=quadratic_quadratic", *overrides])
+    config = compose_config(["+experiment=tbs_sweep", "workload=quadratic_quadratic", *overrides]).raw
     rules, sizes = config["lr_scaling"]["rules"], config["question"]["total_batch_sizes"]
     return {(rule, tbs): truth_of(config, rule, tbs) for rule in rules for tbs in sizes}
 

@@ -57,7 +57,7 @@ def test_best_lrs_and_epochs_are_those_of_the_closed_form(tmp_path, monkeypatch,
         best = {int(row["total_batch_size"]): row for row in csv.DictReader(file)}
     with (folder / "results.csv").open() as file:
         arms = {int(r["total_batch_size"]): r for r in csv.DictReader(file) if r["scaling_rule"] == "tuned"}
-    config = compose_config(TUNED)
+    config = compose_config(TUNED).raw
     for tbs in SIZES:
         truth = truth_of(config, "sqrt", tbs)
         lrs = [0.08 * 2 ** (i / 4) for i in range(17)]  # up to 1.28: from 2 on the largest eigenvalue diverges

@@ -11,8 +11,8 @@ from typing import Any
 
 from made_up import description, evaluation, placed
 
+from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
-from harness.config.build import reopen
 from harness.launch.listener import Listener
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial

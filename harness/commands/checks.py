@@ -1,8 +1,9 @@
 """What is rejected before Ray starts: data, arguments, schedules, and a cluster too small for the plan (P19)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import os
+from collections.abc import Sequence
 
+from harness.config.configuration import Configuration
 from harness.datasets.examples import Splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
@@ -12,17 +13,27 @@ from harness.plan.trial import PlannedTrial
 from harness.record.provenance import usable_cpus
 from harness.train.instantiate import check_arguments, instantiate
 from harness.train.losses import loss_named
+from harness.train.rehearsal import rehearse
 
 
-def load_data(config: Mapping[str, Any]) -> Splits:
+def check_slurm_job(config: Configuration) -> None:
+    """Whether a configuration for Slurm is where Slurm has put it."""
+    if config.cluster.slurm is not None and not config.dry_run and "SLURM_JOB_ID" not in os.environ:
+        raise UserError(
+            "cluster=slurm outside a Slurm job would run on this machine alone: submit the same arguments with "
+            "`harness submit`, or use cluster=local here"
+        )
+
+
+def load_data(config: Configuration) -> Splits:
     """The data set on the driver, for its size and fingerprint; and every `_target_` checked against its signature."""
-    check_arguments(config["dataset"])
-    check_arguments(config["model"])
-    check_arguments(config["optimizer"], [], lr=1.0)
-    loss_named(config["workload"]["loss"])
-    name = config["dataset"]["_target_"]
+    check_arguments(config.dataset)
+    check_arguments(config.model)
+    check_arguments(config.optimizer, [], lr=1.0)
+    metrics = loss_named(config.workload.loss).metrics
+    name = config.dataset["_target_"]
     try:
-        splits: Splits = instantiate(config["dataset"]).load()
+        splits: Splits = instantiate(config.dataset).load()
     except UserError:
         raise
     except Exception as error:
@@ -30,15 +41,23 @@ def load_data(config: Mapping[str, Any]) -> Splits:
     for split in ("train", "validation", "test"):
         if not len(getattr(splits, split)):
             raise UserError(f"dataset {name} has no {split} examples: every split needs at least one")
-    metrics = loss_named(config["workload"]["loss"]).metrics
-    for key in ("target", "read_beside"):
-        target = config["workload"][key]
-        if target and target["metric"] not in metrics:
+    for key, target in (("target", config.workload.target), ("read_beside", config.workload.read_beside)):
+        if target is not None and target.metric not in metrics:
             raise UserError(
-                f"workload.{key}.metric {target['metric']!r} is not measured with loss {config['workload']['loss']}: "
+                f"workload.{key}.metric {target.metric!r} is not measured with loss {config.workload.loss}: "
                 f"use one of {', '.join(metrics)}"
             )
     return splits
+
+
+def check_plan(
+    planned: Sequence[PlannedTrial], unfinished: Sequence[PlannedTrial], splits: Splits, cluster: Cluster
+) -> None:
+    """Whether every trial can be built, and the unfinished ones have room; a finished study is reported anywhere."""
+    check_schedules(planned)
+    rehearse(planned, splits, cluster.execution)
+    if unfinished:
+        check_cluster_size(cluster, {p.topology.batch.world_size for p in unfinished})
 
 
 def check_schedules(planned: Sequence[PlannedTrial]) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
 from harness.launch.causes import cause
 from harness.launch.gang import Gang, GangError, InProcessGang, ProcessGang
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.plan.trial import Trial
 from harness.record.examination import write_examination
 from harness.train.doctor import PROBES, Check, Probes, examine
 from harness.train.worker import Task
@@ -28,10 +31,10 @@ class Doctor:
         self.design = design
         self.updates = updates
 
-    def trials(self, records: Any) -> list[Any]:
+    def trials(self, records: Records) -> list[Trial]:
         return []
 
-    def conclude(self, records: Any) -> Any:
+    def conclude(self, records: Records) -> Findings:
         raise NotImplementedError("a doctor's verdict is printed, not concluded from records")
 
     def announce(self, console: Console, device: str, precision: str) -> None:

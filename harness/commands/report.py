@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.analyse.experiment import reopen
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
 from harness.commands.entry import Parser, command, make_console
-from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.target import DIRECTIONS, Target

@@ -1,9 +1,11 @@
-"""An experiment beside its records: what it asks for by now, and what of that is finished."""
+"""A study as a session sees it: its experiment, what that asks for by now, and what of it is finished."""
 
 from collections.abc import Mapping
 
+from harness.analyse.experiment import Experiment, Racing, Sequential, build_experiment
 from harness.analyse.results import Records
-from harness.config.build import Experiment, Racing
+from harness.config.build import build_design
+from harness.config.configuration import Configuration
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
 from harness.plan.trial import PlannedTrial, Topology, Trial
@@ -11,15 +13,16 @@ from harness.record.study import StudyFolder
 
 
 class StudyProgress:
-    """An experiment beside its records: what it asks for by now, and what of that has been answered."""
+    """An experiment with its records: what it asks for by now, and what of that has been answered."""
 
-    def __init__(
-        self, experiment: Experiment, folder: StudyFolder, design: Design, cluster: Cluster, precision: str
-    ) -> None:
-        self.experiment = experiment
-        self.records = Records(folder)
-        self._placement = design.workload.placement
-        self._device, self._precision = cluster.device, precision
+    def __init__(self, config: Configuration, cluster: Cluster, train_examples: int) -> None:
+        self.config = config
+        self.cluster = cluster
+        self.train_examples = train_examples
+        self.design: Design = build_design(config, train_examples)
+        self.experiment: Experiment = build_experiment(config, self.design)
+        self.folder = StudyFolder(config.folder)
+        self.records = Records(self.folder)
         self._limits: Mapping[str, float] = {}
 
     def plan(self) -> list[PlannedTrial]:
@@ -28,6 +31,11 @@ class StudyProgress:
         self.records.add(planned)
         self.limits()
         return planned
+
+    @property
+    def follows(self) -> str | None:
+        """What the first round may lead to; None where there is one round only."""
+        return self.experiment.follows if isinstance(self.experiment, Sequential) else None
 
     def limits(self) -> Mapping[str, float]:
         """Where trials that race stop by now; see `Racing`."""
@@ -39,10 +47,11 @@ class StudyProgress:
         return self.records.is_finished(planned, self._limits.get(planned.trial.trial_id))
 
     def stopped(self) -> list[PlannedTrial]:
-        """Trials that lost their race and are not asked to go on."""
+        """Trials that lost their race and are not asked to continue."""
         return [p for p in self.plan() if self.is_finished(p) and self.records.is_stopped(p)]
 
     def _placed(self, trial: Trial) -> PlannedTrial:
         settings = trial.arm.settings  # an arm may have a batch-norm span of its own
-        batch = self._placement.plan(settings.total_batch_size, settings.batch_norm.group_examples)
-        return PlannedTrial(trial, Topology(batch, self._device, self._precision))
+        placement = self.design.workload.placement
+        batch = placement.plan(settings.total_batch_size, settings.batch_norm.group_examples)
+        return PlannedTrial(trial, Topology(batch, self.cluster.device, self.config.cluster.precision))

@@ -5,15 +5,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.commands.entry import command
 from harness.commands.help import print_help_if_asked
 from harness.config.arguments import command_line
-from harness.config.build import options
+from harness.config.configuration import Configuration
 from harness.config.places import slurm_folder
+from harness.plan.cluster import ClusterConfig, Slurm
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def submit(config: Mapping[str, Any], arguments: Sequence[str]) -> None:
+def submit(config: Configuration, arguments: Sequence[str]) -> None:
     """Hand the command line `arguments`, composed into `config`, to sbatch; UserError where Slurm refuses it."""
-    study = options(config).folder
-    command = sbatch_command(config, study, arguments)
-    if config["dry_run"]:
+    study, slurm = config.folder, _request(config.cluster)
+    command = sbatch_command(config.cluster, slurm, study, arguments)
+    if config.dry_run:
         print(shlex.join(command))
         return
     if shutil.which("sbatch") is None:
@@ -57,65 +57,61 @@ def submit(config: Mapping[str, Any], arguments: Sequence[str]) -> None:
     job = done.stdout.strip().split(";")[0]
     print(f"submitted job {job}: {shlex.join(command)}")
     print(f"watch:    harness status {study}")
-    log = f"{job}_*" if config["cluster"]["slurm"]["array"] > 1 else job
+    log = f"{job}_*" if slurm.array > 1 else job
     print(f"log:      tail -F {study}/slurm-{log}.out")
     print(f"pause:    scancel --batch --signal=USR1 {job}   (saves every trial, then the job queues again)")
     print(f"end:      scancel {job}")
 
 
-def sbatch_command(config: Mapping[str, Any], study: Path, arguments: Sequence[str]) -> list[str]:
+def sbatch_command(cluster: ClusterConfig, slurm: Slurm, study: Path, arguments: Sequence[str]) -> list[str]:
     """The command that submits; UserError for numbers that no trial of this configuration could run with."""
-    cluster = config["cluster"]
-    slurm = cluster["slurm"]
-    if slurm is None:
-        raise UserError("harness submit needs cluster=slurm, with cluster.slurm.nodes=... and what each node has")
     _check(cluster, slurm)
-    warning_s = int(cluster["grace_s"]) + SLURM_IS_EARLY_S
+    warning_s = int(cluster.grace_s) + SLURM_IS_EARLY_S
     wanted = {
         "job-name": f"harness-{study.name}",
-        "output": f"{study}/slurm-{'%A_%a' if slurm['array'] > 1 else '%j'}.out",
+        "output": f"{study}/slurm-{'%A_%a' if slurm.array > 1 else '%j'}.out",
         "open-mode": "append",
-        "nodes": slurm["nodes"],
+        "nodes": slurm.nodes,
         "ntasks-per-node": 1,
-        "cpus-per-task": slurm["cpus_per_node"],
-        "gpus-per-node": slurm["gpus_per_node"] or None,
-        "mem": slurm["memory_per_node"],
-        "time": slurm["time"],
-        "partition": slurm["partition"],
-        "account": slurm["account"],
+        "cpus-per-task": slurm.cpus_per_node,
+        "gpus-per-node": slurm.gpus_per_node or None,
+        "mem": slurm.memory_per_node,
+        "time": slurm.time,
+        "partition": slurm.partition,
+        "account": slurm.account,
         "signal": f"B:USR1@{warning_s}",
     }
     flags = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
-    if slurm["array"] > 1:
-        flags.append(f"--array=0-{slurm['array'] - 1}")
-    flags += ["--requeue", *(["--no-kill"] if slurm["no_kill"] else []), *slurm["options"]]
+    if slurm.array > 1:
+        flags.append(f"--array=0-{slurm.array - 1}")
+    flags += ["--requeue", *(["--no-kill"] if slurm.no_kill else []), *slurm.options]
     passed_on = [argument for argument in arguments if not argument.startswith("dry_run=")]
-    if slurm["array"] > 1:
+    if slurm.array > 1:
         passed_on.append("cluster.share_study=true")
-    script = "one_node.sbatch" if slurm["nodes"] == 1 else "many_nodes.sbatch"
+    script = "one_node.sbatch" if slurm.nodes == 1 else "many_nodes.sbatch"
     return ["sbatch", "--parsable", *flags, str(slurm_folder() / script), *passed_on]
 
 
-def _check(cluster: Mapping[str, Any], slurm: Mapping[str, Any]) -> None:
-    for key, least in (("nodes", 1), ("array", 1), ("cpus_per_node", 1), ("gpus_per_node", 0)):
-        if slurm[key] < least:
-            raise UserError(f"cluster.slurm.{key} must be >= {least}, not {slurm[key]}")
-    if slurm["array"] > 1 and slurm["nodes"] > 1:
-        raise UserError(
-            f"cluster.slurm.array={slurm['array']} is of independent jobs of one node each: leave cluster.slurm.nodes "
-            "at 1, or the array out"
-        )
-    gpus_per_worker = cluster["gpus_per_worker"]
+def _request(cluster: ClusterConfig) -> Slurm:
+    """What to ask Slurm for."""
+    if cluster.slurm is None:
+        raise UserError("harness submit needs cluster=slurm, with cluster.slurm.nodes=... and what each node has")
+    return cluster.slurm
+
+
+def _check(cluster: ClusterConfig, slurm: Slurm) -> None:
+    """Raises UserError where the nodes cannot hold one trial."""
+    gpus_per_worker = cluster.gpus_per_worker
     if gpus_per_worker is None:
-        gpus_per_worker = 1.0 if slurm["gpus_per_node"] else 0.0
-    node = slurm["cpus_per_node"] // cluster["cpus_per_worker"]
+        gpus_per_worker = 1.0 if slurm.gpus_per_node else 0.0
+    node = slurm.cpus_per_node // cluster.cpus_per_worker
     if gpus_per_worker:
-        node = min(node, int(slurm["gpus_per_node"] / gpus_per_worker + 1e-9))
-    workers = cluster["workers_per_trial"] or cluster["max_workers_per_trial"] or 1  # W by TBS: checked in the job
-    if slurm["nodes"] * node < workers:
+        node = min(node, int(slurm.gpus_per_node / gpus_per_worker + 1e-9))
+    workers = cluster.workers_per_trial or cluster.max_workers_per_trial or 1  # W by TBS: checked in the job
+    if slurm.nodes * node < workers:
         raise UserError(
-            f"a trial asks for {workers} workers of {cluster['cpus_per_worker']} CPU and "
-            f"{gpus_per_worker:g} GPU, but {slurm['nodes']} node(s) of {slurm['cpus_per_node']} CPUs and "
-            f"{slurm['gpus_per_node']} GPUs hold {slurm['nodes'] * node}: raise cluster.slurm.nodes, cpus_per_node or "
+            f"a trial asks for {workers} workers of {cluster.cpus_per_worker} CPU and "
+            f"{gpus_per_worker:g} GPU, but {slurm.nodes} node(s) of {slurm.cpus_per_node} CPUs and "
+            f"{slurm.gpus_per_node} GPUs hold {slurm.nodes * node}: raise cluster.slurm.nodes, cpus_per_node or "
             "gpus_per_node, or lower cluster.workers_per_trial"
         )

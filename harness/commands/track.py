@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.entry import Parser, command, make_console
+from harness.config.configuration import stored_configuration
 from harness.plan.errors import UserError, one_line
 from harness.plan.exit_codes import ExitCode
-from harness.plan.tracking import Tracking
 from harness.record.study import StudyFolder
 from harness.record.tracking.runs import next_generation, study_label
 from harness.record.tracking.settings import decide, environment
@@ -26,21 +26,19 @@ def main(arguments: Sequence[str]) -> int:
     folder = StudyFolder(Path(given.study))
     if not given.from_wandb:
         return track(folder, given.mode, given.project, given.entity, given.new_ids)
-    from harness.config.compose import compose_config
+    from harness.config.imported import imported_configuration
     from harness.record.tracking.import_runs import Columns, import_runs
 
-    columns, defaults = Columns.parse(given.column), compose_config(["+experiment=tbs_sweep"])
-    count = import_runs(given.from_wandb, folder.path, columns, given.target, given.train_examples, defaults)
+    columns, path = Columns.parse(given.column), folder.path
+    count = import_runs(given.from_wandb, path, columns, given.target, given.train_examples, imported_configuration)
     print(f"{count} runs of {given.from_wandb} in {folder.path}")
     return _conclude(folder)
 
 
 def track(folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool) -> int:
     """Upload the study, or write what an upload would send; then its report."""
-    described = folder.description()
-    wanted = replace(Tracking(**described["config"]["tracking"]), mode=mode)
-    wanted = replace(wanted, project=project or wanted.project, entity=entity or wanted.entity)
-    live = described["config"]["tracking"]["mode"]
+    own = stored_configuration(folder).tracking
+    live, wanted = own.mode, replace(own, mode=mode, project=project or own.project, entity=entity or own.entity)
     running = folder.is_being_run
     if running and (live in ("online", "auto") or mode == "offline"):
         raise UserError(f"study {folder.path.name} is being run and tracked ({live}): wait for it")
@@ -108,8 +106,8 @@ def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int
 
 def _document(folder: StudyFolder) -> dict[str, Any]:
     """The report of what the study has found so far."""
+    from harness.analyse.experiment import reopen
     from harness.analyse.results import Records
-    from harness.config.build import reopen
     from harness.report.wandb_report import report_document
 
     experiment, design = reopen(folder)
@@ -118,8 +116,8 @@ def _document(folder: StudyFolder) -> dict[str, Any]:
 
 def _conclude(folder: StudyFolder) -> int:
     """The local report of an imported study."""
+    from harness.analyse.experiment import reopen
     from harness.analyse.results import Records
-    from harness.config.build import reopen
     from harness.report.write import write_reports
 
     experiment, _ = reopen(folder)

@@ -16,6 +16,7 @@ from harness.record.files import read_json
 from harness.record.journal import LostTrialError, read_trial
 from harness.train.instantiate import check_arguments
 from harness.train.losses import loss_named
+from harness.train.trainer import Execution
 from harness.train.worker import COLLECTIVE_TIMEOUT, Task, Worker
 
 
@@ -44,7 +45,7 @@ def read_task(path: Path, folder: Path) -> Task:
     if not isinstance(value, Mapping):
         raise UserError(f"{path} is no trial.json: it is absent or no JSON object")
     try:
-        task = Task.from_json(value, str(folder))
+        task = Task.from_json(value, str(folder), Execution(hang_s=0.0))  # nobody would retry the trial
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no trial.json: {type(error).__name__} {error}") from error
     # The labels of an arm do not enter its identity.

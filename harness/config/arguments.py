@@ -3,15 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from harness.config.build import check_values
-from harness.config.compose import compose_config, effective_overrides, register_schema
+from harness.config.compose import compose_plain, effective_overrides, register_schema
+from harness.config.configuration import Configuration
 from harness.config.places import conf_folder
 from harness.plan.errors import UserError
 
 
-def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
+def command_line(arguments: Sequence[str]) -> Configuration | None:
     """The composed configuration, its values checked; None where only a look at it was asked for."""
     parser = argparse.ArgumentParser(prog="harness", add_help=False, allow_abbrev=False)
     parser.add_argument("--multirun", "-m", action="store_true")
@@ -29,11 +29,12 @@ def command_line(arguments: Sequence[str]) -> dict[str, Any] | None:
     if flags.shell_completion:
         _hydra(arguments)
         return None
-    config = compose_config(flags.overrides, flags.config_dir)
+    plain = compose_plain(flags.overrides, flags.config_dir)
     if flags.cfg:
         resolve = ["--resolve"] if "--resolve" in arguments else []
         _hydra(["--cfg", flags.cfg, *resolve, *effective_overrides(flags.overrides, flags.config_dir)])
         return None
+    config = Configuration.of(plain)
     check_values(config)
     return config
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from harness.config.configuration import Configuration
 from harness.config.explain import explain, missing_value, unknown_choice, unreadable_file
 from harness.config.places import available, conf_folder
-from harness.config.schema import GROUPS, HarnessConfig
+from harness.config.schema import GROUPS, SCHEMA
 from harness.plan.duration import UNITS
 from harness.plan.errors import UserError
 
@@ -26,11 +26,19 @@ SEARCHPATH = "hydra.searchpath"
 
 def register_schema() -> None:
     """Make the typed schema known to Hydra under the name conf/config.yaml refers to."""
-    ConfigStore.instance().store(name="schema", node=HarnessConfig)
+    ConfigStore.instance().store(name="schema", node=SCHEMA)
 
 
-def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
-    """The resolved configuration as plain data. `config_dir` adds a folder of the user's own groups.
+def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Configuration:
+    """The resolved configuration. `config_dir` adds a folder of the user's own groups.
+
+    Raises UserError, one line, for anything a person typed wrongly and for values that a part of it refuses.
+    """
+    return Configuration.of(compose_plain(overrides, config_dir))
+
+
+def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """The same as plain data, of the right keys and types but whatever values.
 
     Raises UserError, one line, for anything a person typed wrongly.
     """
@@ -41,7 +49,7 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> d
         raise UserError(f"which experiment? Add +experiment=NAME with one of: {names}")
     try:
         # Hydra lets `+` and `~` bend the schema; what remains must fit it once more.
-        typed = OmegaConf.merge(OmegaConf.structured(HarnessConfig), OmegaConf.to_container(config))
+        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), OmegaConf.to_container(config))
     except OmegaConfBaseException as error:
         raise UserError(explain(error, overrides, lambda: _all_keys(overrides))) from error
     try:
@@ -145,7 +153,7 @@ def _all_keys(overrides: Sequence[str]) -> list[str]:
         config, _ = _hydra_compose(choices)
     except HydraException:  # a chosen file is what is wrong
         config, _ = _hydra_compose([])
-    keys = [field.name for field in fields(HarnessConfig)]
+    keys = list(SCHEMA.__annotations__)
 
     def walk(value: Any, prefix: str) -> None:
         if isinstance(value, dict):

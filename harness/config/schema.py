@@ -1,152 +1,58 @@
-"""The typed schema of the composed configuration. Defaults live in conf/, so a missing value stays missing here."""
+"""The schema that a composed configuration is checked against, derived from the classes that it becomes.
 
-from dataclasses import dataclass, field
-from typing import Any
+OmegaConf accepts neither frozen dataclasses nor Mapping and Sequence, so every class gets an unfrozen twin with the
+same fields and the same defaults.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import Field, field, fields, is_dataclass, make_dataclass
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from omegaconf import MISSING
+
+from harness.config.configuration import ConfigurationValues, resolved_hints
+from harness.plan.duration import Duration
 
 # The folders of conf/ that a command chooses one file of; experiment is the one that it adds.
 GROUPS = ("dataset", "model", "optimizer", "schedule", "lr_scaling", "workload", "cluster", "tracking")
 
 
-@dataclass
-class TargetConfig:
-    metric: str = MISSING
-    value: float = MISSING
-    mode: str = MISSING
-    confirm: int = 2
+@cache
+def twin(cls: type) -> type:
+    """The unfrozen twin of a dataclass; what has no default there is missing until a file or an override gives it."""
+    hints = resolved_hints(cls)
+    members = [(f.name, _schema_type(hints[f.name]), _default(f, hints[f.name])) for f in fields(cls)]
+    return make_dataclass(cls.__name__, members, namespace={"__module__": __name__})
 
 
-@dataclass
-class BatchNormConfig:
-    span: str = "none"
-    span_examples: int = 1
-    statistics: str = "reestimated"
-    statistics_examples: int = 0
-    half_life_examples: float = 0.0
+def _schema_type(hint: Any) -> Any:
+    """An annotation as OmegaConf takes it."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_schema_type, args))
+    if hint is Duration:
+        return dict[str, Any]  # {unit: amount}
+    if is_dataclass(hint):
+        return twin(hint)
+    if origin is Mapping:
+        return dict[args[0], _schema_type(args[1])]
+    return list[_schema_type(args[0])] if origin is Sequence else hint
 
 
-@dataclass
-class AveragingConfig:
-    half_life_examples: float = 0.0
-    decide_on: str = "raw"
+def _default(original: Field[Any], hint: Any) -> Any:
+    if is_dataclass(hint) and hint is not Duration:
+        assert original.default is NO_DEFAULT, original.name
+        assert original.default_factory in (NO_DEFAULT, hint), original.name
+        return field(default_factory=twin(hint))
+    if original.default_factory is not NO_DEFAULT:
+        return field(default_factory=original.default_factory)
+    if original.default == ():
+        return field(default_factory=list)
+    return MISSING if original.default is NO_DEFAULT else original.default
 
 
-@dataclass
-class NoiseScaleConfig:
-    in_training: bool = False
-    frozen_every_examples: int = 0
-    frozen_units: int = 0
-
-
-@dataclass
-class WorkloadConfig:
-    name: str = MISSING
-    loss: str = MISSING
-    target: TargetConfig = field(default_factory=TargetConfig)
-    read_beside: TargetConfig | None = None
-    budget: dict[str, Any] = MISSING
-    base_batch_size: int = MISSING
-    base_lr: float = MISSING
-    evaluate_every_examples: int = MISSING
-    exact_grid: bool = True
-    batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
-    averaging: AveragingConfig = field(default_factory=AveragingConfig)
-    clip_norm: float | None = None
-    stop_at_target: bool = True
-    noise_scale: NoiseScaleConfig = field(default_factory=NoiseScaleConfig)
-
-
-@dataclass
-class CoScalingConfig:
-    momentum: str = "fixed"
-    beta1: str = "fixed"
-    beta2: str = "fixed"
-    eps: str = "fixed"
-    weight_decay: str = "fixed"
-    averaging: str = "half_life"
-    warmup: str = "fixed"
-
-
-@dataclass
-class LrScalingConfig:
-    rules: list[str] = MISSING
-    power: float | None = None
-    co_scaling: CoScalingConfig = field(default_factory=CoScalingConfig)
-
-
-@dataclass
-class ParameterGroupsConfig:
-    no_decay_on_norms_and_biases: bool = False
-    lr_factors: dict[str, float] = field(default_factory=dict)
-    frozen: list[str] = field(default_factory=list)
-
-
-@dataclass
-class SlurmConfig:
-    nodes: int = MISSING
-    cpus_per_node: int = MISSING
-    gpus_per_node: int = MISSING
-    memory_per_node: str | None = None
-    time: str = MISSING
-    partition: str | None = None
-    account: str | None = None
-    no_kill: bool = False
-    array: int = 1
-    options: list[str] = field(default_factory=list)
-
-
-@dataclass
-class ClusterConfig:
-    launcher: str = MISSING
-    address: str = "local"
-    share_study: bool = False
-    cpus: int | None = None
-    workers_per_trial: int | None = 1
-    max_workers_per_trial: int | None = None
-    cpus_per_worker: int = 1
-    gpus_per_worker: float | None = None
-    per_device_batch_size: int | str | None = None
-    evaluation_batch_size: int = 1024
-    precision: str = "float32"
-    compile: bool = False
-    channels_last: bool = False
-    gradient_compression: bool = False
-    activation_checkpointing: bool = False
-    max_failures: int = 2
-    checkpoint_every_s: float = 60.0
-    report_every_s: float = 1.0
-    grace_s: float = 60.0
-    node_wait_s: float = 60.0
-    hang_s: float = 1800.0
-    timing_min_steps: int = 30
-    timing_min_s: float = 3.0
-    slurm: SlurmConfig | None = None  # what `harness submit` asks Slurm for
-
-
-@dataclass
-class TrackingConfig:
-    mode: str = MISSING
-    project: str = MISSING
-    entity: str | None = None
-    tensorboard: bool = False
-    finish_s: float = 10.0
-
-
-@dataclass
-class HarnessConfig:
-    dataset: dict[str, Any] = MISSING
-    model: dict[str, Any] = MISSING
-    optimizer: dict[str, Any] = MISSING
-    schedule: dict[str, Any] = MISSING
-    parameter_groups: ParameterGroupsConfig = field(default_factory=ParameterGroupsConfig)
-    lr_scaling: LrScalingConfig = field(default_factory=LrScalingConfig)
-    workload: WorkloadConfig = field(default_factory=WorkloadConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    question: dict[str, Any] = MISSING
-    seeds: list[int] = MISSING
-    study: str = MISSING
-    output_dir: str = MISSING
-    dry_run: bool = False
-    allow_mixed_code: bool = False
+SCHEMA = twin(ConfigurationValues)

@@ -11,21 +11,25 @@ from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
 from harness.launch.tasks import Cluster
 from harness.launch.timing_pass import run_timing_pass, untimed
+from harness.plan.settings import Spec
 from harness.plan.trial import PlannedTrial
 from harness.record.study import Study
 
 
 def run_study(
-    study: Study, feed: Feed, cluster: Cluster, watcher: Watcher, timing: tuple[int, float], drain: Drain
+    study: Study, feed: Feed, cluster: Cluster, watcher: Watcher, specs: Sequence[Spec], drain: Drain
 ) -> None:
-    """Run everything the feed has to give; it is over afterwards unless the run was interrupted."""
+    """Run everything the feed has to give; it is over afterwards unless the run was interrupted.
+
+    `specs` name the classes whose code every node must have; the first is that of the data set.
+    """
 
     def time_topologies(gang_of: GangFactory) -> None:
         """The timing pass, once every trial has gone."""
         if feed.is_over and study.leads and not drain.requested:
             todo = _untimed(study, feed.plan())
             write, say = study.add_timing, watcher.say
-            run_timing_pass(todo, study.path, cluster, gang_of, timing, write, say, lambda: drain.requested)
+            run_timing_pass(todo, study.path, cluster, gang_of, write, say, lambda: drain.requested)
 
     with ExitStack() as stack:
         stack.enter_context(drain.of_study(study.lease.folder, study.lease.number, cluster.grace_s))
@@ -40,7 +44,7 @@ def run_study(
             watcher.sweep_started(feed, 1)  # nothing to run there: Ray need not start
             watcher.trials_over()
         else:
-            _run_through_ray(study, feed, cluster, watcher, drain, time_topologies)
+            _run_through_ray(study, feed, cluster, watcher, specs, drain, time_topologies)
             drain.listen()  # Ray takes the signals along when it goes
         if cluster.launcher == "inline" or embedded:
             time_topologies(here.of)  # an embedded cluster was this machine, which is quieter without it
@@ -51,6 +55,7 @@ def _run_through_ray(
     feed: Feed,
     cluster: Cluster,
     watcher: Watcher,
+    specs: Sequence[Spec],
     drain: Drain,
     time_topologies: Callable[[GangFactory], None],
 ) -> None:
@@ -68,7 +73,7 @@ def _run_through_ray(
         from harness.launch.ray_tune import run_ray
 
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
-            check_nodes(study, cluster.execution)
+            check_nodes(study, cluster.execution, specs)
         slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.plan()}, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:

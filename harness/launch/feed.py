@@ -10,7 +10,7 @@ from harness.plan.trial import PlannedTrial
 
 Next = Callable[[], Sequence[PlannedTrial]]  # every trial planned so far, given the records on disk
 IsFinished = Callable[[PlannedTrial], bool]
-Limits = Callable[[], Mapping[str, float]]  # by trial_id, see config.build.Racing; a trial that is absent does not race
+Limits = Callable[[], Mapping[str, float]]  # by trial_id, see analyse.experiment.Racing; absent: it does not race
 Claim = Callable[[PlannedTrial], bool]  # whether a trial is this driver's to run
 Tell = Callable[[PlannedTrial, float], None]  # sets the limit of a trial that races, which may be running
 

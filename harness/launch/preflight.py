@@ -6,7 +6,7 @@ Nodes that join later are not asked beforehand: there every trial proves the fol
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.launch.causes import cause
 from harness.launch.ray_probe import live_nodes
 from harness.plan.errors import UserError
+from harness.plan.settings import Spec
 from harness.record.drain_flag import is_current
 from harness.record.provenance import code_fingerprint, versions
 from harness.record.study import Study
@@ -27,13 +28,14 @@ ANSWER_S = 300.0  # for every node to import torch and to read the data set
 VISIBLE_S = 30.0  # for a network file system to show one node what another has written
 WITNESSES = "witnesses"  # folder of a study, there while its nodes are asked
 PACKAGES = ("python", "torch", "numpy")  # of which another version may compute other numbers; Ray compares its own
-SPECS = ("dataset", "model", "optimizer", "schedule", "question")
 
 
-def check_nodes(study: Study, execution: Execution) -> None:
-    """Ask every live node of the connected cluster; UserError in one line, naming the first node that cannot work."""
+def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> None:
+    """Ask every live node of the connected cluster; UserError in one line, naming the first node that cannot work.
+
+    `specs` name the classes whose code every node must have; the first is that of the data set.
+    """
     description = study.description()
-    specs = [description["config"][name] for name in SPECS]
     witnesses = study.lease.folder / WITNESSES
     witnesses.mkdir(exist_ok=True)
     nodes = {node.id: node.name for node in live_nodes()}
@@ -70,7 +72,7 @@ def see_study(execution: Execution) -> None:
         )
 
 
-def _look(execution: Execution, witness: str, token: str, specs: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec]) -> dict[str, Any]:
     """On a node: what it finds. `error` tells why it cannot take part at all."""
     try:
         see_study(execution)

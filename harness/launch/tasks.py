@@ -1,9 +1,14 @@
 """From planned trials to tasks for workers, and the record of a trial that failed for good."""
 
 import errno
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from harness.plan.cluster import ClusterConfig, Launching
+from harness.plan.execution import ExecutionOptions
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import Attempt
@@ -12,24 +17,30 @@ from harness.train.trainer import Execution
 from harness.train.worker import Task
 
 
-@dataclass(frozen=True)
-class Cluster:
+@dataclass(frozen=True, kw_only=True)
+class Cluster(Launching):
     """Where and how trials run; nothing here changes their numbers."""
 
-    launcher: str  # inline | ray
-    address: str  # local | host:port of a running Ray cluster
-    cpus: int | None  # CPUs an embedded cluster may use; None: all this process may use
-    cpus_per_worker: int
-    gpus_per_worker: float
-    max_failures: int  # retries of a trial, each from its checkpoint
-    report_every_s: float
-    grace_s: float  # from a signal until trials that have not stopped are given up
-    node_wait_s: float  # for lost nodes to come back before a sweep that no longer fits ends
+    gpus_per_worker: float  # 0: trials run on CPUs
     execution: Execution
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus_per_worker else "cpu"
+
+
+def cluster_of(config: ClusterConfig) -> Cluster:
+    """The cluster of a configuration; gpus_per_worker=null gives one per worker where this machine has any."""
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if torch.cuda.is_available() else 0.0
+    execution = Execution(**_part(config, ExecutionOptions))
+    return Cluster(**_part(config, Launching), gpus_per_worker=gpus, execution=execution)
+
+
+def _part(config: ClusterConfig, options: type[ExecutionOptions] | type[Launching]) -> dict[str, Any]:
+    """The values of one of the classes that a configuration's cluster is made of."""
+    return {field.name: getattr(config, field.name) for field in fields(options)}
 
 
 def task_of(planned: PlannedTrial, study: Path, execution: Execution, races: bool = False) -> Task:

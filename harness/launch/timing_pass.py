@@ -24,12 +24,12 @@ def run_timing_pass(
     study: Path,
     cluster: Cluster,
     gang_of: GangFactory,
-    limits: tuple[int, float],
     write: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
     is_stopped: Callable[[], bool],
 ) -> None:
     """Time every entry, one at a time, on a gang of its world size; a failure is told and costs its entry only."""
+    limits = (cluster.timing_min_steps, cluster.timing_min_s)
     for number, planned in enumerate(todo, 1):
         if is_stopped():
             return

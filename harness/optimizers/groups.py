@@ -1,7 +1,7 @@
 """How a model's parameters become groups: what decays, what learns at another rate, what is frozen."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,15 +9,14 @@ from typing import Any
 from torch import nn
 
 from harness.plan.errors import UserError
+from harness.plan.parameter_groups import ParameterGroups
 
 
 def parameter_groups(
     model: nn.Module,
     *,
     weight_decay: float,
-    no_decay_on_norms_and_biases: bool = False,
-    lr_factors: Mapping[str, float] | None = None,
-    frozen: Sequence[str] = (),
+    options: ParameterGroups | None = None,
 ) -> list[dict[str, Any]]:
     """Groups for any torch optimizer, in the order of their first parameter; the same for the same model.
 
@@ -29,9 +28,10 @@ def parameter_groups(
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise UserError(f"weight_decay must be >= 0, not {weight_decay}")
     named = dict(model.named_parameters())
-    for name in matching(frozen, named, "frozen"):
+    options = options or ParameterGroups()
+    for name in matching(options.frozen, named, "frozen"):
         named[name].requires_grad_(False)
-    factors = _factor_of_each(lr_factors or {}, named)
+    factors = _factor_of_each(options.lr_factors, named)
     exempt = set(_norms_and_biases(model))
 
     groups: dict[tuple[bool, float], dict[str, Any]] = {}
@@ -44,7 +44,7 @@ def parameter_groups(
             {
                 "params": [],
                 "param_names": [],
-                "weight_decay": 0.0 if norm_or_bias and no_decay_on_norms_and_biases else float(weight_decay),
+                "weight_decay": 0.0 if norm_or_bias and options.no_decay_on_norms_and_biases else float(weight_decay),
                 "lr_factor": lr_factor,
                 "norms_and_biases": norm_or_bias,
             },

@@ -13,11 +13,11 @@ NAME = re.compile(r"[\w.-]{1,128}")  # what W&B takes for projects and entities,
 class Tracking:
     """The tracking part of a configuration, checked."""
 
-    mode: str = "disabled"  # of W&B: offline | online | auto | disabled
+    mode: str  # of W&B: offline | online | auto | disabled
     project: str = "harness"
     entity: str | None = None  # user or team; None: the key's own
-    tensorboard: bool = False
-    finish_s: float = 10.0  # from the last trial to giving W&B up and ending, beside timing pass and report
+    tensorboard: bool = False  # true: TensorBoard event files as well, in the study's tensorboard/
+    finish_s: float = 10.0  # seconds from the last trial to giving W&B up and ending; the rest is uploaded later
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -16,18 +16,12 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What is trained and when it counts as done; everything but TBS, LR rule and seed."""
+@dataclass(frozen=True, kw_only=True)
+class WorkloadConfig:
+    """What a configuration says about a workload besides its dataset, model, optimizer and schedule."""
 
     name: str
-    dataset: Spec
-    model: Spec
     loss: str
-    optimizer_name: str
-    optimizer: Spec  # without lr
-    schedule: Spec  # durations as written in conf
-    train_examples: int
     target: Target
     budget: Duration
     base_batch_size: int
@@ -36,12 +30,9 @@ class Workload:
     exact_grid: bool = True  # False: evaluate at the first update beyond each grid point
     batch_norm: BatchNorm = field(default_factory=BatchNorm)
     averaging: Averaging = field(default_factory=Averaging)
-    parameter_groups: Spec = field(default_factory=dict)
-    co_scaling: CoScaling = field(default_factory=CoScaling)
-    clip_norm: float | None = None  # largest global norm of a gradient, the same at every TBS; None: not clipped
-    stop_at_target: bool = True  # False: every trial uses up its budget, as fixed budgets and range tests ask for
-    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial measures beside; changes no result
-    placement: Placement = field(default_factory=Placement)
+    clip_norm: float | None = Settings.clip_norm  # largest global norm of a gradient, the same at every TBS
+    stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests ask for
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:
@@ -51,6 +42,21 @@ class Workload:
             raise UserError(f"workload.base_batch_size must be >= 1, not {self.base_batch_size}")
         if self.evaluate_every_examples < 1:
             raise UserError(f"workload.evaluate_every_examples must be >= 1, not {self.evaluate_every_examples}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(WorkloadConfig):
+    """What is trained and when it counts as done; everything but TBS, LR rule and seed."""
+
+    dataset: Spec
+    model: Spec
+    optimizer_name: str
+    optimizer: Spec  # without lr
+    schedule: Spec  # durations as written in conf
+    train_examples: int
+    parameter_groups: Spec = field(default_factory=dict)
+    co_scaling: CoScaling = field(default_factory=CoScaling)
+    placement: Placement = field(default_factory=Placement)
 
     @property
     def budget_examples(self) -> int:

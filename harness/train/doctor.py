@@ -119,12 +119,14 @@ class Probes:
         name = f"w{world}-a{accumulation}-e{evaluation_batch}-{lr}"
         model = {"_target_": f"{__name__}.{without_dropout.__name__}", "model": dict(self.workload.model)}
         settings = self._settings(world, accumulation, model, lr)
-        return self._task(name, settings, world, accumulation, (self.device, "float64"), Execution(evaluation_batch))
+        return self._task(
+            name, settings, world, accumulation, (self.device, "float64"), Execution(evaluation_batch, hang_s=0.0)
+        )
 
     def real(self, name: str) -> Task:
         """On one rank, in the arithmetic of the user's trials, with a checkpoint behind every evaluation."""
         settings = self._settings(1, 1, self.workload.model, None)
-        return self._task(name, settings, 1, 1, self.topology, Execution(checkpoint_every_s=0.0))
+        return self._task(name, settings, 1, 1, self.topology, Execution(checkpoint_every_s=0.0, hang_s=0.0))
 
     def _settings(self, world: int, accumulation: int, model: Mapping[str, Any], lr: float | None) -> Settings:
         size, target = self.total_batch_size, self.workload.target

@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from harness.datasets.examples import Batch, Splits
 from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
+from harness.plan.execution import Speed
+from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
@@ -24,7 +26,7 @@ from harness.train.losses import as_float64, loss_named
 from harness.train.noise_scale import NoiseMeter, check_noise
 from harness.train.precision import Precision
 from harness.train.seeds import derive_seed
-from harness.train.speed import Speed, check_speed, compiled, compress_gradients, recompute_activations
+from harness.train.speed import check_speed, compiled, compress_gradients, recompute_activations
 from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
@@ -132,7 +134,8 @@ class Learner:
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups; an optimizer whose conf says nothing of weight decay keeps its own default."""
         weight_decay = self.settings.optimizer.get("weight_decay")
-        groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, **self.settings.parameter_groups)
+        options = ParameterGroups(**self.settings.parameter_groups)
+        groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, options=options)
         if weight_decay is None:
             for group in groups:
                 del group["weight_decay"]

@@ -9,11 +9,11 @@ import torch
 from harness.datasets.examples import Splits
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
+from harness.plan.execution import Speed
 from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.learner import Learner
-from harness.train.speed import Speed
 from harness.train.world import World
 
 HEADROOM = 0.9  # of a worker's memory that a trial may plan with; the rest is for DDP's buckets and fragmentation

@@ -7,13 +7,14 @@ import torch
 
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError, one_line
+from harness.plan.execution import Speed
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
 from harness.train.precision import DTYPES
-from harness.train.speed import Speed, check_speed
+from harness.train.speed import check_speed
 from harness.train.world import World
 
 LEAST_EXAMPLES = 2  # batch norm over a single example has no variance

@@ -1,7 +1,6 @@
 """What makes updates faster or smaller and changes nothing but rounding; and where it may not be used."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,18 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from harness.plan.errors import UserError
+from harness.plan.execution import Speed
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Options of a trial's training pass; each of them rounds differently at most."""
-
-    compile: bool = False  # through torch.compile
-    channels_last: bool = False  # memory format of images and convolutions
-    gradient_compression: bool = False  # ranks exchange gradients in bf16: half the bytes
-    activation_checkpointing: bool = False  # activations inside a block are computed again instead of being kept
 
 
 def check_speed(settings: Settings, topology: Topology, speed: Speed) -> None:

@@ -5,12 +5,12 @@ import time
 from dataclasses import dataclass, replace
 
 from harness.datasets.examples import Splits
+from harness.plan.execution import Speed
 from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.clock import device_wait
 from harness.train.learner import Learner
-from harness.train.speed import Speed
 from harness.train.world import World
 
 BLOCKS = 6  # the device is waited for once a block, so waiting costs a block little
@@ -33,8 +33,8 @@ def time_steps(
     topology: Topology,
     world: World,
     splits: Splits,
-    min_steps: int = 30,
-    min_s: float = 3.0,
+    min_steps: int,
+    min_s: float,
     speed: Speed | None = None,
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""

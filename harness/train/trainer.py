@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.datasets.examples import Splits
+from harness.plan.execution import ExecutionOptions
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
@@ -29,7 +30,6 @@ from harness.train.frozen_noise import measure_noise
 from harness.train.learner import Learner
 from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of
 from harness.train.losses import exploded
-from harness.train.speed import Speed
 from harness.train.world import World
 
 # What rank 0 decides, as bits of one broadcast integer; above them travel the updates until the next decision.
@@ -39,14 +39,11 @@ POLL_S = 1.0  # seconds of updates between two looks at the drain flag and at th
 
 
 @dataclass(frozen=True)
-class Execution(Speed):
-    """How a trial is run, none of which changes its numbers beyond rounding."""
+class Execution(ExecutionOptions):
+    """How a trial is executed and which files of the study it watches."""
 
-    evaluation_batch_size: int = 1024  # examples per forward pass
-    checkpoint_every_s: float = 60.0
     drain_file: str | None = None  # see record.drain_flag; None: nobody drains this trial
     study_attempt: int = 0
-    hang_s: float = 0.0  # without progress until a worker process ends itself; 0: it waits for ever
     limit_file: str | None = None  # see record.limit; None: this trial does not race
 
     def is_draining(self) -> bool:

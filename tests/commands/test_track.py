@@ -13,9 +13,9 @@ import pytest
 from tracked_studies import ROOT, SMALL, Deaf, attempt, evaluations, inspected, open_study, steps, track
 from wandb_server import ENTITY, WandbServer
 
+from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
 from harness.commands.track import main
-from harness.config.build import reopen
 from harness.record.study import StudyFolder
 from harness.record.tracking.runs import attempt_of, study_label, trial_plans
 

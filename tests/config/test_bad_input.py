@@ -173,7 +173,7 @@ def test_more_workers_than_the_machine_has_are_refused_with_what_it_has(sweep):
 def test_a_slurm_configuration_outside_a_job_is_refused_and_not_run_on_this_machine(harness, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     refusal = harness("+experiment=tbs_sweep", "cluster=slurm").refusal()
-    assert "submit the same words with `harness submit`" in refusal
+    assert "submit the same arguments with `harness submit`" in refusal
 
 
 @pytest.mark.parametrize("choice", ["model=mlp", "dataset=stdlib_text", "dataset=cifar10 model=resnet56"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.config.arguments import command_line
+from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 
 FILES = {
@@ -79,65 +80,63 @@ def test_a_workload_beats_the_other_groups(own):
     config = composed(
         "--config-dir", own, "+experiment=tbs_sweep", "workload=dots_tiny", "question.total_batch_sizes=[64]"
     )
-    assert config["model"]["_target_"] == "harness.models.mlp.MLP"
-    assert config["dataset"]["train"] == 512
-    assert config["optimizer"]["momentum"] == 0.5  # sgd.yaml says 0.9
+    assert config.model["_target_"] == "harness.models.mlp.MLP"
+    assert config.dataset["train"] == 512
+    assert config.optimizer["momentum"] == 0.5  # sgd.yaml says 0.9
 
 
 def test_an_experiment_beats_its_workload_and_groups(own):
     config = composed("--config-dir", own, "+experiment=mine")
-    assert config["workload"]["name"] == "dots_tiny"
-    assert config["workload"]["base_lr"] == 0.125  # dots_tiny.yaml says 0.25
-    assert config["optimizer"]["nesterov"] is True
-    assert config["optimizer"]["momentum"] == 0.5
-    assert config["lr_scaling"]["rules"] == ["linear"]
-    assert config["seeds"] == [7]
-    assert config["choices"]["optimizer"] == "nesterov"
+    assert config.workload.name == "dots_tiny"
+    assert config.workload.base_lr == 0.125  # dots_tiny.yaml says 0.25
+    assert config.optimizer["nesterov"] is True
+    assert config.optimizer["momentum"] == 0.5
+    assert config.lr_scaling.rules == ["linear"]
+    assert config.seeds == [7]
+    assert config.choices["optimizer"] == "nesterov"
 
 
 def test_the_command_line_beats_all(own):
     arguments = ["workload.base_lr=0.5", "optimizer=sgd", "optimizer.momentum=0.75", "lr_scaling=sqrt", "seeds=[1,2]"]
     config = composed("--config-dir", own, "+experiment=mine", *arguments)
-    assert config["workload"]["base_lr"] == 0.5
-    assert config["optimizer"]["nesterov"] is False
-    assert config["optimizer"]["momentum"] == 0.75
-    assert config["lr_scaling"]["rules"] == ["sqrt"]
-    assert config["seeds"] == [1, 2]
-    assert composed("--config-dir", own, "+experiment=mine", "workload=digits_bn_cnn")["dataset"]["train"] == 1024
+    assert config.workload.base_lr == 0.5
+    assert config.optimizer["nesterov"] is False
+    assert config.optimizer["momentum"] == 0.75
+    assert config.lr_scaling.rules == ["sqrt"]
+    assert config.seeds == [1, 2]
+    assert composed("--config-dir", own, "+experiment=mine", "workload=digits_bn_cnn").dataset["train"] == 1024
 
 
 def test_the_order_of_arguments_does_not_matter(own):
     arguments = ["--config-dir", own, "+experiment=mine", "workload.base_lr=0.5", "lr_scaling=sqrt", "seeds=[1,2]"]
     first, second = composed(*arguments), composed(*arguments[:2], *reversed(arguments[2:]))
-    typed = [config.pop("overrides") for config in (first, second)]  # kept as they were given
-    assert typed == [arguments[2:], arguments[:1:-1]]
-    assert first == second
+    assert [first.overrides, second.overrides] == [arguments[2:], arguments[:1:-1]]  # kept as they were given
+    values = [{key: value for key, value in config.raw.items() if key != "overrides"} for config in (first, second)]
+    assert values[0] == values[1]
 
 
 @pytest.mark.parametrize("pair", [("dataset=dots", "model=tiny"), ("model=tiny", "dataset=dots")])
 def test_choosing_dataset_and_model_brings_the_workload_of_the_pair(own, pair):
     config = composed("--config-dir", own, "+experiment=tbs_sweep", *pair)
-    assert config["choices"]["workload"] == "dots_tiny"
-    assert config["workload"]["base_batch_size"] == 32
+    assert config.choices["workload"] == "dots_tiny"
+    assert config.workload.base_batch_size == 32
 
 
 def test_a_workload_is_known_by_the_pair_it_chooses_whatever_its_name(own):
     config = composed("--config-dir", own, "+experiment=tbs_sweep", "workload=by_another_name")
-    assert (config["choices"]["dataset"], config["workload"]["name"]) == ("dots", "by_another_name")
+    assert (config.choices["dataset"], config.workload.name) == ("dots", "by_another_name")
 
 
 def test_an_experiment_that_changes_half_of_a_pair_is_refused_until_a_workload_is_chosen(own):
     arguments = ["--config-dir", own, "+experiment=half_a_pair"]
     with pytest.raises(UserError, match="no workload for dataset digits with model tiny"):
         composed(*arguments)
-    assert composed(*arguments, "workload=digits_bn_cnn")["model"]["widths"] == [8]
+    assert composed(*arguments, "workload=digits_bn_cnn").model["widths"] == [8]
 
 
 def test_a_duration_on_the_command_line_replaces_one_in_another_unit(own):
     config = composed("--config-dir", own, "+experiment=mine", "workload.budget={steps: 40}")
-    assert {unit: amount for unit, amount in config["workload"]["budget"].items() if amount is not None} == {
-        "steps": 40
-    }
+    assert config.workload.budget == Duration(40, "steps")
 
 
 def test_own_names_are_offered_and_hinted_at_like_ours(own):

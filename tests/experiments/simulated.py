@@ -7,9 +7,9 @@ from typing import Any
 
 from made_up import description, evaluation, placed
 
+from harness.analyse.experiment import Experiment, Racing, reopen
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.config.build import Experiment, Racing, reopen
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.trial import PlannedTrial, Trial
@@ -18,6 +18,7 @@ from harness.record.journal import Attempt, read_trial
 from harness.record.study import StudyFolder
 from harness.train.instantiate import instantiate
 
+NO_RECORDS = Records(StudyFolder(Path("a study that nobody has begun")))
 Curve = Callable[[Trial, int], float]  # the validation accuracy of a trial after so many examples
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 from simulated import Simulation, new_study, run_in_pieces, table
 
+from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
-from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.plan.trial import Trial
 

@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 
 import pytest
-from simulated import Simulation, new_study, table
+from simulated import NO_RECORDS, Simulation, new_study, table
 
+from harness.analyse.experiment import build_experiment
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.config.build import build_design, build_experiment, build_workload
+from harness.config.build import build_design
 from harness.config.compose import compose_config
 from harness.plan.errors import UserError
 from harness.plan.trial import Trial
@@ -34,7 +35,7 @@ def concluded(folder: Path, curve, *overrides: str) -> Findings:
 
 def built(*overrides: str):
     config = compose_config(overrides)
-    return build_experiment(config, build_design(config, build_workload(config, 1024)))
+    return build_experiment(config, build_design(config, 1024))
 
 
 # -- grids -----------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_a_best_value_at_the_edge_of_its_grid_is_flagged(tmp_path):
 
 @pytest.mark.parametrize(("hold", "power"), [("effective_lr", 1), ("lr", 0)])
 def test_a_momentum_search_holds_what_it_says(hold, power):
-    arms = [trial.arm for trial in built("+experiment=momentum_search", f"question.hold={hold}").trials(None)]
+    arms = [trial.arm for trial in built("+experiment=momentum_search", f"question.hold={hold}").trials(NO_RECORDS)]
     for arm in arms:
         momentum = arm.settings.optimizer["momentum"]
         assert momentum == arm.variant["momentum"]
@@ -80,7 +81,7 @@ def test_a_momentum_search_holds_what_it_says(hold, power):
 
 def test_a_momentum_search_moves_beta1_of_adam_and_leaves_beta2():
     search = ["+experiment=momentum_search", "optimizer=adamw", "question.hold=lr"]
-    betas = {tuple(t.arm.settings.optimizer["betas"]) for t in built(*search).trials(None)}
+    betas = {tuple(t.arm.settings.optimizer["betas"]) for t in built(*search).trials(NO_RECORDS)}
     assert {beta1 for beta1, _ in betas} == {0.8, 0.87, 0.9, 0.95, 0.97, 0.99}
     assert len({beta2 for _, beta2 in betas}) == 1
 
@@ -151,7 +152,7 @@ def test_after_equal_budgets_the_difference_of_the_means_is_reported_with_its_si
 def test_an_ablation_of_its_workload_differs_in_one_factor_only(name):
     experiment = built(f"+experiment={name}")
     by_place: dict[tuple[int, str], list[dict]] = {}
-    for trial in experiment.trials(None):
+    for trial in experiment.trials(NO_RECORDS):
         arm = trial.arm
         by_place.setdefault((arm.total_batch_size, arm.scaling_rule), []).append(arm.settings.to_json())
     factors = set()

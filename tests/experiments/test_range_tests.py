@@ -4,11 +4,12 @@ import math
 from pathlib import Path
 
 import pytest
-from simulated import Simulation, new_study, table
+from simulated import NO_RECORDS, Simulation, new_study, table
 
+from harness.analyse.experiment import build_experiment
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.config.build import build_design, build_experiment, build_workload
+from harness.config.build import build_design
 from harness.config.compose import compose_config
 from harness.plan.errors import UserError
 from harness.plan.trial import Trial
@@ -71,8 +72,8 @@ def test_no_target_is_spoken_of(found):
 
 def test_every_batch_size_makes_the_same_updates_under_the_same_lrs():
     config = compose_config(["+experiment=lr_range_test", SIZES])
-    experiment = build_experiment(config, build_design(config, build_workload(config, 1024)))
-    arms = {trial.arm.total_batch_size: trial.arm.settings for trial in experiment.trials(None)}
+    experiment = build_experiment(config, build_design(config, 1024))
+    arms = {trial.arm.total_batch_size: trial.arm.settings for trial in experiment.trials(NO_RECORDS)}
     assert {settings.budget_steps for settings in arms.values()} == {100}
     for settings in arms.values():
         schedule = instantiate(settings.schedule)
@@ -103,4 +104,4 @@ def test_the_useful_momentum_is_found_on_the_axis_of_its_memory(tmp_path):
 def test_nonsense_is_refused(name, override, said):
     config = compose_config([f"+experiment={name}", override])
     with pytest.raises(UserError, match=said):
-        build_experiment(config, build_design(config, build_workload(config, 1024)))
+        build_experiment(config, build_design(config, 1024))

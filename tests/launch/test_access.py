@@ -22,7 +22,7 @@ from dataclasses import replace
 from harness.launch.ray_cluster import ray_cluster
 from harness.launch.tasks import Cluster
 from harness.train.trainer import Execution
-with ray_cluster(Cluster("ray", "local", 1, 1, 0.0, 0, 1.0, 1.0, 1.0, Execution())) as scratch:
+with ray_cluster(Cluster(launcher="ray", cpus=1, gpus_per_worker=0.0, execution=Execution())) as scratch:
     import ray
     print(ray.get_runtime_context().gcs_address, scratch, flush=True)
     sys.stdin.read()

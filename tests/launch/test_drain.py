@@ -128,7 +128,7 @@ def test_ten_minutes_before_an_evaluation_every_trial_is_saved_within_the_grace_
     assert not [row for row in rows if row["kind"] == "evaluation"]
     for folder in found.folder.glob("trials/*/*"):
         assert checkpoint_steps(folder / "checkpoint") == [list(read_lines(folder / "events.1.jsonl"))[-1]["step"]]
-    assert "stopped early: the same command goes on from here" in found.out
+    assert "stopped early: run the same command again to resume" in found.out
     assert found.err == ""
     assert read_json(found.folder / "leases/1.json")["released"]
 

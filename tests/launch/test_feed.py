@@ -150,7 +150,7 @@ def test_a_stopped_trial_is_handed_out_again_once_it_no_longer_races():
     assert not again.races(trial)
 
 
-CLUSTER = Cluster("ray", "local", None, 1, 0.0, 2, 1.0, 60.0, 60.0, Execution())
+CLUSTER = Cluster(launcher="ray", gpus_per_worker=0.0, execution=Execution())
 
 
 @pytest.mark.parametrize(

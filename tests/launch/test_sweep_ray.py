@@ -61,7 +61,7 @@ import os
 from harness.launch.ray_cluster import ray_cluster
 from harness.launch.tasks import Cluster
 from harness.train.trainer import Execution
-with ray_cluster(Cluster("ray", "local", 1, 1, 0.0, 0, 1.0, 1.0, 1.0, Execution())):
+with ray_cluster(Cluster(launcher="ray", cpus=1, gpus_per_worker=0.0, execution=Execution())):
     import ray
     print(os.nice(0), ray.get(ray.remote(lambda: os.nice(0)).remote()))
 """

@@ -12,6 +12,7 @@ from harness.models.resnet import CifarResNet
 from harness.optimizers.groups import parameter_groups
 from harness.optimizers.muon import Muon
 from harness.plan.errors import UserError
+from harness.plan.parameter_groups import ParameterGroups
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
 
@@ -127,9 +128,8 @@ def test_a_copy_trains_its_own_model():
 
 
 def test_group_settings_survive_the_split():
-    groups = parameter_groups(
-        small_gpt(), weight_decay=0.1, no_decay_on_norms_and_biases=True, lr_factors={"blocks.0.*": 0.5}
-    )
+    options = ParameterGroups(no_decay_on_norms_and_biases=True, lr_factors={"blocks.0.*": 0.5})
+    groups = parameter_groups(small_gpt(), weight_decay=0.1, options=options)
     muon = Muon(groups, lr=0.01)
     for group in muon.param_groups:
         for name in group["param_names"]:

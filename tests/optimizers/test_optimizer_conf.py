@@ -11,6 +11,7 @@ from torch import nn
 
 from harness.models.mlp import MLP
 from harness.optimizers.groups import parameter_groups
+from harness.plan.parameter_groups import ParameterGroups
 from harness.train.instantiate import instantiate
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -47,7 +48,7 @@ def test_the_lr_is_the_trainers_and_weight_decay_is_stated(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group_follows_the_lr_set_on_it(name):
     net = model()
-    groups = parameter_groups(net, weight_decay=0.01, lr_factors={"head.*": 0.5})
+    groups = parameter_groups(net, weight_decay=0.01, options=ParameterGroups(lr_factors={"head.*": 0.5}))
     optimizer = instantiate(composed(name), groups, lr=0.01)
     assert len(optimizer.param_groups) >= 2
     start = [p.detach().clone() for p in net.parameters()]

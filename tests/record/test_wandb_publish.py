@@ -7,8 +7,8 @@ import sys
 import pytest
 from tracked_studies import Deaf, attempt, open_study
 
+from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
-from harness.config.build import reopen
 from harness.plan.errors import UserError
 from harness.record.tracking.publish import write_spec
 from harness.report.wandb_report import report_document

@@ -9,8 +9,8 @@ import pytest
 from made_up import TRAIN_EXAMPLES
 from synthetic_study import SWEEP, findings_of, write_study
 
+from harness.analyse.experiment import reopen
 from harness.commands.report import asked_target, main
-from harness.config.build import reopen
 from harness.plan.target import Target
 from harness.record.study import StudyFolder
 

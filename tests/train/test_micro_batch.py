@@ -27,7 +27,7 @@ class Greedy(BnCnn):
         return super().forward(images)
 
 
-INLINE = Cluster("inline", "local", None, 1, 0.0, 2, 1.0, 60.0, 60.0, execution=Execution())
+INLINE = Cluster(launcher="inline", gpus_per_worker=0.0, execution=Execution())
 GREEDY = {"_target_": f"{__name__}.Greedy"}
 
 

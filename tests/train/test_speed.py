@@ -10,12 +10,12 @@ from small_trials import GHOST, MLP, SMALL, WITHOUT_BATCH_NORM, evaluations, run
 
 from harness.datasets.digits import Digits
 from harness.plan.errors import UserError
+from harness.plan.execution import Speed
 from harness.plan.noise_scale import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Arm, PlannedTrial, Trial
 from harness.train.learner import Learner
 from harness.train.rehearsal import rehearse
-from harness.train.speed import Speed
 from harness.train.trainer import Execution
 from harness.train.world import World
 

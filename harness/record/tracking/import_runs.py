@@ -1,7 +1,7 @@
 """Runs read from W&B become a study, so that the analysis and its report work on what the harness did not launch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
-from harness.plan.settings import Settings, fingerprint
+from harness.plan.settings import Settings, Spec, fingerprint
 from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.journal import Attempt
@@ -18,7 +18,9 @@ from harness.record.study import Study, StudyFolder
 from harness.record.tracking.read_runs import RunRead, read_runs
 from harness.record.tracking.runs import validation_key
 
-UNKNOWN = {"_target_": "imported.unknown"}  # what a run from elsewhere does not tell
+Configure = Callable[[Mapping[str, Any], Spec, Sequence[int]], Mapping[str, Any]]  # of workload, classes, seeds
+
+UNKNOWN: Spec = {"_target_": "imported.unknown"}  # what a run from elsewhere does not tell
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def import_runs(
     columns: Columns,
     target: str | None,
     train_examples: int | None,
-    defaults: Mapping[str, Any],
+    configure: Configure,
 ) -> int:
     """Write the runs of `source` as a study in the new folder `path`; returns how many. UserError for what is missing.
 
-    `defaults` is any composed configuration: what study.json says where the runs say nothing.
+    `configure` makes what study.json keeps as its configuration.
     """
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: an import makes a study of its own")
@@ -68,7 +70,7 @@ def import_runs(
     reader = _Reader(columns, wanted, train_examples)
     read = [reader.read(run) for run in runs]
     planned = _plan(read, wanted)
-    description = _description(path, read, planned, wanted, defaults)
+    description = _description(path, read, planned, wanted, configure)
     study = Study.open(path, description)
     try:
         study.add_plan([trial for sharing in planned for trial in sharing])
@@ -242,7 +244,7 @@ def _description(
     read: Sequence[_Run],
     planned: Sequence[Sequence[PlannedTrial]],
     target: Target,
-    defaults: Mapping[str, Any],
+    configure: Configure,
 ) -> dict[str, Any]:
     """A study.json from which the experiment `imported` can be rebuilt like any other."""
     base = min(read, key=lambda run: run.total_batch_size)
@@ -259,22 +261,12 @@ def _description(
         "batch_norm": {},
         "averaging": {},
     }
-    config = {
-        **defaults,
-        "workload": {**defaults["workload"], **workload},
-        **dict.fromkeys(("dataset", "model", "optimizer", "schedule"), UNKNOWN),
-        "parameter_groups": {},
-        "lr_scaling": {**defaults["lr_scaling"], "rules": ["none"], "co_scaling": {}},
-        "question": {"_target_": "experiments.imported.Imported"},
-        "seeds": sorted({trial.trial.seed for sharing in planned for trial in sharing}),
-        "choices": {**defaults["choices"], "experiment": "imported", "optimizer": "imported"},
-        "output_dir": None,
-    }
+    seeds = sorted({trial.trial.seed for sharing in planned for trial in sharing})
     content = [[run.source.run_id, run.rows] for run in read]
     return {
         "experiment": "imported",
         "name": path.name,
-        "config": config,
+        "config": configure(workload, UNKNOWN, seeds),
         "train_examples": base.train_examples,
         "code_fingerprint": "imported",
         "data_fingerprint": fingerprint(content, 16),

@@ -1,0 +1,66 @@
+"""What a file of experiments/ offers, and how a configuration or a study on disk becomes one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from harness.analyse.findings import Findings
+from harness.analyse.results import Records
+from harness.config.build import build_design
+from harness.config.configuration import Configuration, stored_configuration
+from harness.config.experiments import experiment_class
+from harness.config.fitting import check_question
+from harness.plan.design import Design
+from harness.plan.trial import Trial
+from harness.record.study import StudyFolder
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """Which trials answer a question, and what they answered."""
+
+    def trials(self, records: Records) -> Sequence[Trial]:
+        """Every trial planned given the records so far; a search returns more once earlier ones are in."""
+        ...
+
+    def conclude(self, records: Records) -> Findings:
+        """What the finished trials answer, also where some are missing."""
+        ...
+
+
+@runtime_checkable
+class Racing(Experiment, Protocol):
+    """An experiment whose trials may stop before their target because their arm can no longer win (plan.racing)."""
+
+    def limits(self, records: Records) -> Mapping[str, float]:
+        """By trial_id, the examples from which on a trial that races stops at its next miss; 0: it need not begin."""
+        ...
+
+
+@runtime_checkable
+class Sequential(Experiment, Protocol):
+    """An experiment that asks for more once its first trials are in."""
+
+    @property
+    def follows(self) -> str:
+        """What the first round may lead to, for the plan that dry_run prints."""
+        ...
+
+
+def build_experiment(config: Configuration, design: Design) -> Experiment:
+    """The experiment that a configuration names, constructed with the question's own parameters; UserError for a class
+    that is no experiment or does not take them."""
+    question = dict(config.question)
+    target = str(question.pop("_target_", ""))
+    make = experiment_class(target)
+    check_question(make, question)
+    return make(design, **question)
+
+
+def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:
+    """The experiment of a study on disk and what it was planned with: what reports and exports start from.
+
+    Raises UserError where the folder is not a study, or one whose configuration this version does not know.
+    """
+    config = stored_configuration(folder)
+    design = build_design(config, folder.description()["train_examples"])
+    return build_experiment(config, design), design

@@ -1,0 +1,40 @@
+"""Opens a session's study: to lead it, or to help the driver that leads it."""
+
+from typing import Any
+
+from harness.commands.study_progress import StudyProgress
+from harness.datasets.examples import Splits
+from harness.plan.errors import UserError
+from harness.record.examination import find_examination
+from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
+from harness.record.study import Study
+
+
+def open_study(progress: StudyProgress, splits: Splits) -> Study:
+    """Create or resume the study; or join it, where it is shared and another driver leads it. UserError as for both."""
+    config, description = progress.config, _description(progress, splits)
+    try:
+        return Study.open(config.folder, description, config.allow_mixed_code)
+    except UserError:
+        if not config.cluster.share_study or not progress.folder.is_being_run:
+            raise
+        return Study.join(config.folder, description, config.allow_mixed_code)
+
+
+def _description(progress: StudyProgress, splits: Splits) -> dict[str, Any]:
+    """What study.json says besides its sessions."""
+    config, workload = progress.config, progress.design.workload
+    outputs, workload_code = config.folder.parents[1], code_fingerprint(config.trial_specs)
+    return {
+        "experiment": config.experiment_name,
+        "name": config.study,
+        "config": config.raw,
+        "train_examples": len(splits.train),
+        "code_fingerprint": code_fingerprint(config.specs),
+        "data_fingerprint": splits.fingerprint,
+        "git": git_state(),
+        "versions": versions(),
+        "hardware": {"cpu": cpu_model(), "cpus": usable_cpus(), "device": progress.cluster.device},
+        "doctor": find_examination(outputs, workload, workload_code),
+        "overrides": config.overrides,
+    }

@@ -1,0 +1,125 @@
+"""Where trials run, as a configuration gives it: every option with its unit, its default and what it must satisfy."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.plan.batch import Placement
+from harness.plan.errors import UserError
+from harness.plan.execution import ExecutionOptions
+from harness.plan.trial import Topology
+
+AUTO = "auto"  # per_device_batch_size: as large as fits, found by trying
+
+# Smallest value of the numbers of a cluster; null is allowed where the type says so.
+LEAST = {
+    "cpus": 1,
+    "workers_per_trial": 1,
+    "max_workers_per_trial": 1,
+    "cpus_per_worker": 1,
+    "gpus_per_worker": 0,
+    "per_device_batch_size": 1,
+    "evaluation_batch_size": 1,
+    "max_failures": 0,
+    "checkpoint_every_s": 0,
+    "report_every_s": 0,
+    "grace_s": 0,
+    "node_wait_s": 0,
+    "hang_s": 0,
+    "timing_min_steps": 1,
+    "timing_min_s": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launching:
+    """How trials are started, watched and timed."""
+
+    launcher: str  # ray | inline: one trial after another in this process
+    address: str = "local"  # local: an embedded Ray | host:port of a running Ray cluster
+    cpus: int | None = None  # CPUs an embedded Ray may use; null: all this process may use
+    cpus_per_worker: int = 1  # CPU threads of a rank
+    max_failures: int = 2  # retries of a trial after a crash, each from its newest checkpoint
+    report_every_s: float = 1.0  # seconds between a trial's reports to the driver
+    grace_s: float = 60.0  # seconds from a signal until trials that have not stopped are given up
+    node_wait_s: float = 60.0  # seconds to wait for lost nodes before a sweep that no longer fits ends
+    timing_min_steps: int = 30  # timing pass: updates per (TBS, topology), alone on the machine ...
+    timing_min_s: float = 3.0  # ... or seconds, whichever comes first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What `harness submit` asks Slurm for."""
+
+    nodes: int  # more than one: a Ray cluster of the job's own spans them
+    cpus_per_node: int
+    gpus_per_node: int
+    time: str  # in Slurm's own format; a longer sweep is requeued and resumes from its checkpoints
+    memory_per_node: str | None = None  # e.g. 64G; null: the partition's default
+    partition: str | None = None
+    account: str | None = None
+    no_kill: bool = False  # true: a lost node costs its trials a retry; false: Slurm requeues the whole job
+    array: int = 1  # more than one: that many independent one-node jobs share the study's trials
+    options: Sequence[str] = ()  # further options of sbatch, e.g. ["--constraint=a100"]
+
+    def __post_init__(self) -> None:
+        for key, least in (("nodes", 1), ("array", 1), ("cpus_per_node", 1), ("gpus_per_node", 0)):
+            if getattr(self, key) < least:
+                raise UserError(f"cluster.slurm.{key} must be >= {least}, not {getattr(self, key)}")
+        if self.array > 1 and self.nodes > 1:
+            raise UserError(
+                f"cluster.slurm.array={self.array} is for independent jobs of one node each: leave cluster.slurm.nodes "
+                "at 1, or leave the array out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig(ExecutionOptions, Launching):
+    """The cluster part of a configuration, checked."""
+
+    share_study: bool = False  # true: several drivers may run one study's trials at once (Slurm arrays)
+    workers_per_trial: int | None = Placement.workers_per_trial  # DDP ranks of a trial (W); null: W grows with the TBS
+    max_workers_per_trial: int | None = Placement.max_workers  # the most that null gives; a larger TBS accumulates
+    per_device_batch_size: int | str | None = Placement.max_per_device  # largest micro-batch, examples; smaller than
+    # TBS / W means accumulation; null: TBS / W in one piece; auto: what GPU memory allows, found once per study
+    gpus_per_worker: float | None = None  # null: 1 where the machine has GPUs, else 0; a fraction packs trials on a GPU
+    precision: str = Topology.precision  # float32 | float64 | bf16 | fp16 (half precision by autocast) | tf32 (GPU)
+    slurm: Slurm | None = None
+
+    def __post_init__(self) -> None:
+        if self.launcher not in ("ray", "inline"):
+            raise UserError(f"cluster.launcher must be ray or inline, not {self.launcher!r}")
+        host, _, port = self.address.rpartition(":")
+        if self.address != "local" and not (host and port.isdigit()):
+            raise UserError(f"cluster.address must be 'local' or host:port, not {self.address!r}")
+        for key, least in LEAST.items():
+            value = getattr(self, key)
+            if isinstance(value, str):
+                if value != AUTO:
+                    raise UserError(f"cluster.{key} must be a number of examples, null or {AUTO}, not {value!r}")
+            elif value is not None and not (math.isfinite(value) and value >= least):
+                raise UserError(f"cluster.{key} must be >= {least}, not {value}")
+        if self.max_workers_per_trial is not None and self.workers_per_trial is not None:
+            raise UserError(
+                f"cluster.max_workers_per_trial={self.max_workers_per_trial} limits what workers_per_trial=null gives: "
+                "leave it out where cluster.workers_per_trial is a number"
+            )
+        self._check_gpus(self.gpus_per_worker or 0.0)
+
+    def _check_gpus(self, gpus: float) -> None:
+        if gpus % 1 and (gpus > 1 or self.workers_per_trial != 1):
+            raise UserError(
+                f"cluster.gpus_per_worker={gpus:g}: use whole GPUs, or a fraction below 1 with workers_per_trial=1 "
+                "(two ranks of one trial cannot share a GPU)"
+            )
+        if 0 < gpus < 1 and not math.isclose(1 / gpus, trials := round(1 / gpus), rel_tol=1e-3):
+            raise UserError(
+                f"cluster.gpus_per_worker={gpus:g} leaves a part of every GPU unused: trials share one by 1/n, "
+                f"e.g. {1 / trials:.4g} for {trials} of them"
+            )
+
+    @property
+    def placement(self) -> Placement:
+        """`auto` counts as null until the session has found the number."""
+        micro = self.per_device_batch_size
+        return Placement(self.workers_per_trial, None if isinstance(micro, str) else micro, self.max_workers_per_trial)

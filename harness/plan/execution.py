@@ -1,0 +1,22 @@
+"""How a trial is executed: what makes it faster or safer and changes its numbers by rounding at most."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Options of a trial's training pass; each of them changes rounding at most."""
+
+    compile: bool = False  # training through torch.compile; slow to start, graphs are kept from trial to trial
+    channels_last: bool = False  # memory format of images and convolutions; pays on GPUs in half precision
+    gradient_compression: bool = False  # ranks exchange gradients in bf16, half the bytes; with precision=bf16
+    activation_checkpointing: bool = False  # keep the inputs of a model's blocks only, recompute the rest; saves memory
+
+
+@dataclass(frozen=True)
+class ExecutionOptions(Speed):
+    """What a configuration says about how a trial is executed; the trainer adds the files that it watches."""
+
+    evaluation_batch_size: int = 1024  # examples per forward pass of an evaluation
+    checkpoint_every_s: float = 60.0  # seconds of a trial between checkpoints
+    hang_s: float = 1800.0  # seconds without progress until a worker ends itself and its trial is retried; 0: never
