@@ -24,6 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         print(help_text(), end="")
         return ExitCode.BAD_INPUT
+    if {"--shell-completion", "-sc"} & set(arguments):
+        import_module("harness.commands.completion").print_completions(arguments)
+        return ExitCode.DONE
     if print_help_if_asked(arguments):
         return ExitCode.DONE
     if first[0] not in "+~-" and "=" not in first:
