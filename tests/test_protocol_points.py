@@ -1,20 +1,30 @@
-"""Where each protocol point of docs/protocol.md is tested, and each trap of training codes that they answer: an index
-that names tests, and must not rot.
+"""An index of the tests of each protocol point in docs/protocol.md, and of each known trap of training codes.
 
-Every test listed goes through a public door (a trial, a sweep, a plan, a report, a command). They are the first places
-to look; the modules they stand in hold the rest.
+Every test listed uses a public interface (a trial, a sweep, a plan, a report, a command). They are the first places
+to look; the modules they are in hold the rest. The page, the index and every citation (P7) must agree.
 """
 
 import ast
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+PAGE = ROOT / "docs" / "protocol.md"
+CITING = ("README.md", "Makefile", "pyproject.toml", ".ci")
+CITING = (*CITING, "benchmarks", "conf", "docs", "experiments", "harness", "slurm", "tests")
+TEXT = {".md", ".py", ".yaml", ".sh", ".sbatch", ".toml", ".jinja", ".js", ".css", ""}
+HEADING = re.compile(r"^### P(\d+)\. \S", re.MULTILINE)
+CITATION = re.compile(r"(?<![\w.])P([1-9]\d?)(?![\w%])")  # P7, (P16), not P100
+# The documents cited by such a number are not in the repository, and a rule is an LR rule.
+CITATION_OF_A_RULE = re.compile(r"\brules? \d", re.IGNORECASE)
 
 POINTS = {
-    "P1: one gradient, the mean over the global batch, whatever splits it": {
+    "P1: one gradient, the mean over the global batch, however it is split": {
         "train/test_learner.py": [
             "test_an_update_follows_the_gradient_of_the_mean_over_the_global_batch",
             "test_ranks_follow_the_gradient_of_the_mean_over_the_global_batch",
@@ -77,14 +87,14 @@ POINTS = {
         ],
         "train/test_checkpoint.py": ["test_code_hidden_in_a_checkpoint_is_not_run"],
     },
-    "P10: seed = replicate; weights and order follow it, the split does not": {
+    "P10: a seed is a replicate; weights and order follow it, the split does not": {
         "train/test_trainer.py": [
             "test_the_same_seed_gives_the_same_events_apart_from_times",
             "test_another_seed_means_another_order_and_other_weights_on_the_same_split",
         ],
         "experiments/test_one_factor.py": ["test_spread_between_splits_is_told_apart_from_spread_between_seeds"],
     },
-    "P11: divergence is an outcome found without a host sync, skipped updates do not move the schedule": {
+    "P11: divergence is an outcome, detected without a host sync; skipped updates do not move the schedule": {
         "train/test_trainer.py": [
             "test_an_lr_of_a_million_diverges",
             "test_divergence_is_watched_without_reading_the_device_at_every_update",
@@ -112,7 +122,7 @@ POINTS = {
         "analyse/test_evaluations.py": ["test_a_crossing_read_from_a_journal_is_the_one_the_trainer_stops_by"],
         "report/test_reread.py": ["test_an_easier_target_is_answered_as_if_the_trials_had_been_run_for_it"],
     },
-    "P15: misses are data, intervals say what they are": {
+    "P15: misses are data, intervals state their kind": {
         "statistics/test_estimates.py": [
             "test_misses_and_divergence_are_infinity_in_the_median",
             "test_the_range_says_its_true_coverage",
@@ -134,7 +144,7 @@ POINTS = {
     "P18: published epochs of a budget and epochs to a target are never overlaid unlabelled": {
         "report/test_published_page.py": ["test_published_costs_and_time_budgets_are_laid_over_a_study_apart"],
     },
-    "P19: what can be refused is refused before Ray starts": {
+    "P19: what can be rejected is rejected before Ray starts": {
         "config/test_bad_input.py": [
             "test_a_class_that_cannot_be_used_as_it_is_asked_for_is_refused_before_any_trial",
             "test_more_workers_than_the_machine_has_are_refused_with_what_it_has",
@@ -148,7 +158,7 @@ POINTS = {
         ],
         "launch/test_kills.py": ["test_two_hundred_trials_on_one_gang_leave_its_memory_flat"],
     },
-    "P21: a failed worker ends its gang, the trial goes on from its checkpoint": {
+    "P21: a failed worker ends its gang, the trial is retried from its checkpoint": {
         "launch/test_sweep_ray.py": ["test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial"],
         "launch/test_hung_rank.py": ["test_a_stopped_rank_is_killed_with_its_gang_by_the_ranks_that_wait_for_it"],
     },
@@ -156,7 +166,7 @@ POINTS = {
         "launch/test_feed.py": ["test_long_trials_go_first"],
         "launch/test_next_in_line.py": ["test_in_a_full_cluster_the_first_in_line_is_next"],
     },
-    "P23: the journal is the truth, trackers are projections that lose nothing": {
+    "P23: the journal is the source of truth, trackers are projections that lose nothing": {
         "record/test_journal.py": ["test_the_rows_left_are_those_of_one_run_without_gap_or_repetition"],
         "record/test_wandb_sink.py": [
             "test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything",
@@ -180,11 +190,23 @@ POINTS = {
     },
 }
 
+# Being built; docs/protocol.md states what is missing of each. A point that is implemented moves up, with its tests.
+NOT_YET = {
+    "P27": "no verdict contradicts its interval",
+    "P28": "two accounts of every trial",
+    "P29": "a study folder is data",
+    "P30": "replicates differ in seed only",
+    "P31": "a script's numbers are placed by its own progress",
+    "P32": "advice labels its numbers",
+    "P33": "no state is forgotten",
+    "P34": "seconds carry their hardware",
+}
+
 
 # What training codes are known to get wrong, so that batch sizes are compared unfairly.
 TRAPS = {
     "a mean of means over micro-batches of unequal counts": {"train/test_doctor.py": ["test_a_mean_of_means_is_found"]},
-    "a loss that sums or looks across a batch, scaled twice by DDP": {
+    "a loss that sums over or depends on a batch, scaled twice by DDP": {
         "train/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_batch_is_not_offered"],
     },
     "a partial batch dropped, padded or leaking into the next epoch": {
@@ -193,7 +215,7 @@ TRAPS = {
             "test_epochs_are_examples_over_the_training_set_exactly_also_where_a_batch_spans_two_permutations"
         ],
     },
-    "uneven inputs of the ranks": {
+    "ranks with inputs of different sizes": {
         "train/test_stream.py": ["test_ranks_and_micro_batches_share_out_each_global_batch"],
     },
     "an evaluation padded to the number of ranks": {
@@ -210,7 +232,7 @@ TRAPS = {
         "train/test_doctor.py": ["test_an_order_that_depends_on_the_rank_is_found"],
         "train/test_learner.py": ["test_dropout_is_a_function_of_seed_update_and_micro_batch"],
     },
-    "batch norm over whatever a device holds": {
+    "batch norm over whatever one device holds": {
         "train/test_doctor.py": ["test_batch_norm_over_what_a_device_holds_is_found"],
         "train/test_batch_norm.py": ["test_a_batch_norm_without_a_declared_span_is_refused"],
     },
@@ -239,10 +261,10 @@ TRAPS = {
             "test_an_update_skipped_in_fp16_is_counted_and_moves_neither_weights_nor_schedule_nor_average"
         ],
     },
-    "a clipping threshold that bites at one batch size only": {
+    "a clipping threshold that takes effect at one batch size only": {
         "train/test_diagnostics.py": ["test_clipping_scales_the_update_to_the_global_norm_and_is_counted"],
     },
-    "a clock read while the device still works": {
+    "a clock read while the device is still working": {
         "train/test_clock.py": ["test_the_device_is_waited_for_before_every_reading"],
     },
     "compilation, warm-up or evaluation on the training clock": {
@@ -251,7 +273,7 @@ TRAPS = {
             "test_clocks_only_move_forward_and_hold_less_than_everything",
         ],
     },
-    "more evaluations, hence more tries, for small batches": {
+    "more evaluations, hence more attempts, for small batches": {
         "train/test_trainer.py": ["test_every_batch_size_is_evaluated_after_the_same_examples"],
     },
     "stopping by the test set": {
@@ -289,8 +311,44 @@ def names_in(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
-def test_the_index_has_all_26_points_in_order():
-    assert [point.partition(":")[0] for point in POINTS] == [f"P{number}" for number in range(1, 27)]
+def lines() -> Iterator[tuple[str, str]]:
+    """(file and line number, text) of everything that may cite a point; figures and data are not read."""
+    for place in (ROOT / name for name in CITING):
+        for path in [place] if place.is_file() else sorted(place.rglob("*")):
+            if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts:
+                for number, line in enumerate(path.read_text().splitlines(), 1):
+                    yield f"{path.relative_to(ROOT)}:{number}", line
+
+
+def number_of(point: str) -> int:
+    return int(point.partition(":")[0].removeprefix("P"))
+
+
+def test_the_page_defines_the_points_1_to_34_in_order():
+    assert [int(number) for number in HEADING.findall(PAGE.read_text())] == list(range(1, 35))
+
+
+def test_every_point_has_tests_or_is_listed_as_not_yet_implemented():
+    assert [number_of(point) for point in (*POINTS, *NOT_YET)] == list(range(1, 35))
+    assert min(number_of(point) for point in NOT_YET) == 27
+    assert all(any(names for names in files.values()) for files in POINTS.values())
+
+
+def test_the_page_states_what_is_missing_of_exactly_the_points_that_are_not_implemented():
+    _, *sections = re.split(r"^### P", PAGE.read_text(), flags=re.MULTILINE)
+    unfinished = {f"P{section.partition('.')[0]}" for section in sections if "*Not yet:*" in section}
+    assert unfinished == set(NOT_YET)
+
+
+def test_every_citation_is_of_a_point_that_the_page_defines():
+    defined = set(HEADING.findall(PAGE.read_text()))
+    citations = [(place, number) for place, line in lines() for number in CITATION.findall(line)]
+    assert len({number for _, number in citations}) >= 26  # else nothing was read
+    assert not [(place, f"P{number}") for place, number in citations if number not in defined]
+
+
+def test_nothing_cites_a_rule_by_number():
+    assert not [(place, line) for place, line in lines() if CITATION_OF_A_RULE.search(line)]
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.partition(":")[0])
