@@ -1,4 +1,4 @@
-# make sweep: set up and run the embedded sweep. make test: set up and run the fast suite.
+# make sweep: set up, then run the embedded sweep. make test: set up, then run the fast suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,12 +9,12 @@ CLUSTERS := tests/launch tests/slurm
 .PHONY: sweep test test-long lint format clean
 
 sweep: $(READY)
-	$(BIN)/python -m harness +experiment=tbs_sweep
+	$(BIN)/harness +experiment=tbs_sweep
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile --durations=15
 
-# Kills, soak, simulations two at a time; what starts clusters, drains and times out has the machine to itself.
+# Kills, soak and simulations run two at a time; tests that start clusters have the machine to themselves.
 test-long: $(READY)
 	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile --durations=15 $(addprefix --ignore=,$(CLUSTERS))
 	$(BIN)/python -m pytest -m "long and not extras" --durations=15 $(CLUSTERS)
@@ -31,7 +31,7 @@ format: $(READY)
 clean:
 	rm -rf $(VENV) outputs dist build .pytest_cache .ruff_cache .hypothesis
 
-# Exact versions come from constraints.txt, so that every machine installs the same. A stopped set-up starts over.
+# Exact versions come from constraints.txt, so that every machine installs the same. An interrupted set-up restarts.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch

@@ -1,14 +1,14 @@
 #!/bin/bash
 # ray_node.sh head|worker JOB_DIR: Ray on this node of a Slurm job, until JOB_DIR/stop appears. many_nodes.sbatch starts
-# one a node.
-# The head writes its address to JOB_DIR/address, workers wait for it; JOB_DIR/NODE.up says that Ray runs here.
+# one per node.
+# The head writes its address to JOB_DIR/address, workers wait for it; JOB_DIR/NODE.up means that Ray runs here.
 set -euo pipefail
 umask 077
 role=$1 job=$2 node=${SLURMD_NODENAME:-$(hostname)}
 
-# Sockets lie below: their paths end at 107 characters, and no network file system can hold them. Ray opens its own
-# folder to everyone, so it gets one inside ours.
-# A run of this job that was killed here may have left its own; the node's name goes in short.
+# Ray's sockets are in here: their paths may have 107 characters, and no network file system can hold them. Ray opens
+# its own folder to everyone, so it gets one inside ours. The node's name is shortened to a checksum. A run of this job
+# that was killed here may have left its folder behind.
 tmp=${HARNESS_TMP:-/tmp}/harness-$SLURM_JOB_ID-$(cksum <<<"$node" | cut -d ' ' -f 1)
 rm -rf "$tmp"
 mkdir "$tmp"
@@ -16,7 +16,7 @@ ray=''
 leave() {
     [ -e "$job/$node.up" ] || { [ ! -d "$job" ] || touch "$job/$node.failed"; }
     [ -z "$ray" ] || kill "$ray" 2>/dev/null || :
-    # Slurm kills a step that does not end soon. When `ray start` is killed, a watcher of its own ends what it started.
+    # Slurm kills a step that does not end soon. When `ray start` is killed, its own watcher ends what it started.
     for ((waited = 0; waited < 15; waited++)); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2; done
     kill -KILL "$ray" 2>/dev/null || :
     wait
@@ -25,7 +25,7 @@ leave() {
 trap leave EXIT
 trap exit TERM
 
-# What Slurm granted on this node; Ray by itself counts the whole machine.
+# What Slurm granted on this node; Ray alone would count the whole machine.
 cpus=$(env -u OMP_NUM_THREADS nproc)
 [ "${SLURM_CPUS_ON_NODE:-$cpus}" -ge "$cpus" ] || cpus=$SLURM_CPUS_ON_NODE
 gpus=${SLURM_GPUS_ON_NODE:-$(tr ',' '\n' <<<"${CUDA_VISIBLE_DEVICES:-}" | grep -c . || :)}
@@ -36,14 +36,14 @@ flags=(--block --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=10000
 [ "$megabytes" = 0 ] || flags+=(--memory=$((megabytes * 1024 * 1024)))
 
 export RAY_START_HOOK=harness.launch.ray_start.without_client_server
-export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before
-export RAY_worker_niceness=0                   # trials are what the node is for
-export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm keeps it
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before this
+export RAY_worker_niceness=0                   # trials are what the node is there for
+export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm enforces it
 if [ "$role" = head ]; then
     ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
 else
     until [ -s "$job/address" ]; do
-        ls "$job" >/dev/null # network file systems show a new file to who lists its folder
+        ls "$job" >/dev/null # network file systems show a new file once its folder is listed
         sleep 0.5
     done
     ray start --address="$(cat "$job/address")" "${flags[@]}" &

@@ -148,7 +148,7 @@ def test_the_warning_before_a_preemption_saves_between_evaluations_and_the_job_q
     slurm.run("scancel", "--batch", "--signal=USR1", str(job))  # as --signal=B:USR1@... before the limit
     assert slurm.wait(job) == ("COMPLETED", 0), log(tmp_path, job)
     assert slurm.job(job)["Restarts"] == "1"
-    assert "goes back into the queue" in log(tmp_path, job)
+    assert "is queued again" in log(tmp_path, job)
     assert len(rows_of(tmp_path, "drain")) == 1
     assert science(tmp_path) == science(undisturbed)
     assert table(tmp_path) == table(undisturbed)
@@ -173,7 +173,7 @@ def test_the_time_limit_gives_its_warning_and_the_job_goes_back_into_the_queue_b
         time.sleep(0.5)
     slurm.run("scancel", str(job))
     assert slurm.wait(job)[0] == "CANCELLED"
-    assert "goes back into the queue" in log(tmp_path, job)
+    assert "is queued again" in log(tmp_path, job)
 
 
 def test_too_few_resources_end_the_job_with_one_clear_line(slurm, tmp_path):
