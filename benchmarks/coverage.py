@@ -1,4 +1,4 @@
-"""How often the intervals of harness/analyse hold the truth, by simulation: the table in docs/statistics.md.
+"""How often the intervals of harness/statistics contain the truth, by simulation: the table in docs/statistics.md.
 
     python benchmarks/coverage.py --simulations 4000
 

@@ -2,8 +2,8 @@
 
     python benchmarks/report_scale.py [--trials 10000] [--evaluations 200] [--keep FOLDER]
 
-Writes the journals of a sweep that never ran, in their own format, then runs `python -m harness.report` on it in a
-process of its own and prints seconds, peak memory and page size beside their limits: 60 s, 2 GiB, 5 MB at 10,000
+Writes the journals of a sweep that never ran, in their own format, then runs `harness report` on it in a separate
+process and prints seconds, peak memory and page size beside their limits: 60 s, 2 GiB, 5 MB at 10,000
 trials of 200 evaluations on two cores.
 """
 

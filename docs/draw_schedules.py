@@ -1,7 +1,7 @@
 """Draws every schedule of conf/schedule as docs/schedules/schedules.svg: python docs/draw_schedules.py [folder]
 
-Curves come through the doors a trial uses (durations -> updates -> schedule) at two total batch sizes; the bytes are
-the same on every run of one Matplotlib version.
+Curves are made the way a trial makes them (durations -> updates -> schedule), at two total batch sizes. The same
+version of Matplotlib gives the same bytes.
 """
 
 import sys
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 TRAIN_EXAMPLES, BUDGET_EPOCHS, EVALUATE_EVERY = 1024, 24, 512
 TOTAL_BATCH_SIZES = {
     16: {"color": "#0b6e99", "linewidth": 1.6},
-    512: {"color": "#d9480f", "linewidth": 1.0, "drawstyle": "steps-post"},  # one step, one update
+    512: {"color": "#d9480f", "linewidth": 1.0, "drawstyle": "steps-post"},  # each stair is an update
 }
 COLUMNS = 3
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/report/ from a study's page, with a Chromium that is installed.
+"""Takes the pictures of docs/report/ from a study's page, with an installed Chromium.
 
 python docs/take_screenshots.py outputs/tbs_sweep/default
 """

@@ -1,4 +1,4 @@
-"""docs/extending.md is true: its files as they stand, run by its commands from a folder outside the package."""
+"""docs/extending.md is true: its files, unchanged, run by its commands from a folder outside the package."""
 
 import re
 import shlex
@@ -25,7 +25,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def run(folder: Path, command: str, *more: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, *shlex.split(command)[1:], f"output_dir={folder / 'outputs'}", *more]
+    program, *arguments = shlex.split(command)
+    assert program == "harness"
+    words = [sys.executable, "-m", "harness", *arguments, f"output_dir={folder / 'outputs'}", *more]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
@@ -43,23 +45,23 @@ def test_the_page_shows_a_file_for_every_kind_of_thing():
 
 @pytest.mark.long
 def test_the_doctor_passes_the_pages_own_classes(folder):
-    found = run(folder, COMMANDS[0])
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "FAIL" not in found.stdout
+    finished = run(folder, COMMANDS[0])
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "FAIL" not in finished.stdout
 
 
 @pytest.mark.long
 def test_the_pages_model_data_and_optimizer_are_swept(folder):
-    found = run(folder, COMMANDS[1], "tracking=disabled", "cluster.timing_min_s=0.1")
-    assert found.returncode == 0, found.stdout + found.stderr
+    finished = run(folder, COMMANDS[1], "tracking=disabled", "cluster.timing_min_s=0.1")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
     records = list((folder / "outputs" / "tbs_sweep").rglob("record.json"))
     assert len(records) == 4  # TBS 16 once, TBS 64 under three rules
 
 
 def test_the_pages_rule_and_question_are_planned_and_answered(folder):
-    found = run(folder, COMMANDS[2], "tracking=disabled", "cluster.timing_min_s=0.1")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "logarithmic" in found.stdout
+    finished = run(folder, COMMANDS[2], "tracking=disabled", "cluster.timing_min_s=0.1")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "logarithmic" in finished.stdout
     assert len(list((folder / "outputs" / "largest_batch").rglob("record.json"))) == 2
     (page,) = (folder / "outputs" / "largest_batch").rglob("report.md")
     assert "## At the largest batch\n" in page.read_text()
