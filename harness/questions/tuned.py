@@ -241,7 +241,8 @@ def growth_section(found: Sequence[SearchedLr], rules: Sequence[Rule], base: tup
     interval = growth.interval
     columns = ("exponent", "low", "high", "points", *exponents)
     row = [growth.exponent, interval.low, interval.high, growth.points, *exponents.values()]
-    return Section("Growth of the best LR", [sentence], [plot], [Table("tuned_lr_exponent", columns, [row])])
+    table = Table("tuned_lr_exponent", columns, [row], names=tuple(exponents))
+    return Section("Growth of the best LR", [sentence], [plot], [table])
 
 
 def growth_sentence(growth: LrExponent, rules: Sequence[Rule]) -> str:
