@@ -231,7 +231,7 @@ def exponent_case(points: int, promise: str) -> Case:
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         exact = [0.5 * math.log2(size) + 0.5 * rng.standard_normal() + 0.7 for size in sizes]
         best = [BestLr(size, 2.0 ** round(lr), False) for size, lr in zip(sizes, exact, strict=True)]
-        return judged(0.5, lr_exponent(best, grid_factor=2.0).interval)
+        return judged(0.5, lr_exponent(best, {}, grid_factor=2.0).interval)
 
     return Case("LR exponent, t", f"{points} TBS, LR grid of factor 2", promise, draw)
 

@@ -16,6 +16,7 @@ from harness.analyse.results import Records
 from harness.plan.changes import with_changes
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import ablation
 
@@ -47,13 +48,13 @@ class Ablation:
         self.arms = [
             self._arm(rule, tbs, name)
             for tbs in sorted(set(total_batch_sizes))
-            for rule in design.scaling_rules
+            for rule in design.rules
             for name in self.choices
         ]
 
-    def _arm(self, rule: str, total_batch_size: int, choice: str) -> Arm:
+    def _arm(self, rule: Rule, total_batch_size: int, choice: str) -> Arm:
         workload = self.choices[choice]
-        return workload.arm(rule, total_batch_size, power=self.design.power, variant={"choice": choice})
+        return workload.arm(rule, total_batch_size, variant={"choice": choice})
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

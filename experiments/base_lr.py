@@ -30,7 +30,7 @@ class BaseLr:
     @property
     def arms(self) -> list[Arm]:
         workload = self.design.workload
-        return [workload.arm("grid", workload.base_batch_size, lr=lr, variant={"lr": lr}) for lr in self.lrs]
+        return [workload.arm_at_lr(lr, workload.base_batch_size, label="grid", variant={"lr": lr}) for lr in self.lrs]
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -11,6 +11,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import base_lr_sensitivity
 
@@ -23,7 +24,7 @@ class BaseLrSensitivity:
             raise UserError("question.total_batch_sizes is empty: give at least one, e.g. [16,128,512]")
         if len(set(factors)) < 2 or not all(0 < factor < math.inf for factor in factors):
             raise UserError(f"question.factors must be 2 or more numbers > 0, like [1,0.5,2], not {list(factors)}")
-        if len(design.scaling_rules) < 2:
+        if len(design.rules) < 2:
             raise UserError("base_lr_sensitivity ranks LR rules: name two or more, e.g. lr_scaling=compare")
         self.design = design
         design.workload.check_batch_sizes(total_batch_sizes)
@@ -31,15 +32,13 @@ class BaseLrSensitivity:
             self._arm(rule, tbs, factor)
             for tbs in sorted(set(total_batch_sizes))
             for factor in sorted(set(factors))
-            for rule in design.scaling_rules
+            for rule in design.rules
         ]
 
-    def _arm(self, rule: str, total_batch_size: int, factor: float) -> Arm:
+    def _arm(self, rule: Rule, total_batch_size: int, factor: float) -> Arm:
         base_lr = self.design.workload.base_lr * factor
         variant = {"base_lr_factor": factor}
-        return self.design.workload.arm(
-            rule, total_batch_size, base_lr=base_lr, power=self.design.power, variant=variant
-        )
+        return self.design.workload.arm(rule, total_batch_size, base_lr=base_lr, variant=variant)
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

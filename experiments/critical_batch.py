@@ -18,6 +18,7 @@ from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
+from harness.plan.scaling import Rule
 from harness.plan.settings import Start
 from harness.plan.trial import Arm, Trial
 from harness.questions import critical_batch
@@ -58,7 +59,7 @@ class CriticalBatch:
     @property
     def follows(self) -> str:
         """What the first round may lead to."""
-        branches = len(self.multipliers) * len(self.at_examples) * len(self.design.scaling_rules)
+        branches = len(self.multipliers) * len(self.at_examples) * len(self.design.rules)
         trials = branches * len(self.design.seeds)
         return f"{trials} branches of {self.window_examples:,} examples each, in all {trials * self.window_examples:,}"
 
@@ -68,19 +69,19 @@ class CriticalBatch:
         arm = workload.arm("none", workload.base_batch_size)
         return replace(arm, settings=replace(arm.settings, keep_at_examples=tuple(self.at_examples)))
 
-    def branch(self, rule: str, examples: int, multiplier: int) -> Arm:
+    def branch(self, rule: Rule, examples: int, multiplier: int) -> Arm:
         """k times the base batch size from the trunk's state, without a warm-up."""
         budget = Duration(self.window_examples, "examples")
         workload = replace(self.design.workload, budget=budget, schedule=CONSTANT)
         size = multiplier * workload.base_batch_size
-        arm = workload.arm(rule, size, power=self.design.power, variant={"from_examples": examples})
+        arm = workload.arm(rule, size, variant={"from_examples": examples})
         return replace(arm, settings=replace(arm.settings, start=Start(self.trunk.settings, examples)))
 
     @property
     def branches(self) -> dict[tuple[str, int], list[Arm]]:
         """By rule and place."""
-        places = [(rule, examples) for rule in self.design.scaling_rules for examples in self.at_examples]
-        return {place: [self.branch(*place, k) for k in self.multipliers] for place in places}
+        places = [(rule, examples) for rule in self.design.rules for examples in self.at_examples]
+        return {(rule.name, at): [self.branch(rule, at, k) for k in self.multipliers] for rule, at in places}
 
     def trials(self, records: Records) -> list[Trial]:
         trunks = [Trial(self.trunk, seed) for seed in self.design.seeds]

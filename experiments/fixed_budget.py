@@ -15,6 +15,7 @@ from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import fixed_budget
 
@@ -43,15 +44,14 @@ class FixedBudget:
                 f"question.epochs_at_smallest={epochs_at_smallest:g} exceeds the workload's budget: use less, or a "
                 f"larger workload.budget than {design.workload.budget.amount:g} {design.workload.budget.unit}"
             )
-        rules = design.scaling_rules
-        self.arms = [self._arm(rule, tbs) for tbs in self.total_batch_sizes for rule in rules]
+        self.arms = [self._arm(rule, tbs) for tbs in self.total_batch_sizes for rule in design.rules]
 
-    def _arm(self, rule: str, total_batch_size: int) -> Arm:
+    def _arm(self, rule: Rule, total_batch_size: int) -> Arm:
         """As long as equal updates take at this TBS, and no longer than the workload's budget."""
         workload = self.design.workload
         wanted = self.base_examples * total_batch_size / self.total_batch_sizes[0]
         budget = Duration(min(wanted, workload.budget_examples), "examples")
-        return replace(workload, budget=budget).arm(rule, total_batch_size, power=self.design.power)
+        return replace(workload, budget=budget).arm(rule, total_batch_size)
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -139,14 +139,14 @@ class LrBatchMomentum:
 
     def _own(self, total_batch_size: int) -> Arm:
         """The workload's own LR by its first rule, and its own momentum."""
-        return self.design.workload.arm(self.design.scaling_rules[0], total_batch_size, power=self.design.power)
+        return self.design.workload.arm(self.design.rules[0], total_batch_size)
 
     def _arm(self, point: Point) -> Arm:
         workload, variant = self.design.workload, {"lr": point.lr}
         if point.momentum is not None:
             workload = replace(workload, optimizer=_with_momentum(workload.optimizer, point.momentum))
             variant["momentum"] = point.momentum
-        return workload.arm(self.sampler, point.total_batch_size, lr=point.lr, variant=variant)
+        return workload.arm_at_lr(point.lr, point.total_batch_size, label=self.sampler, variant=variant)
 
 
 def _with_momentum(optimizer: Mapping[str, Any], momentum: float) -> dict[str, Any]:

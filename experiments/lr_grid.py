@@ -31,7 +31,7 @@ class LrGrid:
         self.arms = [self._arm(tbs, lr) for tbs in sorted(set(total_batch_sizes)) for lr in sorted(set(lrs))]
 
     def _arm(self, total_batch_size: int, lr: float) -> Arm:
-        return self.design.workload.arm("grid", total_batch_size, lr=lr, variant={"lr": lr})
+        return self.design.workload.arm_at_lr(lr, total_batch_size, label="grid", variant={"lr": lr})
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -13,6 +13,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import momentum_search
 
@@ -28,16 +29,16 @@ class MomentumSearch:
         if hold not in momentum_search.HELD:
             raise UserError(f"question.hold must be one of {', '.join(momentum_search.HELD)}, not {hold!r}")
         self.design, self.hold = design, hold
-        if len(design.scaling_rules) != 1:
+        if len(design.rules) != 1:
             raise UserError(
                 f"momentum_search compares momenta under one LR rule, not under {', '.join(design.scaling_rules)}: "
                 "use e.g. lr_scaling=linear"
             )
         design.workload.check_batch_sizes(total_batch_sizes)
         sizes, chosen = sorted(set(total_batch_sizes)), sorted(set(momenta))
-        self.arms = [self._arm(design.scaling_rules[0], tbs, momentum) for tbs in sizes for momentum in chosen]
+        self.arms = [self._arm(design.rules[0], tbs, momentum) for tbs in sizes for momentum in chosen]
 
-    def _arm(self, rule: str, total_batch_size: int, momentum: float) -> Arm:
+    def _arm(self, rule: Rule, total_batch_size: int, momentum: float) -> Arm:
         workload = self.design.workload
         optimizer, factor = dict(workload.optimizer), 1.0
         if "betas" in optimizer and self.hold == "lr":
@@ -52,7 +53,7 @@ class MomentumSearch:
                 f"{optimizer['_target_']} does not write out"
             )
         workload = replace(workload, optimizer=optimizer, base_lr=workload.base_lr * factor)
-        return workload.arm(rule, total_batch_size, power=self.design.power, variant={"momentum": momentum})
+        return workload.arm(rule, total_batch_size, variant={"momentum": momentum})
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -58,8 +58,8 @@ class NoiseScale:
 
     @property
     def arms(self) -> list[Arm]:
-        rules, workload = self.design.scaling_rules, self.design.workload
-        return [workload.arm(rule, tbs, power=self.design.power) for rule in rules for tbs in self.total_batch_sizes]
+        rules, workload = self.design.rules, self.design.workload
+        return [workload.arm(rule, tbs) for rule in rules for tbs in self.total_batch_sizes]
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -58,7 +58,7 @@ class RangeTest:
         budget = Duration(self.updates * total_batch_size, "examples")
         every = self.every * total_batch_size
         workload = replace(self.design.workload, budget=budget, evaluate_every_examples=every)
-        return workload.arm("range test", total_batch_size, lr=self.lr)
+        return workload.arm_at_lr(self.lr, total_batch_size, label="range test")
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

@@ -50,7 +50,6 @@ class ScheduleLength:
             LengthQuestion(
                 workload,
                 rule,
-                design.power,
                 tbs,
                 tuple(tuning_seeds),
                 design.seeds,
@@ -59,7 +58,7 @@ class ScheduleLength:
                 lr_factors=tuple(lr_factors),
             )
             for tbs in sizes
-            for rule in design.scaling_rules
+            for rule in design.rules
         ]
 
     @property

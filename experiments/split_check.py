@@ -12,6 +12,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import split_check
 
@@ -33,13 +34,13 @@ class SplitCheck:
         self.arms = [
             self._arm(rule, tbs, split)
             for tbs in sorted(set(total_batch_sizes))
-            for rule in design.scaling_rules
+            for rule in design.rules
             for split in sorted(set(split_seeds))
         ]
 
-    def _arm(self, rule: str, total_batch_size: int, split: int) -> Arm:
+    def _arm(self, rule: Rule, total_batch_size: int, split: int) -> Arm:
         workload = replace(self.design.workload, dataset={**self.design.workload.dataset, "split_seed": split})
-        return workload.arm(rule, total_batch_size, power=self.design.power, variant={"split": split})
+        return workload.arm(rule, total_batch_size, variant={"split": split})
 
     def trials(self, records: Records) -> list[Trial]:
         return [Trial(arm, seed) for arm in self.arms for seed in self.design.seeds]

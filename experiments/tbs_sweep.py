@@ -13,6 +13,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Declared, Design, check_tuning_seeds
 from harness.plan.errors import UserError
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.questions import tbs_sweep
 from harness.questions.schedule_length import LengthQuestion
@@ -36,12 +37,12 @@ class TbsSweep:
         self.annealed: list[LengthQuestion] = []
         if annealed_check:
             check_tuning_seeds(annealed_seeds, design.seeds, "annealed_seeds")
-            self.annealed = [self._annealed(rule, tuple(annealed_seeds)) for rule in design.scaling_rules]
+            self.annealed = [self._annealed(rule, tuple(annealed_seeds)) for rule in design.rules]
 
     @property
     def arms(self) -> list[Arm]:
-        rules, workload = self.design.scaling_rules, self.design.workload
-        return [workload.arm(rule, tbs, power=self.design.power) for tbs in self.total_batch_sizes for rule in rules]
+        rules, workload = self.design.rules, self.design.workload
+        return [workload.arm(rule, tbs) for tbs in self.total_batch_sizes for rule in rules]
 
     @property
     def declared(self) -> Declared | None:
@@ -56,14 +57,13 @@ class TbsSweep:
     def conclude(self, records: Records) -> Findings:
         return tbs_sweep.conclude(self.design, self.arms, records, self.declared, self.annealed)
 
-    def _annealed(self, rule: str, seeds: tuple[int, ...]) -> LengthQuestion:
+    def _annealed(self, rule: Rule, seeds: tuple[int, ...]) -> LengthQuestion:
         """The length that a linear decay to zero needs at the largest TBS, after the workload's own warm-up."""
         workload = self.design.workload
         schedule = {"_target_": "harness.plan.horizons.Decay", "horizon": None, "warmup": workload.schedule["warmup"]}
         return LengthQuestion(
             replace(workload, schedule=schedule),
             rule,
-            self.design.power,
             self.total_batch_sizes[-1],
             seeds,
             self.design.seeds,

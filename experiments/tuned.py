@@ -106,7 +106,7 @@ class Tuned:
         key = total_batch_size, index, seed
         if key not in self._candidates:  # asked for at every replan, and slow to resolve and to hash
             lr = self.grid.lr(index)
-            arm = self.design.workload.arm("grid", total_batch_size, lr=lr, variant={"lr": lr})
+            arm = self.design.workload.arm_at_lr(lr, total_batch_size, label="grid", variant={"lr": lr})
             self._candidates[key] = Trial(arm, seed)
         return self._candidates[key]
 
@@ -114,8 +114,8 @@ class Tuned:
         """What is reported at one TBS: the tuned LR once it is known, and the rules."""
         workload = self.design.workload
         best = [] if search.winner is None else [self.grid.lr(search.winner)]
-        rules = [workload.arm(rule, total_batch_size, power=self.design.power) for rule in self.design.scaling_rules]
-        return [*(workload.arm(TUNED, total_batch_size, lr=lr) for lr in best), *rules]
+        rules = [workload.arm(rule, total_batch_size) for rule in self.design.rules]
+        return [*(workload.arm_at_lr(lr, total_batch_size, label=TUNED) for lr in best), *rules]
 
     def _searched(self, total_batch_size: int, search: LrSearch, records: Records) -> SearchedLr:
         workload = self.design.workload

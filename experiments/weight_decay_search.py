@@ -35,7 +35,7 @@ class WeightDecaySearch:
     ) -> None:
         if not total_batch_sizes:
             raise UserError("question.total_batch_sizes is empty: give at least one, e.g. [16,256]")
-        if len(design.scaling_rules) != 1:
+        if len(design.rules) != 1:
             raise UserError(
                 f"{parameter} is searched under one LR rule, not under {', '.join(design.scaling_rules)}: "
                 "use e.g. lr_scaling=sqrt"
@@ -89,8 +89,7 @@ class WeightDecaySearch:
     def _arm(self, total_batch_size: int, value: float) -> Arm:
         workload = self.design.workload
         changed = replace(workload, optimizer={**workload.optimizer, self.parameter: value})
-        rule, variant = self.design.scaling_rules[0], {self.parameter: value}
-        return changed.arm(rule, total_batch_size, power=self.design.power, variant=variant)
+        return changed.arm(self.design.rules[0], total_batch_size, variant={self.parameter: value})
 
     def _reported(self, total_batch_size: int, search: Bisection) -> list[Arm]:
         """The optimizer's own value, and the best one once it is known."""

@@ -1,5 +1,6 @@
 """docs/extending.md is true: its files, unchanged, run by its commands from a folder outside the package."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -58,11 +59,19 @@ def test_the_pages_model_data_and_optimizer_are_swept(folder):
     assert len(records) == 4  # TBS 16 once, TBS 64 under three rules
 
 
-def test_the_pages_rule_and_question_are_planned_and_answered(folder):
-    finished = run(folder, COMMANDS[2], "tracking=disabled", "cluster.timing_min_s=0.1")
+@pytest.mark.parametrize(
+    ("choice", "rules"),
+    [("logarithmic", ["none", "mine.logarithmic"]), ("cube_root", ["none", "cube_root"]), ("power", ["power(0.75)"])],
+)
+def test_the_pages_question_is_answered_under_its_own_rules_and_under_a_power(folder, choice, rules):
+    command = COMMANDS[2].replace("lr_scaling=logarithmic", f"lr_scaling={choice}")
+    finished = run(folder, command, f"study={choice}", "tracking=disabled", "cluster.timing_min_s=0.1")
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "logarithmic" in finished.stdout
-    assert len(list((folder / "outputs" / "largest_batch").rglob("record.json"))) == 2
-    (page,) = (folder / "outputs" / "largest_batch").rglob("report.md")
-    assert "## At the largest batch\n" in page.read_text()
-    assert "2 rules were tried." in page.read_text()
+    study = folder / "outputs" / "largest_batch" / choice
+    assert len(list(study.rglob("record.json"))) == len(rules)
+    with (study / "results.csv").open() as file:
+        assert [row["scaling_rule"] for row in csv.DictReader(file)] == rules
+    assert all(rule in finished.stdout for rule in rules)
+    page = (study / "report.md").read_text()
+    assert "## At the largest batch\n" in page
+    assert f"{len(rules)} rules were tried." in page

@@ -12,6 +12,7 @@ from harness.analyse.protocol import protocol
 from harness.analyse.reach import reach_lines
 from harness.analyse.results import Records, TrialResult, records_fingerprint
 from harness.analyse.rule_fits import RuleFit
+from harness.analyse.rule_lines import rule_lines
 from harness.analyse.sections import Section
 from harness.analyse.targets import answers_by_target
 from harness.plan.design import Design
@@ -39,12 +40,13 @@ def findings(
     trials = distinct_trials(results)
     aims = any(arm.settings.stop_at_target for arm in arms)
     curves = [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)]
-    target = records.target or design.workload.target
+    workload = design.workload
+    target = records.target or workload.target
     return Findings(
         question=question,
         protocol=protocol(design),
         target=f"validation {target}",
-        read_beside=str(design.workload.read_beside) if design.workload.read_beside else None,
+        read_beside=str(workload.read_beside) if workload.read_beside else None,
         verdict=list(verdict),
         not_established=list(not_established),
         aims_at_target=aims,
@@ -65,6 +67,11 @@ def findings(
         data=records_fingerprint(trials),
         trials=len(trials),
         provenance=provenance(records),
+        rules=rule_lines(
+            design.reference_rules,
+            [row.total_batch_size for row in rows if row.n],
+            (workload.base_batch_size, workload.base_lr),
+        ),
     )
 
 

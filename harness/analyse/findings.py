@@ -1,6 +1,6 @@
 """One Findings object per study: what every renderer shows, so that the numbers are the same everywhere (P24)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.analyse.arms import ArmFinding
@@ -8,6 +8,7 @@ from harness.analyse.curves import LearningCurve
 from harness.analyse.fixed_budget import FixedBudget
 from harness.analyse.reach import ReachLine
 from harness.analyse.rule_fits import RuleFit
+from harness.analyse.rule_lines import RuleLine
 from harness.analyse.sections import Section
 from harness.analyse.targets import TargetPoint
 from harness.plan.outcome import Outcome
@@ -53,6 +54,7 @@ class Findings:
     data: str  # fingerprint of the records
     trials: int
     provenance: dict[str, Any]
+    rules: list[RuleLine] = field(default_factory=list)  # the study's own and the classic ones, from its base point
 
     def endings(self) -> dict[str, int]:
         """How many distinct trials ended in which way, in words."""

@@ -50,6 +50,7 @@ class Table:
     name: str
     columns: Sequence[str]  # with units, e.g. `lr`, `epochs_to_target`
     rows: Sequence[Sequence[str | float | int | None]]  # None: unknown; inf: a miss
+    names: Sequence[str] = ()  # those of the columns that name something of the study's, like a rule
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.columns) for row in self.rows)

@@ -9,7 +9,7 @@ from harness.config.privacy import refuse_secrets
 from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
-from harness.plan.scaling import lr_factor
+from harness.plan.scaling import rule_named
 from harness.plan.workload import Workload
 
 
@@ -52,14 +52,5 @@ def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
 def build_design(config: Configuration, train_examples: int) -> Design:
     """What an experiment plans with; `train_examples` as for the workload."""
     workload = build_workload(config, train_examples)
-    rules, power = tuple(config.lr_scaling.rules), config.lr_scaling.power
-    if len(set(rules)) < len(rules):
-        raise UserError(f"lr_scaling.rules must differ, not {list(rules)}")
-    if "adascale" in rules and len(rules) > 1:
-        raise UserError(
-            "lr_scaling.rules: adascale is a controller that measures while it trains, no rule to compare with others: "
-            "give it a study of its own, lr_scaling=adascale study=NAME"
-        )
-    for rule in rules:
-        lr_factor(rule, 1.0, power)  # an unknown rule, or one without its exponent
-    return Design(workload, rules, power, tuple(config.seeds))
+    rules = tuple(rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
+    return Design(workload, rules, tuple(config.seeds))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.plan.errors import UserError
+from harness.plan.scaling import RULE_NAMES, Rule, reference_rules
 from harness.plan.workload import Workload
 
 
@@ -12,8 +13,7 @@ class Design:
     """The workload under study, the rules to compare and the seeds to replicate over."""
 
     workload: Workload
-    scaling_rules: tuple[str, ...]
-    power: float | None
+    rules: tuple[Rule, ...]
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
@@ -23,8 +23,26 @@ class Design:
             raise UserError(f"seeds must differ, not {list(self.seeds)}")
         if min(self.seeds) < 0:
             raise UserError(f"seeds are integers >= 0, not {min(self.seeds)}")
-        if not self.scaling_rules:
-            raise UserError("lr_scaling.rules is empty: name at least one of none, sqrt, linear, power")
+        if not self.rules:
+            raise UserError(f"lr_scaling.rules is empty: name at least one of {', '.join(RULE_NAMES)}")
+        if len(set(self.scaling_rules)) < len(self.rules):
+            raise UserError(f"lr_scaling.rules must differ, not {list(self.scaling_rules)}")
+        adaptive = next((rule.name for rule in self.rules if rule.adaptive), None)
+        if adaptive is not None and len(self.rules) > 1:
+            raise UserError(
+                f"lr_scaling.rules: {adaptive} is a controller that measures while it trains and is not compared with "
+                f"other rules: give it a study of its own, lr_scaling={adaptive} study=NAME"
+            )
+
+    @property
+    def scaling_rules(self) -> tuple[str, ...]:
+        """The names of the rules, which are the labels of their arms."""
+        return tuple(rule.name for rule in self.rules)
+
+    @property
+    def reference_rules(self) -> tuple[Rule, ...]:
+        """The rules that a measured LR is compared with: the classic ones and this study's own."""
+        return reference_rules(self.rules)
 
 
 @dataclass(frozen=True)

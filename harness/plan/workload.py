@@ -10,7 +10,7 @@ from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.noise_scale import NoiseScale
-from harness.plan.scaling import lr_factor
+from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -93,28 +93,46 @@ class Workload(WorkloadConfig):
 
     def arm(
         self,
-        scaling_rule: str,
+        rule: Rule | str,
         total_batch_size: int,
         *,
-        lr: float | None = None,
         base_lr: float | None = None,
-        power: float | None = None,
         variant: Mapping[str, Any] | None = None,
     ) -> Arm:
-        """Resolve one arm: LR by `scaling_rule` from the base point (or `lr` as given), durations into updates.
+        """Resolve one arm whose LR `rule` gives from the base point; a text names a rule as `lr_scaling.rules` does.
 
         `base_lr` replaces the workload's for this arm (sensitivity checks); `variant` labels whatever else an
         experiment varied.
         """
         self.check_batch_sizes([total_batch_size])
+        rule = rule_named(rule) if isinstance(rule, str) else rule
         base = self.base_lr if base_lr is None else base_lr
-        peak_lr = base * lr_factor(scaling_rule, total_batch_size / self.base_batch_size, power) if lr is None else lr
+        peak_lr = base * rule.factor(total_batch_size / self.base_batch_size)
+        return self._arm(rule.name, total_batch_size, base, peak_lr, variant, adaptive=rule.adaptive)
+
+    def arm_at_lr(
+        self, lr: float, total_batch_size: int, *, label: str, variant: Mapping[str, Any] | None = None
+    ) -> Arm:
+        """Resolve one arm at a peak LR that no rule gave; `label` says where it comes from, like "grid" or "tuned"."""
+        self.check_batch_sizes([total_batch_size])
+        return self._arm(label, total_batch_size, self.base_lr, lr, variant)
+
+    def _arm(
+        self,
+        label: str,
+        total_batch_size: int,
+        base: float,
+        peak_lr: float,
+        variant: Mapping[str, Any] | None,
+        *,
+        adaptive: bool = False,
+    ) -> Arm:
+        """Everything but the LR: durations into updates, what is co-scaled, spans; `adaptive` for AdaScale's gain."""
         if not (isfinite(peak_lr) and peak_lr > 0):
-            raise UserError(f"the peak LR of {scaling_rule} at TBS {total_batch_size} must be > 0, not {peak_lr}")
+            raise UserError(f"the peak LR of {label} at TBS {total_batch_size} must be > 0, not {peak_lr}")
         ratio, choices = total_batch_size / self.base_batch_size, self.co_scaling
-        adascale = scaling_rule == "adascale"
-        if adascale:
-            check_adascale(self.optimizer["_target_"], total_batch_size / self.base_batch_size)
+        if adaptive:
+            check_adascale(self.optimizer["_target_"], ratio)
         optimizer = co_scale(self.optimizer, base_lr=base, peak_lr=peak_lr, batch_ratio=ratio, choices=choices)
         batch = self.batch_plan(total_batch_size)
         spans = {"per_device": batch.per_device_batch_size, "sync": batch.per_device_batch_size * batch.world_size}
@@ -131,7 +149,7 @@ class Workload(WorkloadConfig):
             loss=self.loss,
             optimizer=optimizer,
             # AdaScale's schedule is that of the base batch size; gains say how fast it is walked through.
-            schedule=self.resolved_schedule(self.base_batch_size if adascale else total_batch_size),
+            schedule=self.resolved_schedule(self.base_batch_size if adaptive else total_batch_size),
             total_batch_size=total_batch_size,
             train_examples=self.train_examples,
             target=self.target,
@@ -143,10 +161,9 @@ class Workload(WorkloadConfig):
             clip_norm=self.clip_norm,
             noise_scale=self.noise_scale,
             stop_at_target=self.stop_at_target,
-            adascale_ratio=int(ratio) if adascale and ratio > 1 else 0,
+            adascale_ratio=int(ratio) if adaptive and ratio > 1 else 0,
         )
-        rule = f"power({power:g})" if scaling_rule == "power" and power is not None else scaling_rule
-        return Arm(self.name, self.optimizer_name, rule, self.base_batch_size, base, settings, dict(variant or {}))
+        return Arm(self.name, self.optimizer_name, label, self.base_batch_size, base, settings, dict(variant or {}))
 
     def resolved_schedule(self, total_batch_size: int) -> Spec:
         """The schedule with its durations, also those in lists, as updates; a fraction refers to the schedule's own

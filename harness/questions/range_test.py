@@ -11,12 +11,14 @@ from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records, TrialResult
+from harness.analyse.rule_lines import rule_lines, rules_admitted, rules_compared
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.outcome import Outcome
+from harness.plan.scaling import Rule, exponents_of
 from harness.plan.trial import Arm
 from harness.statistics.range_test import WINDOW, RangeBounds, range_bounds
-from harness.statistics.tuned_lr import RULE_EXPONENTS, BestLr, LrExponent, lr_exponent
+from harness.statistics.tuned_lr import BestLr, LrExponent, lr_exponent
 
 SHOWN = 3.0  # losses above so many times the first one are left out of the figure
 
@@ -64,7 +66,7 @@ def conclude(
     sections = [bounds_section(results, tests, rising)]
     verdict = [*sections[0].sentences[: len(tests)]] or ["No trial has finished: nothing can be said yet."]
     if grid_factor is not None:
-        growth = growth_section(tests, grid_factor)
+        growth = growth_section(tests, design.reference_rules, grid_factor)
         sections.insert(0, growth)
         verdict = [*growth.sentences, *verdict]
     measured = arm_findings(design, arms, records)
@@ -185,10 +187,11 @@ def _curves_plot(
     )
 
 
-def growth_section(found: Sequence[RangeFinding], grid_factor: float) -> Section:
-    """How the LR at which the loss stops falling grows with the batch, beside none, sqrt and linear."""
+def growth_section(found: Sequence[RangeFinding], rules: Sequence[Rule], grid_factor: float) -> Section:
+    """How the LR at which the loss stops falling grows with the batch, beside `rules`."""
     known = [one for one in found if not math.isnan(one.bounds.best)]
-    exponent = lr_exponent([BestLr(one.total_batch_size, one.bounds.best, one.is_open) for one in known], grid_factor)
+    points = [BestLr(one.total_batch_size, one.bounds.best, one.is_open) for one in known]
+    exponent = lr_exponent(points, exponents_of(rules), grid_factor)
     sizes = [float(one.total_batch_size) for one in known]
     series = [
         Series(
@@ -204,10 +207,9 @@ def growth_section(found: Sequence[RangeFinding], grid_factor: float) -> Section
     closed = [one for one in known if not one.is_open]
     if closed:
         start = closed[0]
-        for rule, power in RULE_EXPONENTS.items():
-            levels = [start.bounds.best * (tbs / start.total_batch_size) ** power for tbs in sizes]
-            series.append(Series(rule, sizes, levels, kind="curve"))
-    sentence = growth_line(exponent, closed)
+        lines = rule_lines(rules, sizes, (start.total_batch_size, start.bounds.best))
+        series += [Series(line.rule, line.total_batch_sizes, line.lrs, kind="curve") for line in lines if line.lrs]
+    sentence = growth_line(exponent, closed, rules)
     plot = Plot(
         "largest_lr",
         "Largest useful LR over TBS",
@@ -221,7 +223,7 @@ def growth_section(found: Sequence[RangeFinding], grid_factor: float) -> Section
     return Section("How far the LR can rise with the batch", [sentence], [plot] if known else [])
 
 
-def growth_line(exponent: LrExponent, closed: Sequence[RangeFinding]) -> str:
+def growth_line(exponent: LrExponent, closed: Sequence[RangeFinding], rules: Sequence[Rule]) -> str:
     """The exponent in words, or why there is none."""
     if math.isnan(exponent.exponent):
         return "How the largest useful LR grows with TBS is not known: it takes two total batch sizes that show one."
@@ -231,7 +233,6 @@ def growth_line(exponent: LrExponent, closed: Sequence[RangeFinding]) -> str:
         if math.isfinite(exponent.interval.low)
         else exponent.interval.label
     )
-    admitted = ", ".join(exponent.admits) or "none of the rules"
     out = (
         f"; left out, still falling at the end: TBS {', '.join(map(str, exponent.left_out))}"
         if exponent.left_out
@@ -239,6 +240,7 @@ def growth_line(exponent: LrExponent, closed: Sequence[RangeFinding]) -> str:
     )
     return (
         f"The LR at which the loss stops falling ({ends}) grows as TBS^{exponent.exponent:.2f} "
-        f"({interval}, {exponent.points} total batch sizes): compatible with {admitted}{out}. It bounds the LR of a "
+        f"({interval}, {exponent.points} total batch sizes; {rules_compared(rules)}), "
+        f"which {rules_admitted(exponent.admits)}{out}. It bounds the LR of a "
         "short run and says nothing of which LR is best."
     )

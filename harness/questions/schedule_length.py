@@ -20,6 +20,7 @@ from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.length_search import LengthSearch, search_length
 from harness.plan.outcome import Outcome
+from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.plan.workload import Workload
 from harness.statistics.estimates import Observation, ReachRate, reach_rate
@@ -31,8 +32,7 @@ class LengthQuestion:
     """The search at one TBS under one LR rule; lengths count evaluation intervals."""
 
     workload: Workload  # its budget is the longest schedule tried
-    scaling_rule: str
-    power: float | None
+    rule: Rule
     total_batch_size: int
     tuning_seeds: tuple[int, ...]
     seeds: tuple[int, ...]  # fresh ones, for the confirmation
@@ -50,7 +50,7 @@ class LengthQuestion:
 
     @property
     def label(self) -> str:
-        return f"{self.scaling_rule} TBS {self.total_batch_size}"
+        return f"{self.rule.name} TBS {self.total_batch_size}"
 
     @property
     def lr_words(self) -> str:
@@ -79,7 +79,7 @@ class LengthQuestion:
         base_lr = self.workload.base_lr * lr_factor
         workload = replace(self.workload, budget=budget, stop_at_target=False, base_lr=base_lr)
         variant = {"epochs": self.epochs(length), **({"lr_factor": lr_factor} if len(self.lr_factors) > 1 else {})}
-        return workload.arm(self.scaling_rule, self.total_batch_size, power=self.power, variant=variant)
+        return workload.arm(self.rule, self.total_batch_size, variant=variant)
 
     def search(self, records: Records) -> LengthSearch:
         @cache
@@ -161,12 +161,12 @@ def length_section(questions: Sequence[LengthQuestion], records: Records) -> Sec
             factor, results = one.tuned(length, records) or (math.nan, [])
             finals = [final_value(result, target) for result in results]
             row = [median_final(results, target), min(finals), max(finals)]
-            lengths.append([one.scaling_rule, one.total_batch_size, one.epochs(length), factor, *row, len(finals)])
+            lengths.append([one.rule.name, one.total_batch_size, one.epochs(length), factor, *row, len(finals)])
         own = lengths[len(lengths) - len(tried) :]
         series.append(Series(one.label, *([row[i] for row in own] for i in (2, 4, 5, 6)), kind="line"))
         found, rate = one.estimate(records), one.confirmed(records)
         place = [math.nan] * 3 if found is None else [one.epochs(n) for n in (found.length, found.low, found.high)]
-        rows.append([one.scaling_rule, one.total_batch_size, *place, rate and rate.reached, rate and rate.n])
+        rows.append([one.rule.name, one.total_batch_size, *place, rate and rate.reached, rate and rate.n])
     sentences = [length_sentence(one, records) for one in questions]
     plot = Plot(
         name="schedule_length",

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
+from harness.analyse.rule_lines import rule_lines, rules_admitted, rules_compared
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.design import Declared, Design
 from harness.plan.lr_search import OCTAVE, LrGrid, LrSearch
 from harness.plan.racing import Standing, complete_median, rank_of_median
+from harness.plan.scaling import Rule, exponents_of
 from harness.plan.trial import Arm
 from harness.questions.regret import TUNED, regret_section
 from harness.questions.rule_comparison import rule_findings
-from harness.statistics.tuned_lr import RULE_EXPONENTS, BestLr, LrExponent, lr_exponent
+from harness.statistics.tuned_lr import BestLr, LrExponent, lr_exponent
 
 BASIN = 1.25  # an LR whose median is within this factor of the best lies in the basin
 
@@ -81,7 +83,7 @@ def conclude(
     the rules' own, `searched` one search a TBS, ascending."""
     workload = design.workload
     regrets = regret_section(arms, design.seeds, records)
-    growth = growth_section(searched, (workload.base_batch_size, workload.base_lr))
+    growth = growth_section(searched, design.reference_rules, (workload.base_batch_size, workload.base_lr))
     search = search_section(searched, tuning_seeds, workload.train_examples)
     compared = rule_findings(
         "What does each total batch size need at its own best LR, and what does trusting a rule cost?",
@@ -128,15 +130,16 @@ def searched_lr(
     )
 
 
-def lr_growth(found: Sequence[SearchedLr]) -> LrExponent:
-    """The exponent of best LR in TBS; LRs that tie count as their geometric middle, known to the width of the tie."""
+def lr_growth(found: Sequence[SearchedLr], exponents: Mapping[str, float]) -> LrExponent:
+    """The exponent of best LR in TBS beside the rules' `exponents`; LRs that tie count as their geometric middle, known
+    to the width of the tie."""
     points = [
         BestLr(one.total_batch_size, math.exp(sum(map(math.log, one.tied)) / len(one.tied)), one.at_edge)
         for one in found
         if one.tied
     ]
     step = 1 / OCTAVE
-    return lr_exponent(points, 2 ** max((_octaves(one.tied) + step for one in found), default=step))
+    return lr_exponent(points, exponents, 2 ** max((_octaves(one.tied) + step for one in found), default=step))
 
 
 def search_section(found: Sequence[SearchedLr], seeds: Sequence[int], train_examples: int) -> Section:
@@ -212,49 +215,50 @@ def search_sentences(found: Sequence[SearchedLr], seeds: Sequence[int]) -> list[
     return lines
 
 
-def growth_section(found: Sequence[SearchedLr], base: tuple[int, float]) -> Section:
-    """How the best LR grows with TBS, beside the rules from `base` (base batch size, base LR)."""
-    growth = lr_growth(found)
+def growth_section(found: Sequence[SearchedLr], rules: Sequence[Rule], base: tuple[int, float]) -> Section:
+    """How the best LR grows with TBS, beside `rules` from `base` (base batch size, base LR)."""
+    exponents = exponents_of(rules)
+    growth = lr_growth(found, exponents)
     decided = [one for one in found if one.tied]
     sizes = [one.total_batch_size for one in decided]
-    rules = [
-        Series(rule, sizes, [base[1] * (tbs / base[0]) ** exponent for tbs in sizes], kind="curve")
-        for rule, exponent in RULE_EXPONENTS.items()
-    ]
+    lines = rule_lines(rules, sizes, base)
+    curves = [Series(line.rule, line.total_batch_sizes, line.lrs, kind="curve") for line in lines if line.lrs]
     low, high = [min(one.tied) for one in decided], [max(one.tied) for one in decided]
     edges = [one.at_edge for one in decided]
     tuned = Series("tuned (bar: LRs that tie)", sizes, [one.lr for one in decided], low, high, hollow=edges)
-    sentence = growth_sentence(growth)
+    sentence = growth_sentence(growth, rules)
     plot = Plot(
         name="tuned_lr_growth",
         title="Best LR against TBS",
         alt=sentence,
         x_label="total batch size [examples]",
         y_label="best LR",
-        series=[tuned, *rules],
+        series=[tuned, *curves],
         references=[Reference("base batch size", base[0])],
         x_log=2,
         y_log=2,
     )
     interval = growth.interval
-    columns = ("exponent", "low", "high", "points", "none", "sqrt", "linear")
-    row = [growth.exponent, interval.low, interval.high, growth.points, *RULE_EXPONENTS.values()]
-    return Section("Growth of the best LR", [sentence], [plot], [Table("tuned_lr_exponent", columns, [row])])
+    columns = ("exponent", "low", "high", "points", *exponents)
+    row = [growth.exponent, interval.low, interval.high, growth.points, *exponents.values()]
+    table = Table("tuned_lr_exponent", columns, [row], names=tuple(exponents))
+    return Section("Growth of the best LR", [sentence], [plot], [table])
 
 
-def growth_sentence(growth: LrExponent) -> str:
+def growth_sentence(growth: LrExponent, rules: Sequence[Rule]) -> str:
+    """The exponent in words, and which of the rules have it."""
     left = (
         f" Left out, at the edge of their grid: TBS {', '.join(map(str, growth.left_out))}." if growth.left_out else ""
     )
     if math.isnan(growth.exponent):
         return f"The growth of the best LR with TBS needs two searches that end inside their grid.{left}"
-    rules = ", ".join(f"{rule} {exponent:g}" for rule, exponent in RULE_EXPONENTS.items())
+    compared = rules_compared(rules)
     if not math.isfinite(growth.interval.low):
-        return f"Best LR grows as TBS^{growth.exponent:.2f} ({growth.interval.method}; rules: {rules}).{left}"
-    admitted = f"allows {', '.join(growth.admits)}" if growth.admits else "allows none of the rules"
+        return f"Best LR grows as TBS^{growth.exponent:.2f} ({growth.interval.method}; {compared}).{left}"
     return (
         f"Best LR grows as TBS^{growth.exponent:.2f} ({growth.interval.coverage * 100:.0f} % interval "
-        f"{growth.interval.low:.2f} to {growth.interval.high:.2f}; rules: {rules}), which {admitted}.{left}"
+        f"{growth.interval.low:.2f} to {growth.interval.high:.2f}; {compared}), "
+        f"which {rules_admitted(growth.admits)}.{left}"
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
+from harness.analyse.rule_lines import RuleLine
 from harness.report.canvas import Canvas, Figure, draw
 from harness.report.numbers import number, place, span
 from harness.report.palette import LIGHT
@@ -199,6 +200,11 @@ def best_by_tbs(findings: Findings) -> dict[int, ArmFinding]:
     return dict(sorted(best.items()))
 
 
+def dashed_rules(findings: Findings) -> list[RuleLine]:
+    """The rules that the map of LRs draws, from the lowest to the highest at the largest TBS."""
+    return sorted((line for line in findings.rules if len(line.lrs) > 1), key=lambda line: line.lrs[-1])
+
+
 def lr_figure(findings: Findings) -> Figure | None:
     """Every arm at its TBS and peak LR, by how its trials ended, the best of each TBS ringed."""
     arms, best = [arm for arm in findings.arms if arm.n], best_by_tbs(findings)
@@ -218,7 +224,6 @@ def lr_figure(findings: Findings) -> Figure | None:
     ]
 
     def paint(canvas: Canvas) -> None:
-        base = min(arms, key=lambda arm: arm.total_batch_size)
         sizes = sorted({float(arm.total_batch_size) for arm in arms})
         for series, kind in enumerate(STATUS):
             found = [arm for arm in arms if status(arm) == kind]
@@ -236,11 +241,9 @@ def lr_figure(findings: Findings) -> Figure | None:
                 xs, ys, "o", markersize=13, markerfacecolor="none", color=LIGHT["ink"],
                 label="soonest at its TBS",
             )  # fmt: skip
-        if len(sizes) > 1:
-            for exponent, name in ((0.0, "none"), (0.5, "sqrt"), (1.0, "linear")):
-                ends = [sizes[0], sizes[-1]]
-                levels = [base.base_lr * (x / (base.total_batch_size / base.batch_ratio)) ** exponent for x in ends]
-                canvas.reference(ends, levels, "none, sqrt, linear" if name == "none" else "_")
+        names = ", ".join(line.rule for line in dashed_rules(findings))
+        for index, line in enumerate(dashed_rules(findings)):  # of one look, hence one entry in the legend
+            canvas.reference(line.total_batch_sizes, line.lrs, "_" if index else names)
         canvas.log2(True, True, sizes)
         canvas.axes.set_xlabel("total batch size (examples per update)")
         canvas.axes.set_ylabel("peak LR")

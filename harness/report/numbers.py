@@ -48,8 +48,8 @@ def seconds(arm: ArmFinding) -> str:
 
 
 def section_columns(table: Table) -> list[str]:
-    """Its column names as they are read: words, which break over lines."""
-    return [name.replace("_", " ") for name in table.columns]
+    """Its column names as they are read: words, which break over lines; names of the study's own stay as they are."""
+    return [name if name in table.names else name.replace("_", " ") for name in table.columns]
 
 
 def section_rows(table: Table) -> list[list[str]]:

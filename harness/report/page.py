@@ -12,7 +12,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
-from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, front_figure, lr_figure
+from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
 from harness.report.numbers import number, ranges, section_columns, section_rows
 from harness.report.palette import variables
@@ -94,6 +94,7 @@ def page_html(findings: Findings, figures: Figures) -> str:
         fits=fit_rows(findings),
         comparisons=comparison_rows(findings),
         lr_lines=lr_lines(findings),
+        dashed_rules=", ".join(line.rule for line in dashed_rules(findings)),
         settings=settings_rows(findings),
         light=variables(dark=False),
         dark=variables(dark=True),
@@ -173,6 +174,10 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
         lrs.setdefault(arm.total_batch_size, set()).add(arm.peak_lr)
     tried = ", ".join(f"{len(values)} at TBS {tbs}" for tbs, values in lrs.items())
     missing = findings.planned - findings.trials
+    ran = {arm.scaling_rule for arm in findings.arms}
+    rules = [
+        f"{line.rule} ({line.source})" if line.source else line.rule for line in findings.rules if line.rule in ran
+    ]
     rows = [
         ("study", f"{said.get('experiment', '')} / {said.get('name', '')}"),
         ("target", findings.target if findings.aims_at_target else ""),
@@ -185,6 +190,7 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
             else "",
         ),
         ("seeds", ranges(seeds)),
+        ("LR rules", "; ".join(rules)),
         ("LRs tried", tried),
         ("topologies", ", ".join(sorted({arm.topology for arm in findings.arms if arm.topology}))),
         ("hardware", ", ".join(str(value) for value in hardware.values() if value)),

@@ -58,6 +58,7 @@ def print_plan(
         f"target        {_each(map(_target, trials))}",
         f"evaluation    {_each(map(_grid, trials))}",
         f"optimizer     {', '.join(_shared(optimizers[0], changed)) or 'as the table says'}",
+        *_rules(design, [p.trial.arm.scaling_rule for p in rows]),
         f"batch norm    {_each(_batch_norm(settings.batch_norm) for settings in trials)}",
         f"averaging     {_each(_averaging(settings) for settings in trials)}",
         f"seeds         {', '.join(map(str, design.seeds))}",
@@ -74,6 +75,12 @@ def print_plan(
 def _each(values: Iterable[str]) -> str:
     """What all trials share, or the few things that they do not."""
     return "; or ".join(dict.fromkeys(values)) or "none"
+
+
+def _rules(design: Design, labels: Sequence[str]) -> list[str]:
+    """The LR rules of these arms with their sources; nothing where no rule gave the LRs."""
+    named = [f"{r.name} ({r.source})" if r.source else r.name for r in design.rules if r.name in labels]
+    return [f"LR rules      {'; '.join(named)}"] if named else []
 
 
 def _target(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""The best LR at each TBS and the power of TBS it follows, beside the rules none, sqrt and linear (P16)."""
+"""The best LR at each TBS, the power of TBS it follows, and the rules with that exponent (P16)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,6 @@ import numpy as np
 from scipy import special
 
 from harness.statistics.estimates import CONFIDENCE, Interval
-
-RULE_EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ def best_lr(total_batch_size: int, places: Mapping[float, float]) -> BestLr:
     return BestLr(total_batch_size, lr, at_edge)
 
 
-def lr_exponent(points: Sequence[BestLr], grid_factor: float = 1.0) -> LrExponent:
-    """Fit log best LR against log TBS; `grid_factor` is the ratio of neighbouring LRs in the grid.
+def lr_exponent(points: Sequence[BestLr], exponents: Mapping[str, float], grid_factor: float = 1.0) -> LrExponent:
+    """Fit log best LR against log TBS; `exponents` are those of the rules, `grid_factor` the ratio of neighbouring LRs.
 
     A best LR is known to its grid only, so the scatter is taken to be at least that of the grid. Fewer than three
     points give no interval.
@@ -55,15 +53,15 @@ def lr_exponent(points: Sequence[BestLr], grid_factor: float = 1.0) -> LrExponen
     y = np.log2([point.lr for point in used])
     unknown = Interval(-math.inf, math.inf, 1.0, "no interval below three points")
     if len(used) < 2 or np.ptp(x) == 0:
-        return LrExponent(math.nan, unknown, tuple(RULE_EXPONENTS), len(used), left_out)
+        return LrExponent(math.nan, unknown, tuple(exponents), len(used), left_out)
     centred = x - x.mean()
     slope = float(centred @ y / (centred @ centred))
     if len(used) == 2:
-        return LrExponent(slope, unknown, tuple(RULE_EXPONENTS), 2, left_out)
+        return LrExponent(slope, unknown, tuple(exponents), 2, left_out)
     residuals = y - y.mean() - slope * centred
     degrees = len(used) - 2
     variance = max(float(residuals @ residuals) / degrees, math.log2(grid_factor) ** 2 / 12)
     half = float(special.stdtrit(degrees, (1 + CONFIDENCE) / 2)) * math.sqrt(variance / float(centred @ centred))
     interval = Interval(slope - half, slope + half, CONFIDENCE, "t")
-    admits = tuple(rule for rule, exponent in RULE_EXPONENTS.items() if exponent in interval)
+    admits = tuple(rule for rule, exponent in exponents.items() if exponent in interval)
     return LrExponent(slope, interval, admits, len(used), left_out)

@@ -146,7 +146,7 @@ class Probes:
             noise_scale=NoiseScale(),
             placement=Placement(world, size // (world * accumulation)),
         )
-        return probe.arm("none", size, lr=self.workload.base_lr if lr is None else lr).settings
+        return probe.arm_at_lr(self.workload.base_lr if lr is None else lr, size, label="doctor").settings
 
     def _task(
         self, name: str, settings: Settings, world: int, accumulation: int, where: tuple[str, str], how: Execution

@@ -19,7 +19,7 @@ NAMES = {
     "workload=digits_bn_cn": "unknown workload 'digits_bn_cn': did you mean 'digits_bn_cnn'?",
     "cluster=loca": "unknown cluster 'loca': did you mean 'local'?",
     "lr_scaling=linaer": "unknown lr_scaling 'linaer': did you mean 'linear'?",
-    "lr_scaling.rules=[foo]": "unknown lr_scaling rule 'foo': use one of none, sqrt, linear, adascale, power",
+    "lr_scaling.rules=[foo]": "unknown lr_scaling rule 'foo': choose one of none, sqrt, linear, adascale, power",
     "optimiser=adam": "unknown key 'optimiser': did you mean 'optimizer'?",
 }
 

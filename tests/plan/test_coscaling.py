@@ -21,7 +21,7 @@ from harness.plan.coscaling import (
     timescale_epochs,
 )
 from harness.plan.errors import UserError
-from harness.plan.scaling import lr_factor
+from harness.plan.scaling import rule_named
 from harness.plan.settings import Averaging
 
 ADAMW = {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.1}
@@ -30,7 +30,7 @@ ADAM_SDE = CoScaling(beta1="sde", beta2="sde", eps="sde")
 
 
 def scale(optimizer, batch_ratio, choices, *, rule="sqrt", base_lr=1e-3):
-    peak_lr = base_lr * lr_factor(rule, batch_ratio)
+    peak_lr = base_lr * rule_named(rule).factor(batch_ratio)
     return co_scale(optimizer, base_lr=base_lr, peak_lr=peak_lr, batch_ratio=batch_ratio, choices=choices)
 
 

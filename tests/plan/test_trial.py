@@ -12,6 +12,7 @@ from harness.plan.coscaling import CoScaling
 from harness.plan.design import Design
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
+from harness.plan.scaling import rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial, timing_key
@@ -130,7 +131,7 @@ def test_off_grid_batches_are_refused_or_evaluated_at_the_first_update_beyond():
 def test_a_design_refuses_nonsense_seeds():
     for seeds in ((), (1, 1), (-1,)):
         with pytest.raises(UserError):
-            Design(WORKLOAD, ("none",), None, seeds)
+            Design(WORKLOAD, (rule_named("none"),), seeds)
 
 
 def test_the_topology_key_names_what_makes_a_replica():
@@ -140,7 +141,7 @@ def test_the_topology_key_names_what_makes_a_replica():
 
 
 def test_arms_carry_what_an_experiment_varied_in_their_label():
-    arm = WORKLOAD.arm("grid", 16, lr=0.5, variant={"lr": 0.5})
+    arm = WORKLOAD.arm_at_lr(0.5, 16, label="grid", variant={"lr": 0.5})
     assert arm.label == "grid TBS 16 lr=0.5"
     assert Arm.from_json(json.loads(json.dumps(arm.to_json()))) == arm
 

@@ -7,6 +7,8 @@ import pytest
 from harness.published.read import read
 from harness.statistics.tuned_lr import BestLr, best_lr, lr_exponent
 
+EXPONENTS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
+
 
 def points(table):
     return [BestLr(size, lr, False) for size, lr in table.items()]
@@ -34,7 +36,9 @@ def test_an_optimum_at_the_edge_of_its_grid_is_flagged():
 
 @pytest.mark.parametrize(("rule", "exponent"), [("none", 0.0), ("sqrt", 0.5), ("linear", 1.0)])
 def test_a_rule_followed_exactly_is_the_only_rule_admitted(rule, exponent):
-    found = lr_exponent(points({size: 0.1 * size**exponent for size in (16, 64, 256, 1024)}), grid_factor=2.0)
+    found = lr_exponent(
+        points({size: 0.1 * size**exponent for size in (16, 64, 256, 1024)}), EXPONENTS, grid_factor=2.0
+    )
     assert found.exponent == pytest.approx(exponent)
     assert found.admits == (rule,)
 
@@ -45,11 +49,17 @@ def test_a_rule_followed_exactly_is_the_only_rule_admitted(rule, exponent):
 )
 def test_published_sweeps_have_the_published_exponents(name, slope):
     """Log-log slopes of base LR against batch over MLPerf reference points."""
-    assert lr_exponent(benchmark(name)).exponent == pytest.approx(slope, abs=0.01)
+    assert lr_exponent(benchmark(name), EXPONENTS).exponent == pytest.approx(slope, abs=0.01)
+
+
+def test_a_rule_with_another_exponent_is_admitted_by_that_exponent():
+    line = points({size: 0.1 * size ** (1 / 3) for size in (16, 64, 256, 1024)})
+    assert lr_exponent(line, {**EXPONENTS, "cube_root": 1 / 3}).admits == ("cube_root",)
+    assert lr_exponent(line, EXPONENTS).admits == ()
 
 
 def test_resnets_lars_follows_none_of_the_three_rules():
-    found = lr_exponent(benchmark("resnet"))
+    found = lr_exponent(benchmark("resnet"), EXPONENTS)
     assert found.interval.low > 0
     assert found.interval.high < 0.5
     assert found.admits == ()
@@ -58,16 +68,16 @@ def test_resnets_lars_follows_none_of_the_three_rules():
 def test_a_coarse_lr_grid_widens_the_interval():
     """An LR known to a factor of 4 cannot fix an exponent over an eightfold range, however straight the points."""
     line = points({16: 0.1, 32: 0.1, 64: 0.1, 128: 0.1})
-    assert lr_exponent(line, 1.0).admits == ("none",)
-    assert set(lr_exponent(line, 4.0).admits) == {"none", "sqrt", "linear"}
+    assert lr_exponent(line, EXPONENTS, 1.0).admits == ("none",)
+    assert set(lr_exponent(line, EXPONENTS, 4.0).admits) == {"none", "sqrt", "linear"}
 
 
 def test_points_at_an_edge_are_left_out_and_named():
-    found = lr_exponent([*points({16: 0.1, 64: 0.2, 256: 0.4}), BestLr(1024, 0.4, True)])
+    found = lr_exponent([*points({16: 0.1, 64: 0.2, 256: 0.4}), BestLr(1024, 0.4, True)], EXPONENTS)
     assert found.exponent == pytest.approx(0.5)
     assert (found.points, found.left_out) == (3, (1024,))
 
 
 @pytest.mark.parametrize("table", [{}, {16: 0.1}, {16: 0.1, 64: 0.2}], ids=["none", "one", "two"])
 def test_below_three_points_no_rule_is_excluded(table):
-    assert set(lr_exponent(points(table)).admits) == {"none", "sqrt", "linear"}
+    assert set(lr_exponent(points(table), EXPONENTS).admits) == {"none", "sqrt", "linear"}
