@@ -18,6 +18,7 @@ from harness.analyse.targets import answers_by_target
 from harness.plan.design import Design
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Arm, Trial
+from harness.record.code_fingerprint import fingerprint_text
 
 
 def findings(
@@ -79,4 +80,7 @@ def provenance(records: Records) -> dict[str, Any]:
     """What made the numbers, as the report prints it: no host, no path."""
     described = records.folder.description()
     keys = ("experiment", "name", "git", "versions", "hardware", "code_fingerprint", "data_fingerprint", "doctor")
-    return {key: described[key] for key in keys if key in described}
+    known = {key: described[key] for key in keys if key in described}
+    if "code_fingerprint" in known:
+        known["code_fingerprint"] = fingerprint_text(known["code_fingerprint"])
+    return known

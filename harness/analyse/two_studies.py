@@ -16,6 +16,7 @@ from harness.analyse.results import Records, TrialResult
 from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+from harness.record.code_fingerprint import fingerprint_text
 from harness.statistics import two_sample
 from harness.statistics.comparisons import Comparison, compare, correct, holm
 from harness.statistics.estimates import Interval, Observation, PooledSpread, pooled_log_spread, scaled, with_outcome
@@ -142,7 +143,8 @@ def p_slower_by(
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
     """The values of two study.json that differ, by dotted key, configuration first."""
-    ours, theirs = dict(_leaves(a)), dict(_leaves(b))
+    code = "code_fingerprint"  # one value, in whichever form
+    ours, theirs = (dict(_leaves({**study, code: fingerprint_text(study.get(code))})) for study in (a, b))
     for key in sorted({*ours, *theirs}, key=lambda key: (not key.startswith("config."), key)):
         is_untold = any(key == prefix or key.startswith(f"{prefix}.") for prefix in UNTOLD)
         if not is_untold and ours.get(key) != theirs.get(key):

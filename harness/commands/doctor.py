@@ -17,6 +17,7 @@ from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.trial import Trial
+from harness.record.code_fingerprint import Fingerprint
 from harness.record.examination import write_examination
 from harness.train.doctor import PROBES, Check, Probes, examine
 from harness.train.worker import Task
@@ -47,7 +48,7 @@ class Doctor:
             soft_wrap=True,
         )
 
-    def run(self, console: Console, folder: Path, code: str, device: str, precision: str, threads: int) -> int:
+    def run(self, console: Console, folder: Path, code: Fingerprint, device: str, precision: str, threads: int) -> int:
         """Print every check and write them to `folder`/doctor.json, where later studies of the workload find them
         (`code`: fingerprint of the code that runs); exit code 0, or 1 where one failed."""
         self.announce(console, device, precision)

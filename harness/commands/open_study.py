@@ -5,8 +5,9 @@ from typing import Any
 from harness.commands.study_progress import StudyProgress
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
+from harness.record.code_fingerprint import code_fingerprint
 from harness.record.examination import find_examination
-from harness.record.provenance import code_fingerprint, cpu_model, git_state, usable_cpus, versions
+from harness.record.provenance import cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study
 
 

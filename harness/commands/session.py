@@ -16,7 +16,7 @@ from harness.config.configuration import Configuration
 from harness.launch.drain import Drain
 from harness.launch.tasks import cluster_of
 from harness.plan.exit_codes import ExitCode
-from harness.record.provenance import code_fingerprint
+from harness.record.code_fingerprint import code_fingerprint
 from harness.record.study import Study
 from harness.record.terminal import Screen
 from harness.record.tracking.sink import WandbSink

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from harness.commands.entry import Parser, command, print_error
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.plan.stored import NewerFormatError, check_known, check_schema
 from harness.plan.trial import Arm, Trial
 from harness.record.files import read_json
 from harness.record.journal import LostTrialError, read_trial
@@ -18,6 +19,8 @@ from harness.train.instantiate import check_arguments
 from harness.train.losses import loss_named
 from harness.train.trainer import Execution
 from harness.train.worker import COLLECTIVE_TIMEOUT, Task, Worker
+
+TRIAL_FIELDS = ("trial_id", "seed", "topology", "settings")  # of a trial.json
 
 
 @command
@@ -43,11 +46,15 @@ def read_task(path: Path, folder: Path) -> Task:
     """The task of a trial.json, to be run in `folder`; UserError for a file or a folder that does not fit."""
     value = read_json(path)
     if not isinstance(value, Mapping):
-        raise UserError(f"{path} is no trial.json: it is absent or no JSON object")
+        raise UserError(f"{path} is not a trial.json: it is absent or no JSON object")
     try:
+        check_schema(value, "file")
+        check_known(value, (*TRIAL_FIELDS, "schema"), "file")
         task = Task.from_json(value, str(folder), Execution(hang_s=0.0))  # nobody would retry the trial
+    except NewerFormatError as error:
+        raise error.of(str(path)) from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no trial.json: {type(error).__name__} {error}") from error
+        raise UserError(f"{path} is not a trial.json: {type(error).__name__} {error}") from error
     # The labels of an arm do not enter its identity.
     trial_id = Trial(Arm("", "", "", 1, 1.0, task.settings), task.seed).trial_id
     if task.trial_id != trial_id:

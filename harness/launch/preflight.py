@@ -18,8 +18,9 @@ from harness.launch.causes import cause
 from harness.launch.ray_probe import live_nodes
 from harness.plan.errors import UserError
 from harness.plan.settings import Spec
+from harness.record.code_fingerprint import code_fingerprint, fingerprint_text
 from harness.record.drain_flag import is_current
-from harness.record.provenance import code_fingerprint, versions
+from harness.record.provenance import versions
 from harness.record.study import Study
 from harness.train.instantiate import instantiate
 from harness.train.trainer import Execution
@@ -102,10 +103,8 @@ def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any
     what = {"code_fingerprint": "code of the harness or of your classes", "data_fingerprint": "data"}
     for key in (*PACKAGES, "code_fingerprint", "data_fingerprint"):
         if answer.get(key) != here.get(key):
-            raise UserError(
-                f"{name} has other {what.get(key, key)} ({answer.get(key, 'none')}, here {here.get(key, 'none')}): "
-                "make every node the same"
-            )
+            theirs, ours = (fingerprint_text(side.get(key, "none")) for side in (answer, here))
+            raise UserError(f"{name} has other {what.get(key, key)} ({theirs}, here {ours}): make every node the same")
 
 
 def shows(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.plan.errors import UserError
 from harness.plan.noise_scale import FROZEN_BLOCKS, NoiseScale
+from harness.plan.stored import check_known, from_fields
 from harness.plan.target import Target
 
 Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON-able
@@ -168,16 +169,25 @@ class Settings:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Settings":
+        """From `to_json` of this version or an older one; NewerFormatError for fields of a newer one."""
         nested: dict[str, Any] = {
-            "target": Target(**value["target"]),
-            "batch_norm": BatchNorm(**value["batch_norm"]),
-            "averaging": Averaging(**value["averaging"]),
-            "noise_scale": NoiseScale(**value.get("noise_scale", {})),
-            "keep_at_examples": tuple(value.get("keep_at_examples", ())),
+            name: from_fields(kind, value[name], name) for name, kind in NESTED.items() if name in value
         }
+        if "keep_at_examples" in value:
+            nested["keep_at_examples"] = tuple(value["keep_at_examples"])
         if (start := value.get("start")) is not None:
+            check_known(start, ("settings", "examples"), "start")
             nested["start"] = Start(Settings.from_json(start["settings"]), start["examples"])
-        return Settings(**{**value, **nested})
+        return from_fields(Settings, {**value, **nested}, "settings")
+
+
+# Fields of Settings that are dataclasses of plain values.
+NESTED: Mapping[str, type] = {
+    "target": Target,
+    "batch_norm": BatchNorm,
+    "averaging": Averaging,
+    "noise_scale": NoiseScale,
+}
 
 
 def _changed(value: Any) -> dict[str, Any]:

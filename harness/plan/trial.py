@@ -1,13 +1,14 @@
 """Arm, trial, topology: what is compared, what is run, and where (section 3)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
-from harness.plan.settings import Settings, digest
+from harness.plan.settings import Settings, canonical_text, digest
+from harness.plan.stored import check_known, from_fields
 
 # tf32: float32 with matrix products in TF32, on GPUs. bf16, fp16: float32 weights, half precision in the forward and
 # backward pass by autocast; fp16 scales its loss.
@@ -52,7 +53,7 @@ class Arm:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Arm":
-        return Arm(**{**value, "settings": Settings.from_json(value["settings"])})
+        return from_fields(Arm, {**value, "settings": Settings.from_json(value["settings"])}, "arm")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Topology:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Topology":
-        return Topology(**{**value, "batch": BatchPlan(**value["batch"])})
+        batch = from_fields(BatchPlan, value["batch"], "batch")
+        return from_fields(Topology, {**value, "batch": batch}, "topology")
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,25 @@ class PlannedTrial:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> "PlannedTrial":
-        return PlannedTrial(Trial(Arm.from_json(value["arm"]), value["seed"]), Topology.from_json(value["topology"]))
+    def from_json(value: Mapping[str, Any], arm: Arm | None = None) -> "PlannedTrial":
+        """From `to_json` of this version or an older one; `arm`: the row's own, where it has been read before."""
+        check_known(value, ("trial_id", "seed", "arm", "topology"), "plan.jsonl")
+        trial = Trial(arm or Arm.from_json(value["arm"]), value["seed"])
+        return PlannedTrial(trial, Topology.from_json(value["topology"]))
+
+
+def plan_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What makes two lines of plan.jsonl the same: trial, topology and labels of the arm.
+
+    Not the settings, which the trial_id stands for: a line written before a setting existed is still that line.
+    """
+    labels = {}
+    for label in (field_ for field_ in fields(Arm) if field_.name != "settings"):
+        default = label.default_factory() if label.default_factory is not MISSING else label.default
+        given = row["arm"].get(label.name, default)
+        if given != default:
+            labels[label.name] = given
+    return row["trial_id"], Topology.from_json(row["topology"]).key, canonical_text(labels)
 
 
 def timing_key(arm: Arm, topology: Topology) -> str:

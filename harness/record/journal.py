@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.outcome import Outcome
+from harness.plan.stored import SCHEMA, NewerFormatError, check_schema
 from harness.record.files import json_line, read_json, read_lines, write_json
 
-SCHEMA = 1
 FSYNC_EVERY_S = 1.0
 
 
@@ -114,19 +114,35 @@ def newest_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_trial(folder: Path) -> TrialRecord:
-    """Resolve a trial's attempts into one sequence of evaluations and, if it ended, its record."""
+    """Resolve a trial's attempts into one sequence of evaluations and, if it ended, its record.
+
+    Raises NewerFormatError for what a newer version wrote in another form. Fields that are only new are let pass: a
+    measurement more changes none of the others.
+    """
+    try:
+        return _read_trial(folder)
+    except NewerFormatError as error:
+        raise error.of(f"trial {folder.parent.name}/{folder.name}") from error
+
+
+def _read_trial(folder: Path) -> TrialRecord:
     # First: once it is there all rows are, while a trial that ends between the two reads would lack its last ones.
-    record = read_json(folder / "record.json") or {}
+    stored = read_json(folder / "record.json")
+    record = stored if isinstance(stored, dict) else {}
+    check_schema(record, "record.json")
     numbers = attempt_numbers(folder)
     evaluations: dict[int, dict[str, Any]] = {}
     for number in numbers:
         for row in read_lines(folder / f"events.{number}.jsonl"):
             if row.get("kind") == "start":
+                check_schema(row, f"events.{number}.jsonl")
                 resumed = row["resumed_from_step"]
                 evaluations = {step: kept for step, kept in evaluations.items() if step <= resumed}
             elif row.get("kind") == "evaluation":
                 evaluations[row["step"]] = row
     if record and record.get("attempt") != (numbers[-1] if numbers else None):
         record = {}
+    if record and record.get("outcome") not in list(Outcome):
+        raise NewerFormatError(f"its outcome is {record.get('outcome')!r}, which this version does not know")
     outcome = Outcome(record["outcome"]) if record else None
     return TrialRecord([evaluations[step] for step in sorted(evaluations)], outcome, record, len(numbers))

@@ -7,23 +7,24 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from harness.plan.errors import UserError
-from harness.plan.settings import fingerprint
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
+from harness.plan.errors import UserError, one_line
+from harness.plan.stored import SCHEMA, NewerFormatError, check_schema
+from harness.plan.trial import Arm, PlannedTrial, plan_key
+from harness.record.code_fingerprint import fingerprint_text, gives_the_same_numbers
 from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, read_trial
+from harness.record.provenance import versions
 
-SCHEMA = 1
 HEARTBEAT_S = 2.0
 STALE_S = 30.0  # a lease of another host older than this is abandoned
-IDENTITY = ("experiment", "code_fingerprint", "data_fingerprint")
 
 
 class StudyFolder:
@@ -37,10 +38,11 @@ class StudyFolder:
         return (self.path / "study.json").is_file()
 
     def description(self) -> dict[str, Any]:
-        """study.json; UserError where the folder is no study."""
+        """study.json; UserError where the folder is not a study, or one that a newer version wrote in another form."""
         value = read_json(self.path / "study.json")
         if not isinstance(value, dict):
-            raise UserError(f"{self.path} is no study: it has no readable study.json")
+            raise UserError(f"{self.path} is not a study: it has no readable study.json")
+        _check_schema(self.path, value)
         return value
 
     @property
@@ -62,11 +64,11 @@ class StudyFolder:
         """Every planned trial, in the order it was planned."""
         arms: dict[str, Arm] = {}  # one object for all seeds of an arm: its settings are resolved and hashed once
         planned = []
-        for row in read_lines(self.path / "plan.jsonl"):
-            text = json.dumps(row["arm"])
-            if text not in arms:
-                arms[text] = Arm.from_json(row["arm"])
-            planned.append(PlannedTrial(Trial(arms[text], row["seed"]), Topology.from_json(row["topology"])))
+        with self._reading("plan.jsonl"):
+            for row in read_lines(self.path / "plan.jsonl"):
+                text = json.dumps(row["arm"])
+                planned.append(PlannedTrial.from_json(row, arms.get(text)))
+                arms[text] = planned[-1].trial.arm
         return planned
 
     def trial_path(self, planned: PlannedTrial) -> Path:
@@ -77,7 +79,26 @@ class StudyFolder:
 
     def timings(self) -> list[dict[str, Any]]:
         """Rows of the timing pass; the newest row of a key counts."""
-        return list(read_lines(self.path / "timing.jsonl"))
+        rows = list(read_lines(self.path / "timing.jsonl"))
+        with self._reading("timing.jsonl"):
+            for row, field in product(rows, ("key", "median_s")):
+                if field not in row:
+                    raise KeyError(field)
+        return rows
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Whatever one of the study's files holds that this version cannot read becomes one line."""
+        try:
+            yield
+        except NewerFormatError as error:
+            raise error.of(f"study {self.path.name}", remedy(read_json(self.path / "study.json"))) from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"a line has no {error}" if isinstance(error, KeyError) else one_line(error)
+            raise UserError(
+                f"{name} of study {self.path.name} cannot be read by this version of harness ({reason}): "
+                f"{remedy(read_json(self.path / 'study.json'))}"
+            ) from error
 
 
 class Study(StudyFolder):
@@ -92,16 +113,15 @@ class Study(StudyFolder):
     def open(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
         """Create the study or continue it; UserError when it is another experiment's, other code's, or in use."""
         _make_folder(path)
-        found = read_json(path / "study.json")
-        if found is not None:
-            _check_same(path, found, description, allow_mixed_code)
+        stored = read_json(path / "study.json")
+        if stored is not None:
+            _check_same(path, stored, description, allow_mixed_code)
         study = Study(path, Lease.take(path))
-        sessions = (found or {}).get("sessions", [])
+        before = stored or {}
         session = {"at": time.time(), "attempt": study.lease.number, "overrides": description.get("overrides", [])}
-        created = (found or {}).get("created_at", time.time())
+        created, sessions = before.get("created_at", time.time()), before.get("sessions", [])
         value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
-        differs = found is not None and any(found[key] != description[key] for key in IDENTITY)
-        if differs or (found or {}).get("mixed_code"):
+        if before.get("mixed_code") or (stored is not None and _differences(stored, description)):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
         write_json(path / "study.json", value)
         return study
@@ -110,19 +130,20 @@ class Study(StudyFolder):
     def join(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
         """Help the driver that has the study: UserError where that is another experiment's or other code's."""
         deadline = time.monotonic() + STALE_S
-        while (found := read_json(path / "study.json")) is None:  # written just after the lease is taken
+        while (stored := read_json(path / "study.json")) is None:  # written just after the lease is taken
             if time.monotonic() > deadline:
                 raise UserError(f"the driver of study {path.name} has not described it in {STALE_S:g} s: is it alive?")
             time.sleep(0.2)
-        _check_same(path, found, description, allow_mixed_code)
+        _check_same(path, stored, description, allow_mixed_code)
         own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
         own.mkdir(parents=True, exist_ok=True)
         return Study(path, Lease.take(own), leads=False)
 
     def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
         """Append the trials that plan.jsonl does not list yet."""
-        known = {fingerprint(row) for row in read_lines(self.path / "plan.jsonl")}
-        rows = [row for row in (trial.to_json() for trial in planned) if fingerprint(row) not in known]
+        with self._reading("plan.jsonl"):
+            known = {plan_key(row) for row in read_lines(self.path / "plan.jsonl")}
+        rows = [row for row in (trial.to_json() for trial in planned) if plan_key(row) not in known]
         self.lease.check()
         append_lines(self.path / "plan.jsonl", rows)
 
@@ -149,18 +170,45 @@ def _make_folder(path: Path) -> None:
         raise UserError(f"study folder {path} is writable by everyone: run `chmod o-w` on it first")
 
 
-def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any], allow_mixed_code: bool) -> None:
-    if found.get("experiment") != given["experiment"]:
+def _check_same(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any], allow_mixed_code: bool) -> None:
+    _check_schema(path, stored)
+    if stored.get("experiment") != given["experiment"]:
         raise UserError(
-            f"study {path.name} belongs to experiment {found.get('experiment')!r}, not {given['experiment']!r}: "
+            f"study {path.name} belongs to experiment {stored.get('experiment')!r}, not {given['experiment']!r}: "
             "choose another study name"
         )
-    for key, what in (("code_fingerprint", "code"), ("data_fingerprint", "data")):
-        if found.get(key) != given[key] and not allow_mixed_code:
-            raise UserError(
-                f"study {path.name} was made by other {what} ({found.get(key)}, now {given[key]}): choose another "
-                "study name, or pass allow_mixed_code=true to mix the records knowingly"
-            )
+    differences = _differences(stored, given)
+    if differences and not allow_mixed_code:
+        key = differences[0]
+        before, now = fingerprint_text(stored.get(key)), fingerprint_text(given[key])
+        raise UserError(
+            f"study {path.name} was made by other {key.partition('_')[0]} ({before}, now {now}): choose another "
+            "study name, or pass allow_mixed_code=true to mix the records knowingly"
+        )
+
+
+def _differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Which fingerprints of a study say that its records were made by something else than what is given now."""
+    same_code = gives_the_same_numbers(stored.get("code_fingerprint"), given["code_fingerprint"])
+    same_data = stored.get("data_fingerprint") == given["data_fingerprint"]
+    return [*([] if same_code else ["code_fingerprint"]), *([] if same_data else ["data_fingerprint"])]
+
+
+def _check_schema(path: Path, stored: Mapping[str, Any]) -> None:
+    try:
+        check_schema(stored, "study.json")
+    except NewerFormatError as error:
+        raise error.of(f"study {path.name}", remedy(stored)) from error
+
+
+def remedy(stored: Any) -> str:
+    """Which version reads a study that this one cannot, by its study.json."""
+    described = stored if isinstance(stored, Mapping) else {}
+    version = (described.get("versions") or {}).get("harness")
+    if version and version != versions().get("harness"):
+        return f"use harness >= {version}"
+    commit = (described.get("git") or {}).get("commit")
+    return f"use the version that wrote it{f' (commit {commit[:12]})' if commit else ''}"
 
 
 class Lease:

@@ -96,7 +96,7 @@ def test_every_driver_of_a_shared_study_is_shown_with_what_it_runs(study, capsys
 
 def test_what_is_no_study_is_refused_in_one_line(tmp_path, capsys):
     assert status.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is no study: it has no readable study.json\n"
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a study: it has no readable study.json\n"
 
 
 def test_it_runs_where_torch_ray_and_hydra_are_not_installed(study):

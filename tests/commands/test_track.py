@@ -178,7 +178,7 @@ def test_a_study_that_is_being_run_is_left_to_its_driver(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--mode", "offline"], r"error: .* is no study: it has no readable study.json\n"),
+        (["--mode", "offline"], r"error: .* is not a study: it has no readable study.json\n"),
         (["--from-wandb", "."], r"error: there is no W&B run in \.\n"),
         (["--from-wandb", ".", "--column", "x=y"], r"error: --column takes NAME=KEY with NAME one of .*, not 'x=y'\n"),
     ],

@@ -69,7 +69,7 @@ def test_a_node_with_other_code_is_named(ray_head, view, tmp_path):
     other = tmp_path / "plan"
     shutil.copytree(ROOT / "harness" / "plan", other)
     with open(other / "scaling.py", "a") as file:
-        file.write("\n# another version\n")
+        file.write("\nANOTHER_VERSION = True\n")
     ray_head.add("bad", mounts={ROOT / "harness" / "plan": other})
     try:
         assert "has other code of the harness or of your classes" in refusal_of(sweep_on(ray_head, view["there"]))

@@ -228,9 +228,9 @@ def test_a_folder_that_everyone_may_write_is_refused(tmp_path):
     Study.open(tmp_path / "open", DESCRIPTION).close()
 
 
-def test_a_folder_that_is_no_study_is_told(tmp_path):
+def test_a_folder_that_is_not_a_study_is_rejected(tmp_path):
     assert not StudyFolder(tmp_path).exists
-    with pytest.raises(UserError, match=r"is no study: it has no readable study\.json"):
+    with pytest.raises(UserError, match=r"is not a study: it has no readable study\.json"):
         StudyFolder(tmp_path).description()
 
 

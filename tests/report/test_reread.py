@@ -80,7 +80,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(tmp_path)]) == 2
-    assert "is no study" in capsys.readouterr().err
+    assert "is not a study" in capsys.readouterr().err
 
 
 def test_reports_need_neither_torch_nor_ray(study: StudyFolder):

@@ -133,7 +133,7 @@ def test_studies_that_cannot_be_compared_are_refused(before: StudyFolder, tmp_pa
         (["--fail-if-slower", "5%"], "compares two studies"),
         (["B", "--fail-if-slower", "much"], "a share like 5%"),
         (["B", "--fail-if-slower", "1000%"], "a share like 5%"),
-        (["nowhere"], "is no study"),
+        (["nowhere"], "is not a study"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(

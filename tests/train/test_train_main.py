@@ -113,10 +113,10 @@ def edited(change: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"is no trial.json: it is absent or no JSON object"),
-        ("[]", r"is no trial.json: it is absent or no JSON object"),
-        ("{}", r"is no trial.json: KeyError 'topology'"),
-        (json.dumps({**edited({}), "settings": {"lr": 3}}), "is no trial.json: KeyError"),
+        ("", r"is not a trial.json: it is absent or no JSON object"),
+        ("[]", r"is not a trial.json: it is absent or no JSON object"),
+        ("{}", r"is not a trial.json: KeyError 'topology'"),
+        (json.dumps({**edited({}), "settings": {"loss": "mse"}}), "is not a trial.json: KeyError 'dataset'"),
         (json.dumps({**edited({}), "seed": 7}), "says trial_id .* an edited trial needs its own id"),
         (json.dumps(edited({"loss": "hinge"})), "unknown loss 'hinge'"),
         (json.dumps(edited({"model": {**SMALL.model, "clases": 3}})), "'clases': did you mean classes"),

@@ -1,0 +1,56 @@
+"""What a study folder holds, read by another version than the one that wrote it (docs/compatibility.md).
+
+An older version's files lack fields: each takes its default, which means what that version did. A newer version's files
+have fields, or a schema number, that this version does not know: that is one line, never a guess.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from harness.plan.errors import UserError
+
+# Of everything in a study folder. It is raised when something that older versions read changes its meaning; a field
+# that is only added does not raise it.
+SCHEMA = 1
+
+T = TypeVar("T")
+
+
+class NewerFormatError(UserError):
+    """Something was stored by a newer version of harness; `reason` names what this version does not know of it."""
+
+    def __init__(self, reason: str, subject: str = "this", remedy: str = "use the version that wrote it") -> None:
+        super().__init__(f"{subject} was written by a newer version of harness ({reason}): {remedy}")
+        self.reason = reason
+
+    def of(self, subject: str, remedy: str = "use the version that wrote it") -> "NewerFormatError":
+        """The same said of `subject`, e.g. `study default`."""
+        return NewerFormatError(self.reason, subject, remedy)
+
+
+def from_fields(kind: type[T], value: Mapping[str, Any], name: str) -> T:
+    """`kind(**value)` for a stored dataclass, called `name` in its file.
+
+    Raises NewerFormatError where it has fields that `kind` has not, KeyError where it lacks one without a default.
+    """
+    known = {field.name: field for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    check_known(value, known, name)
+    for field in known.values():
+        if field.name not in value and field.default is field.default_factory is MISSING:
+            raise KeyError(field.name)
+    return kind(**value)
+
+
+def check_known(value: Mapping[str, Any], known: Collection[str], name: str) -> None:
+    """Raises NewerFormatError where a stored mapping has keys that are not `known`."""
+    if unknown := [key for key in value if key not in known]:
+        listed = ", ".join(repr(key) for key in unknown)
+        raise NewerFormatError(f"it has {listed} in its {name}, which this version does not know")
+
+
+def check_schema(value: Mapping[str, Any], name: str) -> None:
+    """Raises NewerFormatError where the stored file `name` has a schema number beyond SCHEMA."""
+    schema = value.get("schema", 1)
+    if not (isinstance(schema, int) and schema <= SCHEMA):
+        raise NewerFormatError(f"its {name} has schema {schema}, and this version reads up to {SCHEMA}")
