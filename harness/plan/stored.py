@@ -6,6 +6,7 @@ have fields, or a schema number, that this version does not know: that is one li
 
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
+from importlib import metadata
 from typing import Any, TypeVar
 
 from harness.plan.errors import UserError
@@ -27,6 +28,22 @@ class NewerFormatError(UserError):
     def of(self, subject: str, remedy: str = "use the version that wrote it") -> "NewerFormatError":
         """The same said of `subject`, e.g. `study default`."""
         return NewerFormatError(self.reason, subject, remedy)
+
+
+def remedy(study: Any) -> str:
+    """Which version reads a study that this one cannot; `study`: the content of its study.json, if it has one."""
+    described = study if isinstance(study, Mapping) else {}
+    version, commit = (described.get("versions") or {}).get("harness"), (described.get("git") or {}).get("commit")
+    if version and version != _own_version():
+        return f"use harness >= {version}"
+    return f"use the version that wrote it{f' (commit {commit[:12]})' if commit else ''}"
+
+
+def _own_version() -> str | None:
+    try:
+        return metadata.version("harness")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def from_fields(kind: type[T], value: Mapping[str, Any], name: str) -> T:

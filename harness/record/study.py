@@ -16,12 +16,11 @@ from typing import Any
 import psutil
 
 from harness.plan.errors import UserError, one_line
-from harness.plan.stored import SCHEMA, NewerFormatError, check_schema
+from harness.plan.stored import SCHEMA, NewerFormatError, check_schema, remedy
 from harness.plan.trial import Arm, PlannedTrial, plan_key
 from harness.record.code_fingerprint import fingerprint_text, gives_the_same_numbers
 from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, read_trial
-from harness.record.provenance import versions
 
 HEARTBEAT_S = 2.0
 STALE_S = 30.0  # a lease of another host older than this is abandoned
@@ -199,16 +198,6 @@ def _check_schema(path: Path, stored: Mapping[str, Any]) -> None:
         check_schema(stored, "study.json")
     except NewerFormatError as error:
         raise error.of(f"study {path.name}", remedy(stored)) from error
-
-
-def remedy(stored: Any) -> str:
-    """Which version reads a study that this one cannot, by its study.json."""
-    described = stored if isinstance(stored, Mapping) else {}
-    version = (described.get("versions") or {}).get("harness")
-    if version and version != versions().get("harness"):
-        return f"use harness >= {version}"
-    commit = (described.get("git") or {}).get("commit")
-    return f"use the version that wrote it{f' (commit {commit[:12]})' if commit else ''}"
 
 
 class Lease:
