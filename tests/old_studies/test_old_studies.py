@@ -7,18 +7,17 @@ column `interval` of results.csv. Every number, label, name and key is the same;
 import csv
 import json
 import math
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_command import own_command
 
 from harness.commands.main import main
 from harness.record.files import read_lines, write_json
 from harness.record.study import StudyFolder
 
-ARCHIVE = Path(__file__).with_name("old_studies.tar.xz")
 FINISHED = {  # study -> its trials
     "tbs_sweep/default": 80,
     "one_cycle/default": 18,
@@ -49,34 +48,6 @@ WORDING = {
     "x_label",
     "y_label",
 }
-
-
-def extract(place: Path) -> Path:
-    """The archive's outputs/ below `place`."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(place, filter="data")
-    return place / "outputs"
-
-
-@pytest.fixture(scope="module")
-def as_it_was(tmp_path_factory) -> Path:
-    """The archive, which no test changes."""
-    return extract(tmp_path_factory.mktemp("as_it_was"))
-
-
-@pytest.fixture
-def outputs(tmp_path, monkeypatch) -> Path:
-    """The archive, to work on; in its last driver's absence."""
-    monkeypatch.chdir(tmp_path)
-    place = extract(tmp_path)
-    for lease in place.glob("*/*/leases/*.json"):
-        write_json(lease, {**json.loads(lease.read_text()), "host": "gone", "heartbeat": 0.0})
-    return place
-
-
-def command_of(study: Path) -> list[str]:
-    """The words that the study was started with."""
-    return json.loads((study / "study.json").read_text())["overrides"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -174,7 +145,7 @@ def test_status_counts_its_trials(as_it_was, capsys, study, words):
 
 def assert_nothing_runs_again(as_it_was: Path, outputs: Path, study: str) -> None:
     """The study's own command changes neither its plan nor its trials and concludes the same."""
-    assert main([*command_of(outputs / study), f"output_dir={outputs}"]) == 0
+    assert main(own_command(outputs / study)) == 0
     for name in ("plan.jsonl", "timing.jsonl"):
         assert (as_it_was / study / name).read_bytes() == (outputs / study / name).read_bytes(), name
     assert files(as_it_was / study / "trials") == files(outputs / study / "trials")
@@ -201,7 +172,7 @@ def test_the_same_command_resumes_an_interrupted_study(as_it_was, outputs):
     study = outputs / INTERRUPTED
     (begun,) = study.glob("trials/*/*/events.1.jsonl")
     before = begun.read_bytes()
-    assert main([*command_of(study), f"output_dir={outputs}"]) == 0
+    assert main(own_command(study)) == 0
     assert (study / "plan.jsonl").read_bytes() == (as_it_was / INTERRUPTED / "plan.jsonl").read_bytes()
     assert begun.read_bytes() == before
     start = next(iter(read_lines(begun.with_name("events.2.jsonl"))))
@@ -221,7 +192,7 @@ def test_a_study_by_code_that_is_not_listed_is_refused_in_one_line(outputs, caps
     study = outputs / "one_cycle/default"
     described = json.loads((study / "study.json").read_text())
     write_json(study / "study.json", {**described, "code_fingerprint": "0123456789abcdef"})
-    assert main([*command_of(study), f"output_dir={outputs}"]) == 2
+    assert main(own_command(study)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: study default was made by other code (0123456789abcdef, now ")
     assert error.count("\n") == 1

@@ -1,11 +1,13 @@
 """Section 3, the study: one driver at a time, one experiment, one code, one set of data, in a folder of its own."""
 
+import json
 import multiprocessing
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from harness.plan.errors import UserError
 from harness.plan.trial import PlannedTrial
 from harness.record import study as study_module
-from harness.record.files import read_json, write_json
+from harness.record.files import read_json, read_lines, write_json
 from harness.record.journal import Attempt
 from harness.record.study import Lease, Study, StudyFolder
 
@@ -185,6 +187,16 @@ def test_records_of_other_code_or_data_are_mixed_only_on_demand_and_stay_marked(
     assert reopen(tmp_path, {key: "0the7"})["mixed_code"] is True  # a caveat for good
 
 
+def test_a_study_by_listed_code_resumes_and_keeps_the_fingerprint_of_its_last_session(tmp_path):
+    listed, now = "5b0063882d0e6c5d", {"harness": "aaaa", "own": None}
+    reopen(tmp_path, {"code_fingerprint": listed})
+    resumed = reopen(tmp_path, {"code_fingerprint": now})
+    assert resumed["code_fingerprint"] == now
+    assert "mixed_code" not in resumed
+    with pytest.raises(UserError, match=r"was made by other code \(aaaa, now aaaa \+ own bbbb\): choose another"):
+        reopen(tmp_path, {"code_fingerprint": {**now, "own": "bbbb"}})
+
+
 def test_a_folder_of_another_experiment_is_refused_whatever_is_allowed(tmp_path):
     reopen(tmp_path)
     for allowed in (False, True):
@@ -242,6 +254,34 @@ def test_the_plan_grows_by_what_is_new_and_keeps_its_order(opened):
     opened.add_plan([planned(0), planned(1), planned(2)])
     assert opened.plan() == [planned(2), planned(0), planned(1)]
     assert StudyFolder(opened.path).plan() == opened.plan()
+
+
+@pytest.mark.parametrize("field", ["noise_scale", "adascale_ratio", "start", "keep_at_examples", "clip_norm"])
+def test_a_line_written_before_a_setting_existed_is_not_planned_again(opened, field):
+    opened.add_plan([planned(0), planned(1)])
+    path = opened.path / "plan.jsonl"
+    older = [row | {"arm": without(row["arm"], field)} for row in read_lines(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in older))
+    before = path.read_bytes()
+    opened.add_plan([planned(0), planned(1)])
+    assert path.read_bytes() == before
+    assert opened.plan() == [planned(0), planned(1)]
+
+
+def without(arm: dict[str, Any], field: str) -> dict[str, Any]:
+    return {**arm, "settings": {key: value for key, value in arm["settings"].items() if key != field}}
+
+
+def test_an_arm_under_another_label_and_another_topology_are_lines_of_their_own(opened):
+    one = planned(0)
+    labelled = replace(one, trial=replace(one.trial, arm=replace(one.trial.arm, scaling_rule="linear")))
+    varied = replace(one, trial=replace(one.trial, arm=replace(one.trial.arm, variant={"choice": "a"})))
+    elsewhere = replace(one, topology=replace(one.topology, precision="float64"))
+    lines = [one, labelled, varied, elsewhere]
+    assert len({line.trial.trial_id for line in lines}) == 1
+    opened.add_plan(lines)
+    opened.add_plan(lines)
+    assert opened.plan() == lines
 
 
 def test_a_torn_line_of_the_plan_is_planned_again(opened):
