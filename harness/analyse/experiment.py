@@ -10,6 +10,7 @@ from harness.config.configuration import Configuration, stored_configuration
 from harness.config.experiments import experiment_class
 from harness.config.fitting import check_question
 from harness.plan.design import Design
+from harness.plan.errors import UserError
 from harness.plan.trial import Trial
 from harness.record.study import StudyFolder
 
@@ -63,4 +64,10 @@ def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:
     """
     config = stored_configuration(folder)
     design = build_design(config, folder.description()["train_examples"])
-    return build_experiment(config, design), design
+    try:
+        return build_experiment(config, design), design
+    except UserError as error:
+        version = (folder.description().get("versions") or {}).get("harness", "an unknown version")
+        raise UserError(
+            f"study {folder.path.name}, written by harness {version}, cannot be read here: {error}"
+        ) from error

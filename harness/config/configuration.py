@@ -17,6 +17,7 @@ from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.settings import Spec
+from harness.plan.stored import NewerFormatError, remedy
 from harness.plan.tracking import Tracking
 from harness.plan.workload import WorkloadConfig
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 
 class FieldError(UserError):
-    """A configuration whose keys are not those of this version."""
+    """A configuration without a key that this version needs."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Configuration(ConfigurationValues):
     def of(raw: Mapping[str, Any]) -> "Configuration":
         """The typed values of composed data, or of what a study.json keeps: what is younger gets its default.
 
-        Raises FieldError for keys that this version does not know and for keys that it needs and cannot find, UserError
-        for values that no trial could be run with.
+        Raises NewerFormatError for keys that this version does not know, FieldError for keys that it needs and cannot
+        find, UserError for values that no trial could be run with.
         """
         return to_object(Configuration, {**raw, "raw": raw})
 
@@ -120,11 +121,12 @@ def stored_configuration(folder: OnDisk) -> Configuration:
     description = folder.description()
     try:
         return Configuration.of(description["config"])
+    except NewerFormatError as error:
+        raise error.of(f"study {folder.path.name}", remedy(description)) from error
     except (KeyError, FieldError) as error:
         reason = "study.json has no configuration" if isinstance(error, KeyError) else error
         raise UserError(
-            f"study {folder.path.name} cannot be read by this version of harness: {reason} "
-            "(use the version that made it)"
+            f"study {folder.path.name} cannot be read by this version of harness: {reason}; {remedy(description)}"
         ) from error
 
 
@@ -137,7 +139,7 @@ def to_object(cls: type[T], values: Mapping[str, Any], key: str = "") -> T:
     """A dataclass from plain data, nested ones alike; `key` is the dotted key of `values`, with a dot at its end."""
     names = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]
     if unknown := [name for name in values if name not in names]:
-        raise FieldError(f"the configuration has the unknown key {key + unknown[0]!r}")
+        raise NewerFormatError(f"it has {key + unknown[0]!r} in its configuration, which this version does not know")
     required = [name for name, f in names.items() if f.default is f.default_factory is MISSING]
     if missing := [name for name in required if name not in values]:
         raise FieldError(f"the configuration has no {key}{missing[0]}")

@@ -27,6 +27,7 @@ from harness.config.places import conf_folder
 from harness.config.schema import twin
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
+from harness.plan.stored import NewerFormatError
 from harness.plan.trial import Trial
 from harness.record.files import write_json
 from harness.record.study import StudyFolder
@@ -204,14 +205,14 @@ def test_a_field_of_a_newer_version_is_reported_in_one_line(tmp_path):
     with pytest.raises(UserError) as refused:
         reopen(study(tmp_path / "newer", newer))
     assert str(refused.value) == (
-        "study newer cannot be read by this version of harness: the configuration has the unknown key "
-        "'workload.target.patience' (use the version that made it)"
+        "study newer was written by a newer version of harness (it has 'workload.target.patience' in its "
+        "configuration, which this version does not know): use the version that wrote it"
     )
 
 
 def test_a_study_without_a_field_that_has_no_default_is_reported_in_one_line(tmp_path):
     raw = without(compose_config(SWEEP).raw, "workload.base_lr")
-    with pytest.raises(UserError, match=r"study torn cannot be read .*: the configuration has no workload\.base_lr \("):
+    with pytest.raises(UserError, match=r"study torn cannot be read .*: the configuration has no workload\.base_lr;"):
         reopen(study(tmp_path / "torn", raw))
     (tmp_path / "none").mkdir()
     write_json(tmp_path / "none" / "study.json", {"experiment": "tbs_sweep"})
@@ -219,13 +220,15 @@ def test_a_study_without_a_field_that_has_no_default_is_reported_in_one_line(tmp
         stored_configuration(StudyFolder(tmp_path / "none"))
 
 
-def test_only_unknown_and_missing_keys_are_field_errors():
+def test_only_unknown_and_missing_keys_are_errors_of_the_format():
     raw = compose_config(SWEEP).raw
-    with pytest.raises(FieldError):
+    with pytest.raises(NewerFormatError):
         Configuration.of({**raw, "colour": "red"})
+    with pytest.raises(FieldError):
+        Configuration.of(without(raw, "workload.base_lr"))
     with pytest.raises(UserError, match="cpus must be >= 1, not 0") as refused:
         Configuration.of({**raw, "cluster": {**raw["cluster"], "cpus": 0}})
-    assert not isinstance(refused.value, FieldError)
+    assert not isinstance(refused.value, FieldError | NewerFormatError)
 
 
 def test_a_micro_batch_that_was_found_is_kept_as_if_it_had_been_given():
