@@ -8,12 +8,13 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from harness.commands.help import COMMANDS
 from harness.commands.main import main
 from harness.config.arguments import command_line
-from harness.config.compose import compose_config
+from harness.config.compose import compose_config, compose_plain
 from harness.config.schema import GROUPS
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -162,6 +163,15 @@ def test_the_page_of_commands_lists_every_command_and_every_exit_code():
     page = ROOT / "docs" / "commands.md"
     assert [row[0].strip("`") for row in rows(page, "# Commands")] == [*COMMANDS]
     assert [int(row[0]) for row in rows(page, "## Exit codes")] == [int(code) for code in ExitCode]
+
+
+@pytest.mark.parametrize(("column", "choice"), [("cluster.", "local"), ("cluster.slurm.", "slurm")])
+def test_the_page_of_clusters_lists_every_option_with_its_default(column, choice):
+    table = (ROOT / "docs" / "clusters.md").read_text().split(f"\n| `{column}` |", 1)[1].split("\n\n", 1)[0]
+    cells = [row.split("|") for row in table.splitlines()[2:]]
+    composed = compose_plain(["+experiment=tbs_sweep", f"cluster={choice}"])["cluster"]
+    options = composed["slurm"] if choice == "slurm" else composed
+    assert {name.strip(): yaml.safe_load(default) for _, name, default, *_ in cells} == options
 
 
 def test_no_page_and_no_configuration_uses_a_phrase_that_has_a_standard_wording():
