@@ -1,7 +1,7 @@
-"""The limit the harness is measured against: a hand-written PyTorch loop that does the same work and nothing else.
+"""The limit that the harness is measured against: a hand-written PyTorch loop that does the same work and nothing else.
 
-Same model, data, updates, average, evaluations with re-estimated batch-norm statistics; no journal, no checkpoint, no
-distribution, no protocol. `plain=True` also drops the average and uses ordinary batch norm with running statistics.
+Same model, data, updates, average and evaluations with re-estimated batch-norm statistics; no journal, no checkpoint,
+no distribution, no protocol. `plain=True` also drops the average and uses ordinary batch norm with running statistics.
 """
 
 import time
@@ -29,7 +29,7 @@ def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class BareTrial:
-    """One training run written out by hand."""
+    """One hand-written training run."""
 
     def __init__(self, data: tuple[Tensor, Tensor, Tensor, Tensor], tbs: int, lr: float, plain: bool = False) -> None:
         self.x, self.y, self.vx, self.vy = data
@@ -89,7 +89,7 @@ class BareTrial:
 
 
 def cpu_seconds_per_update(update: Callable[[], object], updates: int) -> float:
-    """Of this process: what its neighbours on the machine do costs it wall time, but hardly any of its own."""
+    """CPU seconds of this process per update: other load on the machine costs wall time, but hardly any CPU time."""
     began = time.process_time()
     for _ in range(updates):
         update()

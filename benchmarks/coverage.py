@@ -2,10 +2,10 @@
 
     python benchmarks/coverage.py --simulations 4000
 
-Every case draws trials from a known law, asks the public estimator, and looks whether its interval holds the truth,
-and what coverage it stated (an estimator may choose its interval by what it sees; then the stated one is an average).
-Laws: places are log-normal with the given coefficient of variation (cv), on an exact scale, or rounded up to an
-evaluation grid, or cut by a budget. Seeded: the same command prints the same table.
+Every case draws trials from a known law, calls the public estimator, and checks whether its interval contains the
+truth, and which coverage it states (an estimator may choose its interval from the data; the stated coverage is then an
+average). Laws: crossings are log-normal with the given coefficient of variation (cv), exact, rounded up to an
+evaluation grid, or cut off by a budget. Seeded: the same command prints the same table.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from harness.statistics.fits import fit
 from harness.statistics.survival import reach_curve, restricted_mean
 from harness.statistics.tuned_lr import BestLr, lr_exponent
 
-Draw = Callable[[np.random.Generator], tuple[bool, float]]  # one simulation: held the truth?, stated coverage
+Draw = Callable[[np.random.Generator], tuple[bool, float]]  # one simulation: contains the truth?, stated coverage
 
-AT_LEAST = "at least"  # the stated coverage is promised whatever the law
-ABOUT = "within 3 points"  # of the stated coverage is promised for this law
-NOT = "none"  # measured to say how bad it is
+AT_LEAST = "at least"  # at least the stated coverage is promised, whatever the law
+ABOUT = "within 3 points"  # coverage within 3 points of the stated one is promised for this law
+NOT = "none"  # measured to show how far off it is
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Measured share of simulations whose interval held the truth, with its standard error."""
+    """Measured share of simulations whose interval contained the truth, with its standard error."""
 
     case: Case
     share: float
@@ -63,7 +63,7 @@ class Coverage:
 
 
 def measure(case: Case, simulations: int, seed: int = 0) -> Coverage:
-    """Run one case; its random numbers depend on its name and `seed` alone."""
+    """Run one case; its random numbers depend only on its name and `seed`."""
     rng = np.random.default_rng([seed, *f"{case.method}|{case.law}".encode()])
     count = max(simulations // case.cost, 1)
     held, stated = np.array([case.draw(rng) for _ in range(count)], float).mean(axis=0)
@@ -76,7 +76,7 @@ def judged(truth: float, interval: Interval) -> tuple[bool, float]:
 
 
 def observed(places: Iterable[float], grid: float = 0.0, budget: float = math.inf) -> list[Observation]:
-    """Trials that cross at `places`, seen on a grid and until a budget."""
+    """Trials that cross at `places`, observed on a grid and up to a budget."""
     trials = []
     for place in places:
         value = math.ceil(place / grid) * grid if grid else float(place)
@@ -127,7 +127,7 @@ def heavy_tailed_median(n: int) -> Case:
 def pooled_case(
     n: int, law: str, promise: str, *, cvs: Sequence[float], grid: float = 0.0, quantile: float = 0.5
 ) -> Case:
-    """The first of eight arms of n trials, medians 4 to 32; the range is used where the spread does not suit it."""
+    """The first of eight arms of n trials, medians 4 to 32; the range is used where pooling the spread is not valid."""
     medians = np.geomspace(4.1, 32.0, len(cvs))
     z = {0.5: 0.0, 0.9: 1.2815515655446004}[quantile]
     exact = medians[0] * math.exp(z * cvs[0])
@@ -143,7 +143,7 @@ def pooled_case(
 
 
 def curve_case(n: int, promise: str) -> Case:
-    """Half of the trials reach by the median; budgets differ, so that some are censored before."""
+    """Half of the trials reach the target by the median; budgets differ, so that some are censored earlier."""
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         places, budgets = lognormal(rng, n, 8.2, 0.5), rng.uniform(4, 40, n)
@@ -178,7 +178,7 @@ def ratio_case(
     grid: float = 0.0,
     budget: float = math.inf,
 ) -> Case:
-    """b needs 1.3 times what a needs."""
+    """b needs 1.3 times as much as a."""
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a = observed(lognormal(rng, n, 8.2, cvs[0]), grid, budget)
@@ -200,7 +200,7 @@ def paired_case(n: int, correlation: float, promise: str) -> Case:
 
 
 def equivalence_case(n: int) -> Case:
-    """At the margin exactly, equivalence must not be claimed more often than 5 %."""
+    """Exactly at the margin, equivalence must not be claimed in more than 5 % of cases."""
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a, b = observed(lognormal(rng, n, 8.0, 0.05)), observed(lognormal(rng, n, 8.8, 0.05))
@@ -225,7 +225,7 @@ def one_sample_case(n: int) -> Case:
 
 
 def exponent_case(points: int, promise: str) -> Case:
-    """Best LRs of exponent 0.5 known to a grid of factor 2 with one grid step of noise."""
+    """Best LRs with exponent 0.5, known to a grid of factor 2 with one grid step of noise."""
     sizes = [16 * 4**i for i in range(points)]
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
@@ -263,8 +263,8 @@ def sweep(
 
 def profile_case(sizes: Sequence[int], seeds: int, law: str, promise: str, **how: float) -> Case:
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
-        found = profile(arm_means(sweep(rng, sizes, seeds, **how)), Model.HYPERBOLA)
-        low, high = found.interval(found.shapes.critical())
+        likelihood = profile(arm_means(sweep(rng, sizes, seeds, **how)), Model.HYPERBOLA)
+        low, high = likelihood.interval(likelihood.shapes.critical())
         return low <= B_CRIT <= high, 0.95
 
     method = "B_crit, profile likelihood"
@@ -274,7 +274,7 @@ def profile_case(sizes: Sequence[int], seeds: int, law: str, promise: str, **how
 
 
 def uneven_profile_case(sizes: Sequence[int], seeds: int) -> Case:
-    """The spread falls with TBS, as in published sweeps, while the likelihood pools it."""
+    """The spread decreases with TBS, as in published sweeps, while the likelihood pools it."""
     cvs = np.geomspace(0.09, 0.03, len(sizes))
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
@@ -282,8 +282,8 @@ def uneven_profile_case(sizes: Sequence[int], seeds: int) -> Case:
             size: observed(lognormal(rng, seeds, 4 * (1 + size / B_CRIT), cv))
             for size, cv in zip(sizes, cvs, strict=True)
         }
-        found = profile(arm_means(arms), Model.HYPERBOLA)
-        low, high = found.interval(found.shapes.critical())
+        likelihood = profile(arm_means(arms), Model.HYPERBOLA)
+        low, high = likelihood.interval(likelihood.shapes.critical())
         return low <= B_CRIT <= high, 0.95
 
     law = f"{len(sizes)} arms x {seeds} seeds, cv falling from 9 % to 3 %"
@@ -302,7 +302,7 @@ def bootstrap_case(sizes: Sequence[int], seeds: int, law: str, **how: float) -> 
 
 
 def isotonic_case(sizes: Sequence[int], seeds: int, law: str, **how: float) -> Case:
-    """Overhead 100 % over TBS 16, against the same reading of the true medians."""
+    """Overhead 100 % over TBS 16, compared with the same estimate from the true medians."""
     truth = critical_by_isotonic({b: observed([4 * (1 + b / B_CRIT)] * 2) for b in sizes}, 1.0).value
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
@@ -356,7 +356,7 @@ CASES: tuple[Case, ...] = (
     profile_case(SEVEN, 3, "cv 10 %, grid 0.5", ABOUT, cv=0.1, grid=0.5),
     profile_case(SEVEN, 5, "cv 10 %, lack of fit 5 %", ABOUT, cv=0.1, lack=0.05),
     profile_case(SEVEN, 3, "cv 10 %, grid 0.5, budget 12", ABOUT, cv=0.1, grid=0.5, budget=12.0),
-    # Where approximate intervals do not cover, or were never promised to.
+    # Where approximate intervals do not cover as stated, or are not promised to.
     *(rate_case(n, rate, "Wilson", NOT) for n in (5, 10, 40) for rate in (0.9, 0.97)),
     pooled_case(3, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
     pooled_case(5, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
@@ -375,7 +375,7 @@ CASES: tuple[Case, ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=4000, help="of the cheapest cases; fits take a part of it")
+    parser.add_argument("--simulations", type=int, default=4000, help="for the cheapest cases; fits use a part of them")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print("| interval | law | promise | stated | measured | simulations |\n|---|---|---|---|---|---|")

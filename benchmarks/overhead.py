@@ -1,12 +1,14 @@
-"""What the harness costs over a bare loop, in one run on one machine.
+"""The overhead of the harness over a bare loop, in one run on one machine.
 
     python benchmarks/overhead.py [--repeats 3] [--seeds 5]
 
 (a) a bare PyTorch loop doing the same updates, evaluations, average and batch-norm work, in as many processes as there
-    are slots; (b) the harness through Ray; (c) the pattern Ray documents: TorchTrainer.fit inside a Tune
-    function, W = 2;
-(d) a plain loop without average and with ordinary batch norm. Prints seconds per trial beyond (a), sweep efficiency =
-makespan (a) / makespan (b) with start-up apart, and examples per CPU second of the harness against (a) and (d).
+    are slots;
+(b) the harness through Ray;
+(c) the pattern that Ray documents: TorchTrainer.fit inside a Tune function, W = 2;
+(d) a plain loop without average and with ordinary batch norm.
+Prints seconds per trial beyond (a), sweep efficiency = makespan (a) / makespan (b) without start-up, and examples per
+CPU second of the harness relative to (a) and (d).
 """
 
 import argparse
@@ -56,13 +58,13 @@ def main() -> None:
     efficiency = [row["bare_s"] / row["makespan_s"] for row in rows]
     median = {key: statistics.median(row[key] for row in rows) for key in ("bare_s", "total_s")}
 
-    def told(key: str) -> str:
+    def spread_of(key: str) -> str:
         return spread([row[key] for row in rows])
 
-    print(f"(a) bare loop, {n} trials in {slots} processes: {told('bare_s')} s")
-    print(f"(b) harness through Ray, first trial start to last trial end: {told('makespan_s')} s")
-    print(f"    start-up {told('startup_s')} s, timing pass and report {told('after_s')} s")
-    print(f"    whole command {told('total_s')} s; 1.5 x (a) + 15 s is {1.5 * median['bare_s'] + 15:.1f} s")
+    print(f"(a) bare loop, {n} trials in {slots} processes: {spread_of('bare_s')} s")
+    print(f"(b) harness through Ray, first trial start to last trial end: {spread_of('makespan_s')} s")
+    print(f"    start-up {spread_of('startup_s')} s, timing pass and report {spread_of('after_s')} s")
+    print(f"    whole command {spread_of('total_s')} s; 1.5 x (a) + 15 s is {1.5 * median['bare_s'] + 15:.1f} s")
     print(f"    sweep efficiency (a)/(b): {spread(efficiency, 3)}")
     print(f"    per trial beyond (a): {spread(beyond, 3)} s")
     if not arguments.skip_ray_train:
@@ -77,7 +79,7 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 
 def run_harness(seeds: int) -> dict[str, Any]:
-    """(b): one embedded sweep; makespan from the first trial's start to the last record."""
+    """(b): one embedded sweep; the makespan is from the first trial's start to the last record."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -146,14 +148,14 @@ def run_bare(trials: list[tuple[int, float, int]], slots: int) -> float:
 
 
 def ray_train_overhead(trials: int = 3) -> list[float]:
-    """(c): wall time of a TorchTrainer trial inside Tune less the seconds its own training loop took."""
+    """(c): wall time of a TorchTrainer trial inside Tune minus the seconds of its own training loop."""
     script = Path(__file__).with_name("ray_train_pattern.py")
     out = subprocess.run([sys.executable, str(script), str(trials)], check=True, capture_output=True, text=True).stdout
     return json.loads(out.strip().splitlines()[-1])
 
 
 def throughput(repeats: int, block_s: float = 0.1) -> None:
-    """Examples per CPU second of the harness's update against (a) and (d), one thread, in short alternating blocks."""
+    """Examples per CPU second of the harness's update and of (a) and (d), one thread, in short alternating blocks."""
     torch.set_num_threads(1)
     data = load()
     print(f"examples per CPU second of one thread; medians (middle half) over {20 * repeats} paired blocks")
@@ -181,7 +183,7 @@ def throughput(repeats: int, block_s: float = 0.1) -> None:
 
 
 def harness_learner(tbs: int) -> Learner:
-    """The embedded workload's learner at a total batch size, as the trainer builds it."""
+    """The embedded workload's learner at one total batch size, built as by the trainer."""
     from harness.config.build import build_workload
     from harness.config.compose import compose_config
 

@@ -1,6 +1,6 @@
-"""The pattern Ray documents for tuning with data-parallel trials: TorchTrainer.fit inside a Tune function, W = 2.
+"""The pattern that Ray documents for tuning with data-parallel trials: TorchTrainer.fit inside a Tune function, W = 2.
 
-Prints a JSON list: seconds of each trial beyond those of its own training loop.
+Prints a JSON list: the seconds of each trial beyond its own training loop.
 """
 
 import json
@@ -22,7 +22,7 @@ UPDATES, TBS = 64, 64
 
 
 def train_loop(config: dict) -> None:
-    """A few DDP updates of the embedded workload, timed by themselves."""
+    """A few DDP updates of the embedded workload, timed on their own."""
     import torch
     from bare_loop import BareTrial, load
     from ray.train.torch import prepare_model

@@ -1,10 +1,10 @@
-"""How long analysis and report of a large study take, how much memory, and how large the page is.
+"""How long the report of a large study takes, how much memory it needs, and how large the page is.
 
     python benchmarks/report_scale.py [--trials 10000] [--evaluations 200] [--keep FOLDER]
 
-Writes the journals of a sweep that never ran, in their own format, then runs `harness report` on it in a separate
-process and prints seconds, peak memory and page size beside their limits: 60 s, 2 GiB, 5 MB at 10,000
-trials of 200 evaluations on two cores.
+Writes the journals of a sweep that never ran, in their real format, then runs `harness report` on it in a separate
+process and prints seconds, peak memory and page size with their limits: 60 s, 2 GiB, 5 MB for 10,000 trials of 200
+evaluations on two cores.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--evaluations", type=int, default=200)
-    parser.add_argument("--keep", type=Path, help="folder of the generated study; used again where it exists")
+    parser.add_argument("--keep", type=Path, help="folder for the generated study; reused if it exists")
     given = parser.parse_args()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="report-scale-"))
     try:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def generate(folder: Path, trials: int, evaluations: int) -> int:
-    """A study of at least `trials` distinct trials that meet their target at the last evaluations; how many."""
+    """Write a study of at least `trials` distinct trials that meet their target at the end; returns how many."""
     seeds = -(-trials // DISTINCT_ARMS)
     overrides = [
         "+experiment=tbs_sweep",
@@ -65,8 +65,8 @@ def generate(folder: Path, trials: int, evaluations: int) -> int:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     config = compose_config(overrides).raw
-    described = {"experiment": "tbs_sweep", "name": folder.name, "config": config, "train_examples": 1024}
-    write_json(folder / "study.json", described)
+    description = {"experiment": "tbs_sweep", "name": folder.name, "config": config, "train_examples": 1024}
+    write_json(folder / "study.json", description)
     study = StudyFolder(folder)
     experiment, _ = reopen(study)
     planned = [
@@ -82,7 +82,8 @@ def generate(folder: Path, trials: int, evaluations: int) -> int:
 
 
 def write_trial(folder: Path, trial: Trial, evaluations: int) -> None:
-    """A finished trial whose accuracy meets the target at its last two evaluations, seed by seed a little earlier."""
+    """A finished trial whose accuracy meets the target at its last two evaluations, at a slightly different time for
+    each seed."""
     tbs, target = trial.arm.total_batch_size, trial.arm.settings.target.value
     folder.mkdir(parents=True)
     count = evaluations - (trial.seed * 7) % max(1, evaluations // 10)
@@ -111,7 +112,7 @@ def timing(p: PlannedTrial) -> dict[str, object]:
 
 
 def measure(folder: Path) -> None:
-    """Run the report and print what it took beside the limits."""
+    """Run the report and print its costs with their limits."""
     trials = sum(1 for _ in folder.glob("trials/*/*/record.json"))
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "harness.report", str(folder)], capture_output=True, text=True)
@@ -119,15 +120,15 @@ def measure(folder: Path) -> None:
     if done.returncode:
         sys.exit(done.stderr)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = {
+    costs = {
         "seconds": seconds,
         "GiB": used.ru_maxrss / 2**20,
         "page MB": (folder / "report.html").stat().st_size / 1e6,
     }
     print(f"{trials} trials, {cpu_model()}, {usable_cpus()} cores; {used.ru_utime + used.ru_stime:.1f} s of CPU")
-    for name, value in found.items():
+    for name, value in costs.items():
         print(f"{name:8} {value:8.2f}   limit {LIMITS[name]:g}   {value / LIMITS[name]:.0%} of it")
-    print(json.dumps({name: round(value, 2) for name, value in found.items()}))
+    print(json.dumps({name: round(value, 2) for name, value in costs.items()}))
 
 
 if __name__ == "__main__":

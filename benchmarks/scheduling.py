@@ -1,13 +1,13 @@
-"""How well the launcher schedules many trials of mixed world size, on made-up resources.
+"""How well the launcher schedules many trials of mixed world size, on simulated resources.
 
     python benchmarks/scheduling.py [--trials 2000] [--cpus 16] [--seconds 0.5] [--reports 1] [--world-sizes 1,2,4,8]
 
 The real feed, searcher, Tune loop, placement groups, journals and records; only training is replaced by sleeping, and a
-gang of W workers by one process that holds the W bundles. A place of W = 1 is still a process of some 250 MiB: what
-memory there is bounds --cpus, and what hundreds of places need is told by the driver's CPU time, which no load of the
-machine changes much. Prints, start-up apart: efficiency = (sum of W x seconds) / (CPUs x makespan); the same for each W
-between its first and its last round, when all its processes run; CPU time and memory of the driver against trials done;
-and the bytes a trial leaves on disk.
+gang of W workers by one process that holds the W bundles. A slot for W = 1 is still a process of some 250 MiB, so
+memory limits --cpus; the cost of hundreds of slots follows from the driver's CPU time, which hardly depends on other
+load. Prints, without start-up: efficiency = (sum of W x seconds) / (CPUs x makespan); the same for each W between its
+first and its last round, when all its processes run; CPU time and memory of the driver over trials done; and the bytes
+that a trial leaves on disk.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from harness.record.provenance import cpu_model, usable_cpus
 from harness.record.study import Study
 from harness.train.trainer import Execution
 
-# Read by sleeping_trainable.py.
+# Environment variables for sleeping_trainable.py.
 SLEEP_S, REPORTS = "HARNESS_BENCHMARK_SLEEP_S", "HARNESS_BENCHMARK_REPORTS"
 RAY_SERVERS = ("gcs_server", "raylet")
-# Ray would start a process for every made-up CPU.
+# Otherwise Ray would start a process for every simulated CPU.
 NO_PRESTART = {"RAY_enable_worker_prestart": "0", "RAY_prestart_worker_first_driver": "0"}
 
 
 class Ended(NamedTuple):
-    """The driver when a trial has ended."""
+    """The state of the driver when a trial has ended."""
 
     workers: int
     at_s: float
@@ -54,7 +54,7 @@ class Ended(NamedTuple):
 
 
 class Stopwatch:
-    """A watcher that notes when trials start and end, and what the driver has used by then."""
+    """A watcher that records when trials start and end, and what the driver has used by then."""
 
     def __init__(self) -> None:
         self.first_start_s = self.first_start_cpu_s = 0.0
@@ -95,14 +95,14 @@ class Stopwatch:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
-    parser.add_argument("--cpus", type=int, default=16, help="made up")
-    parser.add_argument("--seconds", type=float, default=0.5, help="a trial sleeps")
-    parser.add_argument("--reports", type=int, default=1, help="of a trial to the driver")
+    parser.add_argument("--cpus", type=int, default=16, help="simulated CPUs")
+    parser.add_argument("--seconds", type=float, default=0.5, help="how long a trial sleeps")
+    parser.add_argument("--reports", type=int, default=1, help="reports per trial to the driver")
     parser.add_argument("--world-sizes", default="1,2,4,8")
     arguments = parser.parse_args()
-    told = {SLEEP_S: str(arguments.seconds), REPORTS: str(arguments.reports)}
-    # Before Ray is imported, which reads them then.
-    os.environ.update({**QUIET, **NO_PRESTART, "RAY_AUTH_MODE": "token", **told})
+    sleeping = {SLEEP_S: str(arguments.seconds), REPORTS: str(arguments.reports)}
+    # Set before Ray is imported, which reads them then.
+    os.environ.update({**QUIET, **NO_PRESTART, "RAY_AUTH_MODE": "token", **sleeping})
     from sleeping_trainable import SleepingTrainable
 
     from harness.launch import ray_tune
@@ -112,11 +112,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, planned = Path(folder) / "study", planned_trials(arguments.trials, sizes)
         watch, began = run(path, planned, arguments.cpus)
-        tell(path, arguments, sizes, began, watch)
+        print_results(path, arguments, sizes, began, watch)
 
 
 def planned_trials(count: int, sizes: Sequence[int]) -> list[PlannedTrial]:
-    """As many trials of each world size; TBS grows with it."""
+    """Equally many trials of each world size; TBS grows with it."""
     workload = Workload(
         name="sleep",
         dataset={"_target_": "none"},
@@ -133,11 +133,11 @@ def planned_trials(count: int, sizes: Sequence[int]) -> list[PlannedTrial]:
         evaluate_every_examples=512,
     )
     arms = {size: workload.arm("linear", 16 * size) for size in sizes}
-    found = []
+    planned = []
     for number in range(count):
         size = sizes[number % len(sizes)]
-        found.append(PlannedTrial(Trial(arms[size], number), Topology(plan_batch(16 * size, size))))
-    return found
+        planned.append(PlannedTrial(Trial(arms[size], number), Topology(plan_batch(16 * size, size))))
+    return planned
 
 
 def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, float]:
@@ -151,24 +151,24 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, 
     watch = Stopwatch()
     ended: set[str] = set()
 
-    def is_finished(one: PlannedTrial) -> bool:
-        ended.add(one.key) if study.record(one).is_finished else None
-        return one.key in ended
+    def is_finished(trial: PlannedTrial) -> bool:
+        ended.add(trial.key) if study.record(trial).is_finished else None
+        return trial.key in ended
 
-    feed = Feed(lambda: planned, is_finished, costs=Costs(lambda one: study.record(one).record))
+    feed = Feed(lambda: planned, is_finished, costs=Costs(lambda trial: study.record(trial).record))
     began = time.monotonic()
     try:
         with Drain() as drain:
-            # A timing pass of 0 entries: what is timed already is not timed again.
-            for one in {one.topology.key: one for one in planned}.values():
-                study.add_timing({"key": f"sleep/none/{one.topology.key}"})
+            # Everything counts as timed, so that there is no timing pass.
+            for key in {trial.topology.key for trial in planned}:
+                study.add_timing({"key": f"sleep/none/{key}"})
             run_study(study, feed, cluster, watch, [], drain)
     finally:
         study.close()
     return watch, began
 
 
-def tell(
+def print_results(
     path: Path,
     given: argparse.Namespace,
     sizes: Sequence[int],
@@ -176,43 +176,43 @@ def tell(
     watch: Stopwatch,
 ) -> None:
     count, seconds, cpus = len(watch.ended), given.seconds, given.cpus
-    at_s, cpu_s = (np.array([getattr(one, name) for one in watch.ended]) for name in ("at_s", "cpu_s"))
-    memory = np.array([one.resident_bytes for one in watch.ended]) / 2**20
-    work_s = sum(one.workers for one in watch.ended) * seconds / cpus
+    at_s, cpu_s = (np.array([getattr(trial, name) for trial in watch.ended]) for name in ("at_s", "cpu_s"))
+    memory = np.array([trial.resident_bytes for trial in watch.ended]) / 2**20
+    work_s = sum(trial.workers for trial in watch.ended) * seconds / cpus
     makespan_s = at_s[-1] - watch.first_start_s
     journals = sum(file.stat().st_size for file in path.glob("trials/*/*/events.*"))
     files = [file for file in (path / "trials").rglob("*") if file.is_file()]
     print(f"{cpu_model()}, {usable_cpus()} CPUs")
     print(f"sweep      {count} trials of W in {sizes}, {seconds:g} s in {given.reports} report(s) each, ", end="")
-    print(f"on {cpus} made-up CPUs")
+    print(f"on {cpus} simulated CPUs")
     print(f"start-up   {watch.first_start_s - began:.1f} s until the first trial")
     print(f"makespan   {makespan_s:.1f} s; {work_s:.1f} s at best: efficiency {work_s / makespan_s:.0%}")
     for size in sorted(sizes, reverse=True):
-        if (found := between_rounds(watch.ended, size, cpus // size)) is not None:
-            print(f"  W = {size:<4d} {found * seconds * size / cpus:.0%} with {cpus // size} side by side, ", end="")
-            print(f"{found:.1f} trials a second")
+        if (rate := trials_per_s(watch.ended, size, cpus // size)) is not None:
+            print(f"  W = {size:<4d} {rate * seconds * size / cpus:.0%} with {cpus // size} at a time, ", end="")
+            print(f"{rate:.1f} trials per second")
     quarters = [slice(i * count // 4, (i + 1) * count // 4) for i in range(4)]
     spent = np.diff(cpu_s, prepend=watch.first_start_cpu_s) * 1000
     print(
-        f"driver     {', '.join(f'{spent[quarter].mean():.1f}' for quarter in quarters)} ms of CPU a trial by quarter"
+        f"driver     {', '.join(f'{spent[quarter].mean():.1f}' for quarter in quarters)} ms of CPU per trial by quarter"
     )
     servers = ", ".join(f"{name} {used / count * 1000:.1f} ms" for name, used in watch.ray_cpu_s.items())
-    print(f"Ray        {servers} of CPU a trial, start-up included")
+    print(f"Ray        {servers} of CPU per trial, start-up included")
     slope = np.polyfit(np.arange(count // 2, count), memory[count // 2 :], 1)[0] * 1000
-    print(f"memory     {memory[0]:.0f} MiB at first, {memory[-1]:.0f} MiB at last; ", end="")
+    print(f"memory     {memory[0]:.0f} MiB at the beginning, {memory[-1]:.0f} MiB at the end; ", end="")
     print(f"in the second half {slope:.1f} MiB per 1,000 trials")
-    print(f"disk       {journals / count / 1024:.1f} KiB of journal a trial (20 evaluations), ", end="")
+    print(f"disk       {journals / count / 1024:.1f} KiB of journal per trial (20 evaluations), ", end="")
     print(
         f"{sum(file.stat().st_size for file in files) / count / 1024:.1f} KiB and {len(files) / count:g} files in all"
     )
 
 
-def between_rounds(ended: Sequence[Ended], workers: int, places: int) -> float | None:
-    """Trials a second of one world size while all its places were taken; None where there were too few."""
-    at_s = [one.at_s for one in ended if one.workers == workers]
-    if len(at_s) <= 2 * places:
+def trials_per_s(ended: Sequence[Ended], workers: int, slots: int) -> float | None:
+    """Trials per second of one world size while all its slots were taken; None if there were too few trials."""
+    at_s = [trial.at_s for trial in ended if trial.workers == workers]
+    if len(at_s) <= 2 * slots:
         return None
-    return (len(at_s) - 2 * places) / (at_s[-places - 1] - at_s[places - 1])
+    return (len(at_s) - 2 * slots) / (at_s[-slots - 1] - at_s[slots - 1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Tune trainable whose training is sleep: what benchmarks/scheduling.py runs, in processes that Ray starts."""
+"""A Tune trainable that sleeps instead of training, run by benchmarks/scheduling.py in processes that Ray starts."""
 
 import os
 import time
@@ -12,7 +12,7 @@ from harness.record.journal import Attempt
 from harness.train.timing import StepTime
 from harness.train.worker import Task
 
-EVALUATIONS = 20  # of a trial; a row is as long as a real one
+EVALUATIONS = 20  # per trial; a row is as long as a real one
 ROW = {
     "kind": "evaluation",
     "examples": 51200,
@@ -31,7 +31,7 @@ ROW = {
 
 
 class SleepingGang:
-    """A gang whose training is sleep; it writes what a trial writes, and reports as often as it is told to."""
+    """A gang that sleeps instead of training; it writes what a trial writes, and reports as often as configured."""
 
     def start(self, task: Task) -> None:
         self.task = task
@@ -59,7 +59,7 @@ class SleepingGang:
         raise AssertionError("nothing is timed here")
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:
-        raise AssertionError("nothing is tried here")
+        raise AssertionError("no micro-batch size is searched for here")
 
     def resident_bytes(self) -> int:
         return 0

@@ -1,13 +1,13 @@
-"""Examples per second of the harness's loop against a hand-written loop over the same model, in one run.
+"""Examples per second of the harness's loop relative to hand-written loops over the same model, in one run.
 
     python benchmarks/throughput.py [--workloads resnet20 gpt] [--precision float32] [--compile] [--repeats 5]
 
 same settings: the hand-written loop has the same model (with its ghost batch norm), batch, optimizer, LR, compilation
-and memory settings, and nothing else; the ratio says what the harness's bookkeeping costs. plain eager: the model as
+and memory settings, and nothing else; the ratio is the cost of the harness's bookkeeping. plain eager: the model as
 its author wrote it, ordinary batch norm, torch's default optimizer implementation and memory settings. data loader:
-plain eager, its batches collated by torch's DataLoader (two workers) from a data set of single examples, as most
-training scripts do. Each loop has a process of its own; their blocks of updates alternate, so that whatever else the
-machine does falls on all of them; medians of the paired ratios with their extremes.
+like plain eager, with batches collated by torch's DataLoader (two workers) from a data set of single examples, as in
+most training scripts. Each loop has its own process; their blocks of updates alternate, so that other load on the
+machine affects all of them; medians of the paired ratios with their extremes.
 """
 
 import argparse
@@ -79,13 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--compile", action="store_true", help="harness and same-settings loop through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="torch.compile in the harness and same-settings loop")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument(
         "--fused", action="store_true", help="fused optimizer in the harness and the same-settings loop"
     )
     parser.add_argument("--repeats", type=int, default=5, help="paired blocks")
-    parser.add_argument("--block-s", type=float, default=2.0, help="seconds of a block, about")
+    parser.add_argument("--block-s", type=float, default=2.0, help="approximate seconds per block")
     arguments = parser.parse_args()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
@@ -115,7 +115,7 @@ def measure(name: str, case: Case, device: torch.device, arguments: argparse.Nam
         pipe.send(0)
     rate = case.total_batch_size / statistics.median(seconds["harness"])
     ratios = [
-        f"{told([bare / ours for bare, ours in zip(seconds[loop], seconds['harness'], strict=True)])} of {loop}"
+        f"{spread([bare / ours for bare, ours in zip(seconds[loop], seconds['harness'], strict=True)])} of {loop}"
         for loop in loops
         if loop != "harness"
     ]
@@ -130,11 +130,11 @@ def serve(
     arguments: argparse.Namespace,
     pipe: Connection,
 ) -> None:
-    """A process: one loop. Sends seconds per update once it is warm, then those of each block that it is asked for."""
+    """The main function of a process with one loop. Sends seconds per update once warm, then those of each block."""
     case = replace(CASES[name], optimizer=optimizer)
     torch.manual_seed(0)
     if loop in ("harness", "same settings"):
-        keep_freed_memory()  # as every worker does
+        keep_freed_memory()  # like every worker
     data = TensorExamples(case.inputs(), case.targets()).to(device, torch.float32)
     learner = make_learner(case, data, device, arguments)
     plain = {key: value for key, value in optimizer.items() if key != "fused"}
@@ -154,7 +154,7 @@ def serve(
 
 
 def make_learner(case: Case, data: TensorExamples, device: torch.device, arguments: argparse.Namespace) -> Learner:
-    """The harness's side: everything of a trial but its journal."""
+    """The harness's side: everything of a trial except its journal."""
     settings = Settings(
         dataset={},
         model=case.model,
@@ -177,7 +177,7 @@ def make_learner(case: Case, data: TensorExamples, device: torch.device, argumen
 
 
 def harness_loop(learner: Learner) -> Callable[[int], None]:
-    """Updates as the trainer makes them, one after another."""
+    """Updates as made by the trainer."""
     step = 0
 
     def run(updates: int) -> None:
@@ -196,7 +196,7 @@ def bare_loop(
     batches: Iterator[tuple[Tensor, Tensor]],
     learner: Learner,
 ) -> Callable[[int], None]:
-    """The same updates written out by hand, in the same precision; `forward` is `model`, or a compiled one."""
+    """The same updates written by hand, in the same precision; `forward` is `model` or its compiled form."""
     optimizer = instantiate(optimizer_spec, list(model.parameters()))
     model.train()
 
@@ -213,7 +213,7 @@ def bare_loop(
 
 
 def resident_batches(case: Case, data: TensorExamples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Epoch after epoch, gathered on the device."""
+    """Batches of endless epochs, gathered on the device."""
     while True:
         order = torch.randperm(EXAMPLES, device=device)
         for index in order.split(case.total_batch_size):
@@ -245,7 +245,7 @@ def block(run: Callable[[int], None], updates: int, wait: Callable[[], None]) ->
     return (time.perf_counter() - began) / updates
 
 
-def told(ratios: list[float]) -> str:
+def spread(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
 
 

@@ -1,17 +1,17 @@
 """What tracking costs a sweep: python benchmarks/tracking.py [--repeats N] [--case NAME ...] [-- OVERRIDE ...]
 
-Runs a small sweep with tracking=disabled and with each other case in turns, every case between two sweeps without
+Runs a small sweep with tracking=disabled and with each other case in turn, every case between two sweeps without
 tracking, and prints three ratios to the mean of these two (limit: 1.05), medians over the turns with their range:
 
     sweep       seconds from the first trial's start to the last one's record
-    driver CPU  CPU seconds of the driver in that time: what a queue, a thread or a retry costs the process that must
-                not wait. Other work on the machine hardly blurs it
-    all CPU     the same of the driver and all processes below it (Ray, workers, the tracking process, wandb-core): what
-                the machine has to give, though the tracking process takes it only where nobody else wants it
+    driver CPU  CPU seconds of the driver in that time: the cost of a queue, a thread or a retry to the process that
+                must not wait. Hardly affected by other work on the machine
+    all CPU     the same for the driver and all processes below it (Ray, workers, the tracking process, wandb-core): the
+                cost to the machine, although the tracking process only uses time that no other process needs
 
-and how much longer than without tracking the command went on after the last trial (limit: tracking.finish_s, 10 s).
-The W&B server is the loopback one of the tests, in a process of its own; it falls ill when the first trial has ended.
-`cluster=inline` as an override trains in the driver itself, where its threads would hurt most.
+and how much longer than without tracking the command ran after the last trial (limit: tracking.finish_s, 10 s).
+The W&B server is the loopback server of the tests, in its own process; it fails when the first trial has ended.
+`cluster=inline` as an override trains in the driver itself, where tracking's threads would cost the most.
 """
 
 import argparse
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from wandb_server import WandbServer  # pyright: ignore[reportMissingImports]
 
 BASELINE = "disabled"
-# name: (tracking mode, what the server does once a first trial has ended; None: it stays well)
+# name: (tracking mode, how the server fails once a first trial has ended; None: it does not)
 CASES: dict[str, tuple[str, str | None]] = {
     "disabled": ("disabled", None),
     "offline": ("offline", None),
@@ -52,24 +52,24 @@ LOOK_S = 0.25
 
 
 class Took(NamedTuple):
-    """Seconds of one sweep. CPU seconds are those between its first trial's start and its last one's record."""
+    """Seconds of one sweep; CPU seconds are from its first trial's start to its last one's record."""
 
     sweep: float
     driver_cpu: float
     all_cpu: float
-    tracking_cpu: float  # of the tracking process and wandb-core, to their last sighting
-    after: float  # from the last record to the command's end: timing pass, report, farewell
+    tracking_cpu: float  # of the tracking process and wandb-core, when last seen
+    after: float  # from the last record to the command's end: timing pass, report, end of tracking
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="turns; default: %(default)s")
     parser.add_argument("--case", nargs="*", default=list(CASES)[1:], choices=list(CASES)[1:])
-    parser.add_argument("overrides", nargs="*", default=[], help="of the sweep, e.g. seeds=[0] cluster=inline")
+    parser.add_argument("overrides", nargs="*", default=[], help="for the sweep, e.g. seeds=[0] cluster=inline")
     given = parser.parse_args()
-    taken: dict[str, list[tuple[Took, Took]]] = {name: [] for name in given.case}  # with the two sweeps around it
+    taken: dict[str, list[tuple[Took, Took]]] = {name: [] for name in given.case}  # with the mean of its two baselines
     for turn in range(given.repeats):
-        # Every other turn backwards: what drifts on the machine hits every case alike.
+        # Every other turn in reverse, so that drift of the machine affects every case equally.
         cases = given.case if turn % 2 == 0 else given.case[::-1]
         before = measured(turn, BASELINE, given.overrides)
         for name in cases:
@@ -88,13 +88,13 @@ def main() -> None:
 
 
 def ratio(pairs: Sequence[tuple[Took, Took]], part: str) -> str:
-    """Median over turns of tracked to untracked, with the range."""
+    """Median over turns of the ratio of tracked to untracked, with the range."""
     values = sorted(getattr(took, part) / getattr(base, part) for took, base in pairs)
     return f"{statistics.median(values):.3f} ({values[0]:.2f}-{values[-1]:.2f})"
 
 
 def noise(taken: dict[str, list[tuple[Took, Took]]]) -> str:
-    """How far two neighbouring means without tracking lie apart: what no ratio above can resolve."""
+    """How far two neighbouring means without tracking are apart: smaller differences cannot be resolved."""
     words = []
     for part in ("sweep", "driver_cpu", "all_cpu"):
         bases = [getattr(base, part) for pairs in taken.values() for _, base in pairs]
@@ -116,12 +116,12 @@ def measured(turn: int, name: str, overrides: list[str]) -> Took:
 
 def measure(name: str, overrides: list[str]) -> Took:
     """One sweep in a fresh folder."""
-    mode, illness = CASES[name]
+    mode, fault = CASES[name]
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     environment = {**os.environ, **ours.recv()}
-    if illness == "absent from the start":
+    if fault == "absent from the start":
         ours.send("dies")
     try:
         with tempfile.TemporaryDirectory() as output, tempfile.TemporaryFile() as log:
@@ -129,9 +129,9 @@ def measure(name: str, overrides: list[str]) -> Took:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             meter = Meter(process.pid)
             while process.poll() is None:
-                if illness in ("401", "500", "stall", "dies") and records(output):
-                    ours.send(illness)
-                    illness = None
+                if fault in ("401", "500", "stall", "dies") and records(output):
+                    ours.send(fault)
+                    fault = None
                 meter.look()
                 time.sleep(LOOK_S)
             ended = time.time()
@@ -162,7 +162,7 @@ class Meter:
 
     def __init__(self, driver: int) -> None:
         self.driver = psutil.Process(driver)
-        self.used: dict[int, float] = {driver: 0.0}  # by process, at its last sighting
+        self.used: dict[int, float] = {driver: 0.0}  # by process, when last seen
         self.tracking: set[int] = set()
         self.looks: list[tuple[float, float, float]] = []  # when; of the driver; of all
 
@@ -196,16 +196,16 @@ class Meter:
 
 
 def serve(pipe: Connection) -> None:
-    """A loopback server that falls ill when told to."""
+    """A loopback server that fails on request."""
     server = WandbServer()
     server.__enter__()
     pipe.send(server.environment())
     while True:
-        word = pipe.recv()
-        if word == "dies":
+        fault = pipe.recv()
+        if fault == "dies":
             server.close()
         else:
-            server.fault = word
+            server.fault = fault
 
 
 if __name__ == "__main__":

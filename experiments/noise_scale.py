@@ -17,7 +17,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import NoiseScale as Measurement
+from harness.plan.gradient_noise import NoiseScale as Measurement
 from harness.plan.trial import Arm, Trial
 from harness.questions import noise_scale
 

@@ -1,1 +1,1 @@
-"""One file per command; what they share (arguments, errors, console) is in `entry` and `main`."""
+"""One file per command; what they share (arguments, errors, console) is in `entry`."""

@@ -17,7 +17,7 @@ from harness.train.rehearsal import rehearse
 
 
 def check_slurm_job(config: Configuration) -> None:
-    """Whether a configuration for Slurm is where Slurm has put it."""
+    """Raises UserError for a configuration for Slurm that is run outside a Slurm job."""
     if config.cluster.slurm is not None and not config.dry_run and "SLURM_JOB_ID" not in os.environ:
         raise UserError(
             "cluster=slurm outside a Slurm job would run on this machine alone: submit the same arguments with "
@@ -26,7 +26,7 @@ def check_slurm_job(config: Configuration) -> None:
 
 
 def load_data(config: Configuration) -> Splits:
-    """The data set on the driver, for its size and fingerprint; and every `_target_` checked against its signature."""
+    """Check every `_target_` against its signature, and load the data set for its size and fingerprint."""
     check_arguments(config.dataset)
     check_arguments(config.model)
     check_arguments(config.optimizer, [], lr=1.0)
@@ -45,7 +45,7 @@ def load_data(config: Configuration) -> Splits:
         if target is not None and target.metric not in metrics:
             raise UserError(
                 f"workload.{key}.metric {target.metric!r} is not measured with loss {config.workload.loss}: "
-                f"use one of {', '.join(metrics)}"
+                f"choose one of {', '.join(metrics)}"
             )
     return splits
 
@@ -53,7 +53,8 @@ def load_data(config: Configuration) -> Splits:
 def check_plan(
     planned: Sequence[PlannedTrial], unfinished: Sequence[PlannedTrial], splits: Splits, cluster: Cluster
 ) -> None:
-    """Whether every trial can be built, and the unfinished ones have room; a finished study is reported anywhere."""
+    """Raises UserError unless every trial can be built and the unfinished ones fit on the cluster; a finished study can
+    be reported anywhere."""
     check_schedules(planned)
     rehearse(planned, splits, cluster.execution)
     if unfinished:
@@ -61,20 +62,20 @@ def check_plan(
 
 
 def check_schedules(planned: Sequence[PlannedTrial]) -> None:
-    """Construct every arm's schedule once: what its constructor refuses is refused before anything starts."""
+    """Construct every arm's schedule once, so that its constructor rejects bad values before anything starts."""
     for settings in {p.trial.arm.label: p.trial.arm.settings for p in planned}.values():
         check_arguments(settings.schedule)
         instantiate(settings.schedule)
         mode = settings.schedule.get("mode")
         if mode in ("min", "max") and mode != settings.target.mode:
             raise UserError(
-                f"schedule.mode={mode} watches {settings.target.metric}, which improves towards "
+                f"schedule.mode={mode} contradicts the target's metric {settings.target.metric}, whose mode is "
                 f"{settings.target.mode}: use schedule.mode={settings.target.mode}"
             )
 
 
 def check_cluster_size(cluster: Cluster, world_sizes: set[int]) -> None:
-    """Whether the cluster answers and is large enough, before the study folder exists."""
+    """Raises UserError unless the cluster answers and is large enough; called before the study folder exists."""
     if cluster.launcher == "ray" and cluster.address == "local":
         import torch
 

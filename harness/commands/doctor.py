@@ -1,4 +1,4 @@
-"""harness doctor: the checks of harness.train.doctor on a workload, before money is spent."""
+"""harness doctor: the checks of harness.train.doctor on a workload, before compute is spent on it."""
 
 import sys
 import tempfile
@@ -24,11 +24,11 @@ from harness.train.worker import Task
 
 
 class Doctor:
-    """The question whose answer is PASS or FAIL; it plans no trials of its own, its probes are no results."""
+    """The question whose answer is PASS or FAIL; it plans no trials, because probes are not results."""
 
     def __init__(self, design: Design, updates: int = 4) -> None:
         if updates < 2:
-            raise UserError(f"question.updates must be >= 2, so that an update follows on another one, not {updates}")
+            raise UserError(f"question.updates must be >= 2, so that one update follows another, not {updates}")
         self.design = design
         self.updates = updates
 
@@ -39,11 +39,11 @@ class Doctor:
         raise NotImplementedError("a doctor's verdict is printed, not concluded from records")
 
     def announce(self, console: Console, device: str, precision: str) -> None:
-        """What will be examined, and what it takes."""
+        """Print what will be checked, and at what cost."""
         workload = self.design.workload
         console.print(
-            f"doctor of {workload.name}: {PROBES} probes of {self.updates} updates, splits compared in float64 on "
-            f"{_split_device(device)}, dropout modules off; the rest in {precision} on {device}",
+            f"doctor: checking {workload.name} with {PROBES} probes of {self.updates} updates; splits of a batch are "
+            f"compared in float64 on {_split_device(device)} without dropout, the rest in {precision} on {device}",
             highlight=False,
             soft_wrap=True,
         )
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _split_device(device: str) -> str:
-    """Where two ranks can run: a machine with one GPU has its processors for that."""
+    """A device on which two ranks can run: with a single GPU, the CPU."""
     return device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
 
 
@@ -90,7 +90,7 @@ def _verdict(console: Console, checks: list[Check]) -> int:
 
 
 class _Gangs:
-    """One warm gang of each (world size, device)."""
+    """One warm gang per (world size, device)."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -113,7 +113,7 @@ class _Gangs:
         return rows
 
     def interrupt(self, task: Task) -> list[dict[str, Any]]:
-        """The same, dropped behind the first evaluation and taken up again from the checkpoint written there."""
+        """The same, but interrupted after the first evaluation and resumed from the checkpoint written there."""
         gang = self.of(task)
         gang.start(task)
         return gang.advance(0.0) + self.run(task)

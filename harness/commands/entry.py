@@ -13,17 +13,17 @@ from harness.plan.exit_codes import ExitCode
 if TYPE_CHECKING:
     from rich.console import Console
 
-LOG_WIDTH = 140  # a log has no width of its own, and a table cut to 80 columns is unreadable
+LOG_WIDTH = 140  # a log has no width, and a table cut to 80 columns is unreadable
 
 
 class EntryPoint(Protocol):
-    """A command as a person or a test calls it: arguments default to the command line."""
+    """A command as called from the command line or a test; arguments default to the command line."""
 
     def __call__(self, arguments: Sequence[str] | None = None, /) -> int: ...
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaints are errors like all others: one line, exit code 2."""
+    """An argparse parser whose errors look like all others: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -44,13 +44,13 @@ def command(run: Callable[[Sequence[str]], int]) -> EntryPoint:
 
 
 def print_error(error: Exception | str) -> None:
-    """One line on stderr, whatever line breaks the message has."""
+    """Print one line on stderr, even if the message has line breaks."""
     print("error:", *str(error).split("\n"), file=sys.stderr)
 
 
 def make_console() -> "Console":
-    """Standard output as a terminal of its own width, or as a log of `LOG_WIDTH` columns."""
-    from rich.console import Console  # not everywhere that `harness train` runs
+    """Standard output as a terminal with its own width, or as a log of `LOG_WIDTH` columns."""
+    from rich.console import Console  # `harness train` also runs where rich is not installed
 
     console = Console()
     return console if console.is_terminal else Console(width=LOG_WIDTH)

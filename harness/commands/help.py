@@ -1,4 +1,4 @@
-"""What `harness --help` prints: every command in one line, the experiments and groups of conf/, the exit codes."""
+"""What `harness --help` prints: one line per command, the experiments and groups of conf/, the exit codes."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from harness.plan.exit_codes import ExitCode
 WIDTH, INDENT = 120, 14  # columns
 
 COMMANDS = {
-    "sweep": "run an experiment's trials and report on them; the word itself may be left out",
-    "report": "write a study's report again, for another target or budget, or compare two studies",
-    "status": "show how far a study is and what runs now",
-    "track": "upload a study to W&B, or import a study from W&B",
+    "sweep": "run an experiment's trials and write its report (the default command)",
+    "report": "rewrite a study's report, also for another target or budget, or compare two studies",
+    "status": "show a study's progress and its running trials",
+    "track": "upload a study to W&B, or import one from W&B",
     "submit": "submit a sweep as a Slurm job",
     "published": "fit published sweeps and report on them",
     "doctor": "check that a workload trains the same however its batch is split",
@@ -21,7 +21,7 @@ COMMANDS = {
 }
 
 HELP = """usage: harness +experiment=NAME [group=choice ...] [key=value ...] [dry_run=true]
-       harness COMMAND ...          (harness COMMAND --help explains it)
+       harness COMMAND ...          (see harness COMMAND --help)
 
 Measures how many epochs, steps and seconds each total batch size needs to reach a target under each LR-scaling rule.
 
@@ -30,9 +30,9 @@ commands:
 
 experiments:  {experiments}
 groups:       {groups}
-look first:   dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
+preview:      dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
 resume:       run the same command again; finished trials are skipped
-your own:     --config-dir DIR adds your config groups; any importable class goes into _target_
+extend:       --config-dir DIR adds your own config groups; _target_ takes any importable class
 exit codes:   {exit_codes}
 other flags:  --version, --shell-completion install=bash|zsh|fish
 """
@@ -49,7 +49,8 @@ EXIT_CODES = {
 
 
 def print_help_if_asked(arguments: Sequence[str]) -> bool:
-    """Whether --help is among the arguments of a sweep; the experiments of a --config-dir are listed as well."""
+    """Print the help, with the experiments of a --config-dir, if --help is among a sweep's arguments; returns whether
+    it was."""
     if not {"--help", "-h"} & set(arguments):
         return False
     places = [value for flag, value in pairwise(arguments) if flag in ("--config-dir", "-cd")]
@@ -58,7 +59,7 @@ def print_help_if_asked(arguments: Sequence[str]) -> bool:
 
 
 def help_text(config_dir: str | None = None) -> str:
-    """What --help prints; names come from the conf/ files and the tables above."""
+    """The text of --help; names come from the conf/ files and the tables above."""
     groups = [f"{g} ({'|'.join(available(g, config_dir))})" for g in ("workload", "lr_scaling", "cluster")]
     return HELP.format(
         commands="\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
@@ -69,7 +70,7 @@ def help_text(config_dir: str | None = None) -> str:
 
 
 def _wrapped(words: Iterable[str]) -> str:
-    """A list with commas, behind a title of INDENT columns."""
+    """A comma-separated list, wrapped to follow a title of INDENT columns."""
     text = ", ".join(words)
     lines = textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
     return f"\n{' ' * INDENT}".join(lines)

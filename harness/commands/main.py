@@ -1,4 +1,4 @@
-"""`harness` and `python -m harness`: a subcommand, or Hydra overrides, which mean `sweep`."""
+"""`harness` and `python -m harness`: a subcommand, or Hydra overrides, which run `sweep`."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -31,6 +31,6 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.DONE
     if first[0] not in "+~-" and "=" not in first:
         near = get_close_matches(first, COMMANDS, 1)
-        hint = f": did you mean {near[0]!r}?" if near else f"; there are: {', '.join(COMMANDS)}"
+        hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {first!r}{hint}")
     return import_module("harness.commands.sweep").main(arguments)

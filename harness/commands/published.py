@@ -1,4 +1,4 @@
-"""harness published SOURCE ...: published sweeps through the harness's own fits, onto its own page.
+"""harness published SOURCE ...: fit published sweeps like a study's own, and write a report.
 
     harness published                                       # tables that come with the harness
     harness published mlperf_resnet --train-examples 1281167
@@ -8,7 +8,7 @@
     harness published costs.csv --meaning to_target --column total_batch_size=B
     harness published outputs/imported/mine                 # a study, e.g. one imported from W&B
 
-Formats, columns and what the page says: docs/published.md. Needs neither torch nor ray.
+Formats, columns and the content of the report: docs/published.md. Needs neither torch nor ray.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.commands.entry import Parser, command, make_console
 from harness.plan.exit_codes import ExitCode
 from harness.published.findings import published_findings, slug
-from harness.published.options import add_reading_options, told_by
+from harness.published.options import add_reading_options, reading_options
 from harness.published.read import read
 from harness.published.shipped import SHIPPED
 from harness.report.table import print_findings
@@ -26,9 +26,14 @@ from harness.report.write import write_files
 
 @command
 def main(arguments: Sequence[str]) -> int:
-    """Fit the named sources and write their report; without a name, list the tables that are shipped."""
+    """Fit the named sources and write their report; without a source, list the shipped tables."""
     parser = Parser(prog="harness published", description="Fit published sweeps and report on them.")
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="shipped table, file or folder; none: list tables")
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="shipped table, file or folder; without any, list the shipped tables",
+    )
     parser.add_argument("--out", type=Path, help="folder of the report; default: outputs/published/NAME")
     add_reading_options(parser)
     given = parser.parse_args(arguments)
@@ -37,12 +42,12 @@ def main(arguments: Sequence[str]) -> int:
         for name, shipped in SHIPPED.items():
             console.print(f"{name:18} {shipped.what}. {shipped.source}", markup=False, highlight=False)
         return ExitCode.DONE
-    told = told_by(given)
-    findings = published_findings([read(source, told) for source in given.sources])
+    options = reading_options(given)
+    findings = published_findings([read(source, options) for source in given.sources])
     names = "_".join(slug(Path(source).stem) for source in given.sources)
-    place = given.out or Path("outputs") / "published" / names
-    place.mkdir(parents=True, exist_ok=True)
-    page = write_files(place, findings)
+    folder = given.out or Path("outputs") / "published" / names
+    folder.mkdir(parents=True, exist_ok=True)
+    page = write_files(folder, findings)
     print_findings(console, findings)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return ExitCode.DONE

@@ -1,4 +1,4 @@
-"""harness report STUDY: write a finished study's report again, or ask it for another target or budget.
+"""harness report STUDY: rewrite a study's report, also for another target or budget, or compare two studies.
 
     harness report outputs/tbs_sweep/a
     harness report outputs/tbs_sweep/a --target 0.95 --budget-epochs 20
@@ -6,10 +6,10 @@
     harness report outputs/tbs_sweep/a outputs/tbs_sweep/b --fail-if-slower 5%
     harness report outputs/tbs_sweep/a --overlay mlperf_resnet --overlay smith2018
 
-Without options report.html and its companions are written again in the study's folder. With one, the answer to the
-other question goes to STUDY/read_as/NAME, and no trial is run: journals hold every evaluation. Two studies A B are
-compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code is 3 where B is established to need
-that much more. Needs neither torch nor ray.
+Without options, report.html and its companions are rewritten in the study's folder. With another target or budget, the
+report goes to STUDY/read_as/NAME; no trial is run, because the journals have every evaluation. Two studies A B are
+compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code is 3 if B is established to be slower
+by more than the given share. Needs neither torch nor ray.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.target import DIRECTIONS, Target
 from harness.plan.workload import Workload
-from harness.published.csv_table import Told
+from harness.published.csv_table import ReadingOptions
 from harness.published.curves import PublishedCurve
-from harness.published.options import add_reading_options, told_by
+from harness.published.options import add_reading_options, reading_options
 from harness.published.overlay import overlay_sections
 from harness.published.read import read
 from harness.record.study import StudyFolder
@@ -40,18 +40,18 @@ from harness.report.write import write_files
 def main(arguments: Sequence[str]) -> int:
     """Report on one study, or compare two."""
     parser = Parser(prog="harness report", description="Report on a study on disk.")
-    parser.add_argument("study", type=Path, help="folder of a study, like outputs/tbs_sweep/a")
+    parser.add_argument("study", type=Path, help="study folder, e.g. outputs/tbs_sweep/a")
     parser.add_argument("other", type=Path, nargs="?", help="a second study to compare with the first")
-    parser.add_argument("--fail-if-slower", metavar="5%", help="exit 3 where the second needs so much more epochs")
-    parser.add_argument("--target", type=float, help="another value to reach, easier than the study's own")
-    parser.add_argument("--metric", help="another metric of the journals to reach it with, like loss")
-    parser.add_argument("--budget-epochs", type=float, help="read as if every trial had ended there")
+    parser.add_argument("--fail-if-slower", metavar="5%", help="exit code 3 if the second is slower by more than this")
+    parser.add_argument("--target", type=float, help="another target value, easier than the study's own")
+    parser.add_argument("--metric", help="another metric for the target, e.g. loss")
+    parser.add_argument("--budget-epochs", type=float, help="analyse as if every trial had ended after these epochs")
     parser.add_argument(
         "--overlay",
         action="append",
         default=[],
         metavar="SOURCE",
-        help="published curves beside it, see docs/published.md",
+        help="published curves to show next to the study's, see docs/published.md",
     )
     add_reading_options(parser, "--published-target")
     given = parser.parse_args(arguments)
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.SLOWER if slower and margin is not None else ExitCode.DONE
     if given.fail_if_slower is not None:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
-    overlays = [curve for source in given.overlay for curve in overlay(source, told_by(given))]
+    overlays = [curve for source in given.overlay for curve in overlay(source, reading_options(given))]
     report(given.study, given.target, given.metric, given.budget_epochs, overlays)
     return ExitCode.DONE
 
@@ -84,35 +84,35 @@ def report(
     name = "-".join(
         [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
     )
-    place = study / "read_as" / name if name else study
-    place.mkdir(parents=True, exist_ok=True)
-    show(findings, place)
+    out = study / "read_as" / name if name else study
+    out.mkdir(parents=True, exist_ok=True)
+    show(findings, out)
 
 
 def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> bool:
-    """Write and print B against A; whether anything is established to be slower by more than `margin`."""
+    """Write and print B against A; returns whether anything is established to be slower by more than `margin`."""
     records = []
     for path in (first, second):
         folder = StudyFolder(path)
         _, design = reopen(folder)
         records.append(Records(folder, asked_target(design.workload, value, metric)))
-    found = compare_studies(*records, margin=margin)
-    place = second / "compared_with" / f"{first.parent.name}_{first.name}"
-    place.mkdir(parents=True, exist_ok=True)
-    show(comparison_findings(found), place)
-    return bool(found.slower)
+    comparison = compare_studies(*records, margin=margin)
+    out = second / "compared_with" / f"{first.parent.name}_{first.name}"
+    out.mkdir(parents=True, exist_ok=True)
+    show(comparison_findings(comparison), out)
+    return bool(comparison.slower)
 
 
-def show(findings: Findings, place: Path) -> None:
-    """Write the report's files and print its tables and where it lies."""
-    page = write_files(place, findings)
+def show(findings: Findings, folder: Path) -> None:
+    """Write the report's files to `folder`, and print its tables and path."""
+    page = write_files(folder, findings)
     console = make_console()
     print_findings(console, findings)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def asked_margin(text: str | None) -> float | None:
-    """`5%` or `0.05` as 0.05; UserError for what is no share from 0 to below 1000 %."""
+    """`5%` or `0.05` as 0.05; UserError for anything but a share of at least 0 and below 1000 %."""
     if text is None:
         return None
     try:
@@ -120,42 +120,40 @@ def asked_margin(text: str | None) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 <= share < 10:
-        raise UserError(f"--fail-if-slower takes a share like 5% or 0.05, not {text!r}")
+        raise UserError(f"--fail-if-slower must be a share like 5% or 0.05, not {text!r}")
     return share
 
 
-def overlay(source: str, told: Told) -> Sequence[PublishedCurve]:
-    """The curves of a published source; UserError where it has none to lay over."""
-    curves = read(source, told).curves
+def overlay(source: str, options: ReadingOptions) -> Sequence[PublishedCurve]:
+    """The curves of a published source; UserError if it has none."""
+    curves = read(source, options).curves
     if not curves:
-        raise UserError(f"--overlay {source}: no costs over total batch sizes in it")
+        raise UserError(f"--overlay {source} has no costs over total batch sizes")
     return curves
 
 
 def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:
-    """The target to read for, confirmed as the study's own; None for that one itself."""
-    own, beside = workload.target, workload.read_beside
+    """The target that was asked for, confirmed like the study's own; None for the study's own target."""
+    own, second = workload.target, workload.read_beside
     if metric is None or metric == own.metric:
         return None if value is None or value == own.value else replace(own, value=value)
-    if beside is not None and metric == beside.metric:
-        return beside if value is None else replace(beside, value=value)
+    if second is not None and metric == second.metric:
+        return second if value is None else replace(second, value=value)
     if value is None:
-        raise UserError(f"--metric {metric} needs --target: which value of it is to be reached?")
+        raise UserError(f"--metric {metric} needs --target: give the value to reach")
     mode = DIRECTIONS.get(metric) or DIRECTIONS.get(metric.rsplit("_", 1)[-1])
     if mode is None:
-        raise UserError(
-            f"--metric {metric!r} is not known to improve upwards or downwards: use {', '.join(DIRECTIONS)}"
-        )
+        raise UserError(f"--metric {metric!r} has no known direction: choose one of {', '.join(DIRECTIONS)}")
     return Target(metric, value, mode, own.confirm)
 
 
 def asked_budget(workload: Workload, epochs: float | None) -> int | None:
-    """Examples of a budget that is at least one evaluation and at most the study's own."""
+    """The budget in examples; UserError unless it is between one evaluation and the study's own budget."""
     if epochs is None:
         return None
     examples = epochs * workload.train_examples
     if not workload.evaluate_every_examples <= examples <= workload.budget_examples:
         least = workload.evaluate_every_examples / workload.train_examples
         most = workload.budget_examples / workload.train_examples
-        raise UserError(f"--budget-epochs must lie between {least:g} and {most:g} (the study's own), not {epochs:g}")
+        raise UserError(f"--budget-epochs must be between {least:g} and {most:g} (the study's own), not {epochs:g}")
     return int(examples)

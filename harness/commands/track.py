@@ -1,4 +1,4 @@
-"""harness track STUDY: a study's W&B runs and report from its journals, at any time, as often as you like."""
+"""harness track STUDY: a study's W&B runs and report from its journals, at any time and as often as needed."""
 
 import os
 import shlex
@@ -16,12 +16,12 @@ from harness.record.study import StudyFolder
 from harness.record.tracking.runs import next_generation, study_label
 from harness.record.tracking.settings import decide, environment
 
-FINISH_S = 300.0  # how long one run's last rows may take; a sweep is not waiting here
+FINISH_S = 300.0  # time limit for one run's last rows; long, because no sweep is waiting
 
 
 @command
 def main(arguments: Sequence[str]) -> int:
-    """Upload or import; exit code 1 where something is not on the server."""
+    """Upload or import; exit code 1 if anything is missing on the server."""
     given = _parser().parse_args(arguments)
     folder = StudyFolder(Path(given.study))
     if not given.from_wandb:
@@ -38,24 +38,25 @@ def main(arguments: Sequence[str]) -> int:
 def track(folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool) -> int:
     """Upload the study, or write what an upload would send; then its report."""
     own = stored_configuration(folder).tracking
-    live, wanted = own.mode, replace(own, mode=mode, project=project or own.project, entity=entity or own.entity)
+    tracking = replace(own, mode=mode, project=project or own.project, entity=entity or own.entity)
     running = folder.is_being_run
-    if running and (live in ("online", "auto") or mode == "offline"):
-        raise UserError(f"study {folder.path.name} is being run and tracked ({live}): wait for it")
-    found = decide(mode)
-    if found.why:
-        print(f"W&B offline: {found.why}")
-    if found.mode == "offline" and running:
-        raise UserError(f"study {folder.path.name} is being run: nothing is written beside it without a server")
+    if running and (own.mode in ("online", "auto") or mode == "offline"):
+        raise UserError(f"study {folder.path.name} is running and tracked ({own.mode}): wait until it has ended")
+    decision = decide(mode)
+    if decision.why:
+        print(f"W&B offline: {decision.why}")
+    if decision.mode == "offline" and running:
+        raise UserError(f"study {folder.path.name} is running and no W&B server answers: wait until it has ended")
     label = next_generation(folder) if new_ids else study_label(folder)
     with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
-        os.environ.update(_cleaned(environment(found.mode, Path(scratch), os.environ)))
-        from harness.record.tracking.project import Place, WandbProject
+        os.environ.update(_cleaned(environment(decision.mode, Path(scratch), os.environ)))
+        from harness.record.tracking.project import RunDestination, WandbProject
 
-        online = found.mode == "online"
-        where = Path(scratch) if online else folder.path
-        place = Place(found.mode, wanted.project, wanted.entity or found.entity, where, FINISH_S)
-        runs, document = WandbProject(folder.path, label, place), _document(folder)
+        online = decision.mode == "online"
+        out = Path(scratch) if online else folder.path
+        entity = tracking.entity or decision.entity
+        destination = RunDestination(decision.mode, tracking.project, entity, out, FINISH_S)
+        runs, document = WandbProject(folder.path, label, destination), _document(folder)
         try:
             return (
                 _online(folder, runs, document, finished_only=running) if online else _offline(folder, runs, document)
@@ -71,18 +72,18 @@ def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], finishe
     try:
         done = upload(folder, runs, finished_only)
     except (runs.wandb.errors.Error, OSError, TimeoutError) as error:
-        raise UserError(f"W&B failed ({one_line(error)}): the same command goes on from there") from error
+        raise UserError(f"W&B failed ({one_line(error)}): run the same command again to resume") from error
     total = done.sent + done.there + len(done.left)
     print(f"W&B: {total - len(done.left)} of {total} trials at {runs.address()} ({done.sent} sent now)")
     if done.left:
-        print(f"not whole on the server: {', '.join(done.left)}; the same command goes on from there")
+        print(f"incomplete on the server: {', '.join(done.left)}; run the same command again to resume")
         return ExitCode.FAILED
     try:
         print(f"report: {publish(runs, document)}")
     except UserError as error:
         print(f"no report: {error}")
-    except Exception as error:  # of two packages and a server; the runs are there whatever becomes of the report
-        print(f"no report: {one_line(error)}; the same command tries again")
+    except Exception as error:  # from two packages and a server; the runs are uploaded even without a report
+        print(f"no report: {one_line(error)}; run the same command again to retry")
         return ExitCode.FAILED
     return 0
 
@@ -92,15 +93,15 @@ def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int
     from harness.record.tracking.upload import rebuild_offline
 
     done = rebuild_offline(folder, runs)
-    place = folder.path / "wandb"
-    study, runs_there = shlex.quote(str(folder.path)), f"{shlex.quote(str(place))}/offline-run-*"
-    print(f"W&B: {done.sent + done.there} offline runs in {place} ({done.sent} written now)")
+    offline = folder.path / "wandb"
+    study, run_folders = shlex.quote(str(folder.path)), f"{shlex.quote(str(offline))}/offline-run-*"
+    print(f"W&B: {done.sent + done.there} offline runs in {offline} ({done.sent} written now)")
     try:
-        print(f"report: {write_spec(folder.path, document, runs.label.group)}, published by an upload")
+        print(f"report: {write_spec(folder.path, document, runs.label.group)} (published by an upload)")
     except UserError as error:
         print(f"no report: {error}")
     print(f"upload: harness track {study} --mode online")
-    print(f"    or: wandb sync {runs_there}  (no report; sends this machine's path of wandb)")
+    print(f"    or: wandb sync {run_folders}  (without the report; also sends the path of wandb on this machine)")
     return 0
 
 
@@ -125,18 +126,18 @@ def _conclude(folder: StudyFolder) -> int:
     return 0
 
 
-def _cleaned(wanted: Mapping[str, str]) -> Mapping[str, str]:
-    """`wanted`, after everything of W&B's that it leaves out has been removed from our environment."""
-    for key in [key for key in os.environ if key.startswith("WANDB_") and key not in wanted]:
+def _cleaned(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """`variables`, after removing every other WANDB_ variable from our environment."""
+    for key in [key for key in os.environ if key.startswith("WANDB_") and key not in variables]:
         del os.environ[key]
-    return wanted
+    return variables
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="harness track",
-        description="A study's W&B runs and report from its journals: idempotent, also after a crash or from a login "
-        "node. The key comes from WANDB_API_KEY or `wandb login`.",
+        description="Write a study's W&B runs and report from its journals. It can be repeated safely, also after a "
+        "crash and from a login node. The key comes from WANDB_API_KEY or `wandb login`.",
     )
     parser.add_argument("study", help="study folder, e.g. outputs/tbs_sweep/default")
     parser.add_argument("--mode", choices=["auto", "online", "offline"], default="auto", help="default: %(default)s")

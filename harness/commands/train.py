@@ -25,13 +25,13 @@ TRIAL_FIELDS = ("trial_id", "seed", "topology", "settings")  # of a trial.json
 
 @command
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 the trial has a result (any outcome that is data), 1 it has none, 2 bad input."""
+    """Exit code: 0 if the trial has a result (any outcome that is data), 1 if it has none, 2 for bad input."""
     parser = Parser(prog="harness train", description=__doc__)
     parser.add_argument("trial", type=Path, help="trial.json of a study, or a copy of one")
-    parser.add_argument("--folder", type=Path, help="where journal and checkpoints go (default: beside trial.json)")
+    parser.add_argument("--folder", type=Path, help="where journal and checkpoints go (default: next to trial.json)")
     options = parser.parse_args(arguments)
     try:
-        # Every rank reports an error: torchrun ends the others at the first exit, maybe before rank 0 has printed it.
+        # Every rank reports an error: torchrun ends the others at the first exit, perhaps before rank 0 has printed it.
         run(read_task(options.trial, options.folder or options.trial.parent))
     except LostTrialError as error:
         print_error(error)
@@ -46,33 +46,33 @@ def read_task(path: Path, folder: Path) -> Task:
     """The task of a trial.json, to be run in `folder`; UserError for a file or a folder that does not fit."""
     value = read_json(path)
     if not isinstance(value, Mapping):
-        raise UserError(f"{path} is not a trial.json: it is absent or no JSON object")
+        raise UserError(f"{path} is not a trial.json: it is missing or not a JSON object")
     try:
         check_schema(value, "file")
         check_known(value, (*TRIAL_FIELDS, "schema"), "file")
-        task = Task.from_json(value, str(folder), Execution(hang_s=0.0))  # nobody would retry the trial
+        task = Task.from_json(value, str(folder), Execution(hang_s=0.0))  # nothing would retry the trial
     except NewerFormatError as error:
         raise error.of(str(path)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a trial.json: {type(error).__name__} {error}") from error
-    # The labels of an arm do not enter its identity.
+    # The labels of an arm are not part of its identity.
     trial_id = Trial(Arm("", "", "", 1, 1.0, task.settings), task.seed).trial_id
     if task.trial_id != trial_id:
         raise UserError(
-            f"{path} says trial_id {task.trial_id!r}, but its settings and seed are those of {trial_id!r}: an edited "
-            "trial needs its own id and a folder of its own"
+            f"{path} has trial_id {task.trial_id!r}, but its settings and seed give {trial_id!r}: "
+            "an edited trial needs its own id and its own folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"folder {folder} cannot be made ({error.strerror}): choose another --folder") from error
+        raise UserError(f"folder {folder} cannot be created ({error.strerror}): choose another --folder") from error
     if read_json(folder / "trial.json") not in (None, value):
-        raise UserError(f"folder {folder} holds another trial: choose another --folder")
+        raise UserError(f"folder {folder} already has another trial: choose another --folder")
     return task
 
 
 def check(task: Task, world_size: int) -> None:
-    """Refuse before anything starts what cannot run here."""
+    """Raises UserError for a task that cannot run here, before anything starts."""
     batch, settings = task.topology.batch, task.settings
     if batch.world_size != world_size:
         raise UserError(
@@ -88,7 +88,7 @@ def check(task: Task, world_size: int) -> None:
 
 
 def run(task: Task) -> None:
-    """Run or continue the trial on this rank, told of itself by torchrun's environment variables."""
+    """Run or resume the trial on this rank, as given by torchrun's environment variables."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     check(task, world_size)
     if (done := read_trial(Path(task.folder))).is_finished:
@@ -112,7 +112,7 @@ def run(task: Task) -> None:
 
 
 def describe(row: Mapping[str, Any], decide_on: str) -> str:
-    """One plain line for a row of the journal; empty for rows that say nothing to a person."""
+    """One plain line for a row of the journal; empty for rows that are not worth printing."""
     if row["kind"] == "evaluation":
         scores = row["validation"].get(decide_on, {})
         metrics = "".join(f", {name} {value:.4f}" for name, value in scores.items())

@@ -1,4 +1,4 @@
-"""The command line: Hydra's overrides and the few flags that make sense here; the rest is refused with what to use."""
+"""The command line: Hydra's overrides and the few flags that make sense here; others are rejected with a hint."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ def command_line(arguments: Sequence[str]) -> Configuration | None:
     flags = parser.parse_intermixed_args([a for a in arguments if a != "--resolve"])
     if flags.multirun:
         raise UserError(
-            "--multirun is not offered: one command plans a whole sweep; give lists, e.g. "
+            "--multirun is not supported: one command plans a whole sweep; give lists, e.g. "
             "question.total_batch_sizes=[16,64,256] seeds=[0,1,2]"
         )
     if flags.shell_completion:

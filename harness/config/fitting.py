@@ -1,4 +1,4 @@
-"""Whether a question's values fit the class that asks it, by its own signature and annotations."""
+"""Whether a question's values fit its class, according to the class's signature and annotations."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "true and false"),
     int: ("an integer", "integers"),
     float: ("a number", "numbers"),
-    str: ("a text", "texts"),
+    str: ("a string", "strings"),
 }
 
 
@@ -24,8 +24,8 @@ def check_question(make: Any, question: Mapping[str, Any]) -> None:
     hints = _hints(make)
     for key, value in question.items():
         if key not in named and not open_ended:
-            known = f"; there are: {', '.join(named) or 'none'}"
-            raise UserError(f"unknown key 'question.{key}'{nearest(key, named, 'question') or known}")
+            hint = f": choose one of {', '.join(named)}" if named else ": this question takes no keys"
+            raise UserError(f"unknown key 'question.{key}'{nearest(key, named, 'question') or hint}")
         if key in hints and not fits(value, hints[key]):
             raise UserError(f"question.{key} must be {described(hints[key])}, not {value!r}")
     missing = [name for name, p in named.items() if p.default is p.empty and name not in question]
@@ -34,7 +34,7 @@ def check_question(make: Any, question: Mapping[str, Any]) -> None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a configuration value is what an annotation says; annotations beyond plain data let everything pass."""
+    """Whether a configuration value fits an annotation; annotations beyond plain data accept everything."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(fits(value, arg) for arg in args)
@@ -52,7 +52,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def described(hint: Any) -> str:
-    """An annotation in a user's words."""
+    """An annotation in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(described(arg) for arg in args)

@@ -1,7 +1,7 @@
 """Augmentation of image batches on the device: pad-crop, flip, cutout, mixup, label smoothing.
 
-Every random choice is a hash of (seed, epoch, example), so an example looks the same whichever rank or micro-batch
-it falls into (P2). The functions take a `key` per example, int64 [n]; each uses draws of its own.
+Every random choice is a hash of (seed, epoch, example), so an example looks the same in whichever rank or micro-batch
+it is (P2). The functions take a `key` per example, int64 [n]; each uses its own draws.
 """
 
 from functools import lru_cache
@@ -15,13 +15,13 @@ from harness.datasets.counter_hash import below, counter_key
 from harness.datasets.examples import Batch
 from harness.plan.errors import UserError
 
-# Draws of one key, told apart by number.
+# The number of each draw of one key.
 CROP_ROW, CROP_COLUMN, FLIP, CUTOUT_ROW, CUTOUT_COLUMN, MIX = range(6)
-BETA_LEVELS = 1 << 16  # mixing weights are drawn from so many equally likely quantiles
+BETA_LEVELS = 1 << 16  # mixing weights are drawn from this many equally likely quantiles
 
 
 class Augmentation:
-    """Pad-crop, then flip, cutout and mixup, then label smoothing; each at its default-off value is left out.
+    """Pad-crop, then flip, cutout and mixup, then label smoothing; a value of 0 or False leaves that step out.
 
     `pad_crop`, `cutout`: pixels; `mixup_alpha`: parameter of the Beta distribution of the mixing weight;
     `label_smoothing`: share of the label spread over all classes. Mixed or smoothed targets are [n, `classes`] in the
@@ -38,11 +38,11 @@ class Augmentation:
         classes: int | None = None,
     ) -> None:
         if min(pad_crop, cutout) < 0:
-            raise UserError(f"augment.pad_crop and augment.cutout are pixels >= 0, not {pad_crop} and {cutout}")
+            raise UserError(f"augment.pad_crop and augment.cutout must be pixels >= 0, not {pad_crop} and {cutout}")
         if not mixup_alpha >= 0:
             raise UserError(f"augment.mixup_alpha must be >= 0, not {mixup_alpha}")
         if not 0 <= label_smoothing < 1:
-            raise UserError(f"augment.label_smoothing must lie in [0, 1), not {label_smoothing}")
+            raise UserError(f"augment.label_smoothing must be in [0, 1), not {label_smoothing}")
         if (mixup_alpha or label_smoothing) and (classes is None or classes < 2):
             raise UserError(f"mixup and label smoothing need augment.classes >= 2, not {classes}")
         self.pad_crop = pad_crop
@@ -53,7 +53,7 @@ class Augmentation:
         self.classes = classes
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
-        """As `examples.Augment`; inputs are floating [n, C, H, W], targets int64 [n]."""
+        """See `examples.Augment`; inputs are floating [n, C, H, W], targets int64 [n]."""
         key = counter_key(seed, epoch, example)
         inputs, targets = batch
         if self.pad_crop:
@@ -70,8 +70,8 @@ class Augmentation:
 
 
 def pad_crop(inputs: Tensor, key: Tensor, pixels: int) -> Tensor:
-    """Pad every side with `pixels` zeros (the mean colour), crop back to the old size at one of (2 pixels + 1)^2
-    places."""
+    """Pad every side with `pixels` zeros (the mean colour), then crop back to the old size at one of (2 pixels + 1)^2
+    positions."""
     n, channels, height, width = inputs.shape
     padded = functional.pad(inputs, (pixels,) * 4)
     row = below(key, CROP_ROW, 2 * pixels + 1)[:, None] + torch.arange(height, device=inputs.device)
@@ -98,9 +98,9 @@ def cutout(inputs: Tensor, key: Tensor, pixels: int) -> Tensor:
 
 
 def _inside(centre: Tensor, size: int, pixels: int) -> Tensor:
-    """Whether place 0 <= i < size lies in the stretch of `pixels` around `centre`: bool [n, size]."""
-    place = torch.arange(size, device=centre.device) - (centre[:, None] - pixels // 2)
-    return (place >= 0) & (place < pixels)
+    """Whether index 0 <= i < size is among the `pixels` around `centre`: bool [n, size]."""
+    offset = torch.arange(size, device=centre.device) - (centre[:, None] - pixels // 2)
+    return (offset >= 0) & (offset < pixels)
 
 
 def smooth_labels(targets: Tensor, classes: int, share: float, dtype: torch.dtype) -> Tensor:
@@ -109,24 +109,24 @@ def smooth_labels(targets: Tensor, classes: int, share: float, dtype: torch.dtyp
 
 
 def mixup(inputs: Tensor, targets: Tensor, key: Tensor, alpha: float, group_size: int) -> tuple[Tensor, Tensor]:
-    """weight * example + (1 - weight) * the next member of its batch-norm group (the last one's next is the first).
+    """weight * example + (1 - weight) * the next member of its batch-norm group (the last is followed by the first).
 
-    The weight is Beta(alpha, alpha), drawn per example; Zhang et al. 2017 (1710.09412) draw one per batch and pair at
-    random over it, which would depend on how the batch is cut. `targets`: floating [n, classes].
+    The weight is Beta(alpha, alpha), drawn per example; Zhang et al. 2017 (1710.09412) draw one per batch and pair
+    examples of the batch at random, which would depend on how the batch is cut. `targets`: floating [n, classes].
     """
     if group_size < 2:
         raise UserError(
-            "mixup pairs the members of a batch-norm group and groups of 1 have no pairs: "
+            "mixup pairs the members of a batch-norm group, so groups of 1 do not work: "
             "set batch_norm.span=ghost with span_examples >= 2"
         )
-    # Member j of group q sits at j * G + q, with G groups: its neighbour is G places on.
+    # Member j of group q is at j * G + q, with G groups: its neighbour is G positions further.
     groups, rest = divmod(len(inputs), group_size)
-    assert not rest, f"{len(inputs)} examples are no whole number of groups of {group_size}"
+    assert not rest, f"{len(inputs)} examples are not a whole number of groups of {group_size}"
     quantiles = beta_quantiles(alpha, inputs.device)
     weight = quantiles[below(key, MIX, BETA_LEVELS)].to(inputs.dtype)
 
     def mixed(values: Tensor) -> Tensor:
-        # No lerp: its fused multiply-add rounds by place in the batch, and this must not depend on the cut.
+        # No lerp: rounding of its fused multiply-add depends on the position in the batch, hence on the cut.
         share = weight.view(-1, *[1] * (values.dim() - 1))
         return share * values + (1 - share) * values.roll(-groups, 0)
 

@@ -19,7 +19,7 @@ IMAGE = (3, 32, 32)  # channels red, green, blue; rows from the top
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive and the records in it: `label_bytes` labels, of which the last one counts, then the pixels."""
+    """An archive and its record layout: `label_bytes` labels, of which the last is used, then the pixels."""
 
     url: str
     sha256: str
@@ -28,8 +28,8 @@ class Archive:
     label_bytes: int
 
 
-# Layout: https://www.cs.toronto.edu/~kriz/cifar.html, which publishes MD5 sums only. The SHA-256 values are those that
-# JuliaML/MLDatasets.jl, ankane/torchvision-ruby and gomlx/gomlx verify their downloads of the same archives by.
+# Layout: https://www.cs.toronto.edu/~kriz/cifar.html, which publishes MD5 sums only. The SHA-256 values are those with
+# which JuliaML/MLDatasets.jl, ankane/torchvision-ruby and gomlx/gomlx verify their downloads of the same archives.
 ARCHIVES = {
     10: Archive(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -49,11 +49,11 @@ ARCHIVES = {
 
 
 class Cifar:
-    """Images [n, 3, 32, 32], labels 0 to `classes` - 1; normalised by the statistics of the training split itself.
+    """Images [n, 3, 32, 32], labels 0 to `classes` - 1; normalised by the statistics of the training split.
 
     A stratified validation split of `validation` images is carved from the 50,000 training images (45,000 remain);
-    the test split is the official one. `archive` is a path or URL of the archive where the official server is out of
-    reach; whatever it is, it is refused unless its SHA-256 is `sha256` (default: the official archive's).
+    the test split is the official one. `archive` is a path or URL of the archive, for where the official server cannot
+    be reached; any archive is rejected unless its SHA-256 is `sha256` (default: the official archive's).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Cifar:
         sha256: str | None = None,
     ) -> None:
         if classes not in ARCHIVES:
-            raise UserError(f"dataset.classes of CIFAR is 10 or 100, not {classes}")
+            raise UserError(f"dataset.classes of CIFAR must be 10 or 100, not {classes}")
         self.classes = classes
         self.validation = validation
         self.split_seed = split_seed
@@ -77,7 +77,7 @@ class Cifar:
         self.sha256 = sha256 or ARCHIVES[classes].sha256
 
     def load(self) -> Splits:
-        """Downloads and unpacks at the first use on a node; later loads read the unpacked files."""
+        """Downloads and unpacks on first use on a node; later loads read the unpacked files."""
         folder = prepare_once(
             Path(self.root).expanduser(), f"cifar-{self.classes}-{self.sha256[:16]}", self._download_and_unpack
         )
@@ -86,7 +86,7 @@ class Cifar:
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if not 0 < self.validation < len(labels):
             raise UserError(
-                f"dataset.validation must leave a part of {len(labels)} training images to train on, "
+                f"dataset.validation must be between 1 and {len(labels) - 1} of the {len(labels)} training images, "
                 f"not {self.validation}"
             )
         train, validation = stratified_split(labels, [len(labels) - self.validation, self.validation], self.split_seed)
@@ -114,14 +114,14 @@ class Cifar:
             archive.unlink()
 
     def _unpack(self, tar: tarfile.TarFile, folder: Path) -> None:
-        """The files of the layout and no others; an archive that reaches outside its folder is refused. tarfile's own
-        filter is younger than Python 3.11."""
+        """Unpack the files of the layout and no others; UserError for an archive that reaches outside its folder.
+        tarfile's own filter is newer than Python 3.11."""
         layout = ARCHIVES[self.classes]
-        wanted = {*layout.train_files, layout.test_file}
+        names = {*layout.train_files, layout.test_file}
         for member in tar:
             if PurePosixPath(member.name).is_absolute() or ".." in PurePosixPath(member.name).parts:
-                raise UserError(f"{self.source} cannot be unpacked: {member.name!r} lies outside the archive's folder")
-            content = tar.extractfile(member) if member.isreg() and member.name in wanted else None
+                raise UserError(f"{self.source} cannot be unpacked: {member.name!r} is outside the archive's folder")
+            content = tar.extractfile(member) if member.isreg() and member.name in names else None
             if content is not None:
                 (folder / member.name).parent.mkdir(parents=True, exist_ok=True)
                 with content, open(folder / member.name, "wb") as file:
@@ -133,30 +133,30 @@ class Cifar:
             archive = Path(self.source).expanduser()
             if not archive.is_file():
                 raise UserError(f"dataset.archive {archive} does not exist")
-            if (found := pooch.file_hash(str(archive), alg="sha256")) != self.sha256:
-                raise UserError(f"{archive} has SHA-256 {found}, not {self.sha256}: download it again")
+            if (sha256 := pooch.file_hash(str(archive), alg="sha256")) != self.sha256:
+                raise UserError(f"{archive} has SHA-256 {sha256}, not {self.sha256}: download it again")
             return archive
         try:
             return Path(pooch.retrieve(self.source, f"sha256:{self.sha256}", "archive.tar.gz", folder))
         except ValueError as error:  # pooch: hash mismatch, or a URL it cannot read
-            raise UserError(f"{self.source} is refused: {error}") from error
+            raise UserError(f"{self.source} is rejected: {error}") from error
         except OSError as error:
             raise UserError(
-                f"cannot download {self.source} ({type(error).__name__}): fetch it where there is network and set "
-                "dataset.archive to the file"
+                f"cannot download {self.source} ({type(error).__name__}): download it on a machine with network access "
+                "and set dataset.archive to the file"
             ) from error
 
     def _records(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 [n, 3, 32, 32] and labels int64 [n]."""
         label_bytes = ARCHIVES[self.classes].label_bytes
         if not path.is_file():
-            raise UserError(f"the CIFAR-{self.classes} archive {self.source} holds no {path.parent.name}/{path.name}")
+            raise UserError(f"the CIFAR-{self.classes} archive {self.source} has no {path.parent.name}/{path.name}")
         content = np.fromfile(path, dtype=np.uint8)
         length = label_bytes + int(np.prod(IMAGE))
         if not len(content) or len(content) % length:
-            raise UserError(f"{path} is truncated: {len(content):,} bytes are no whole number of {length}-byte records")
+            raise UserError(f"{path} is truncated: {len(content):,} bytes, not a multiple of the {length} of a record")
         records = content.reshape(-1, length)
         labels = records[:, label_bytes - 1].astype(np.int64)
         if labels.max() >= self.classes:
-            raise UserError(f"{path} holds a label {labels.max()}: CIFAR-{self.classes} has {self.classes} classes")
+            raise UserError(f"{path} has a label {labels.max()}, but CIFAR-{self.classes} has {self.classes} classes")
         return records[:, label_bytes:].reshape(-1, *IMAGE), labels

@@ -1,7 +1,7 @@
-"""Random numbers as a hash of counters: example by example the same on any device, whatever the cut (P2).
+"""Random numbers as a hash of counters: the same for an example on any device, however the batch is cut (P2).
 
-A key is an int64 that names one example in one epoch; draw k of a key is the hash of (key, k). Nothing is stateful,
-so an example's randomness does not depend on which rank, micro-batch or restart computes it.
+A key is an int64 that names one example in one epoch; draw k of a key is the hash of (key, k). There is no state, so an
+example's randomness does not depend on which rank, micro-batch or restart computes it.
 """
 
 import math
@@ -36,7 +36,7 @@ def counter_key(*counters: int | Tensor) -> Tensor:
 
 
 def draw(key: Tensor, number: int | Tensor) -> Tensor:
-    """64 random bits per key; `number` (0, 1, ..., broadcast against `key`) tells the draws of one key apart."""
+    """64 random bits per key; `number` (0, 1, ..., broadcast against `key`) distinguishes the draws of one key."""
     return splitmix64(key ^ (number + 1))
 
 
@@ -49,8 +49,8 @@ def below(key: Tensor, number: int, bound: int) -> Tensor:
 def near_normal(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Mean 0, variance 1, from 64 random bits each: the centred sum of their eight bytes (bounded by 4.9).
 
-    Sums of integers are the same bits on every device, which no formula through log and cos is.
+    Sums of integers have the same bits on every device, unlike any formula with log and cos.
     """
     pairs = (bits & _EVEN_BYTES) + ((bits >> 8) & _EVEN_BYTES)  # four sums of two bytes, in lanes of 16 bits
-    total = shift_right(pairs * _ONE_PER_LANE, 48)  # their sum arrives in the highest lane
+    total = shift_right(pairs * _ONE_PER_LANE, 48)  # their sum ends up in the highest lane
     return (total - 1020).to(dtype) / math.sqrt(8 * (256**2 - 1) / 12)

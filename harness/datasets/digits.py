@@ -1,4 +1,4 @@
-"""The embedded default data: scikit-learn's digits, 1,797 real 8x8 images shipped inside the package."""
+"""The embedded default data: scikit-learn's digits, 1,797 real 8x8 images shipped with scikit-learn."""
 
 import numpy as np
 import torch

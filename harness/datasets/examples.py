@@ -1,4 +1,4 @@
-"""What the trainer asks of data: examples addressed by index, in three splits, with a fingerprint."""
+"""What the trainer needs of data: examples addressed by index, in three splits, with a fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ class Batch(NamedTuple):
 
 
 class Examples(Protocol):
-    """A set of examples; `batch` gathers without Python work per example."""
+    """A set of examples; `batch` must gather them without Python work per example."""
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """The same examples living on `device`; floating inputs arrive in `dtype` from `batch`."""
+        """The same examples on `device`; `batch` then gives floating inputs in `dtype`."""
         ...
 
     def batch(self, index: Tensor) -> Batch:
@@ -40,7 +40,7 @@ class HostExamples(Examples, Protocol):
         ...
 
     def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
-        """The batch at `index` (int64 [n], on the device) from what `gather` found."""
+        """The batch at `index` (int64 [n], on the device) from what `gather` returned."""
         ...
 
 
@@ -66,8 +66,8 @@ class Augment(Protocol):
     """Random changes of training batches on the device, drawn per example from a counter hash (P2)."""
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
-        """A function of the arguments alone. `epoch`, `example`: int64 [n], the permutation each example comes from
-        and its index in the training set. `group_size`: examples of a batch-norm group; member j of group q sits at
+        """A function of its arguments alone. `epoch`, `example`: int64 [n], the permutation each example comes from
+        and its index in the training set. `group_size`: examples of a batch-norm group; member j of group q is at
         j * n / group_size + q.
         """
         ...
@@ -75,14 +75,14 @@ class Augment(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation (stops a trial) and test examples (read once); `fingerprint` names the exact bytes."""
+    """Training, validation (stops a trial) and test examples (read once); `fingerprint` identifies the exact bytes."""
 
     train: Examples
     validation: Examples
     test: Examples
     fingerprint: str
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
-    augment: Augment | None = None  # of training batches only
+    augment: Augment | None = None  # for training batches only
 
 
 class Dataset(Protocol):
@@ -97,10 +97,10 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> lis
     `labels`: int [n]; sum(sizes) <= n. The same seed gives the same split on every machine.
     """
     if min(sizes) < 0 or sum(sizes) > len(labels):
-        raise ValueError(f"a split into {', '.join(map(str, sizes))} was asked of {len(labels)} examples")
+        raise ValueError(f"{len(labels)} examples cannot be split into {', '.join(map(str, sizes))}")
     rng = np.random.Generator(np.random.PCG64(seed))
-    # Interleave the classes evenly: example j of a class with n_c members sits at (j + u) / n_c of the line, so every
-    # contiguous piece of the line holds each class in proportion.
+    # Interleave the classes evenly: example j of a class with n_c members is placed at (j + u) / n_c of the line, so
+    # every contiguous piece of the line has each class in proportion.
     position = np.empty(len(labels))
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))

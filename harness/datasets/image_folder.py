@@ -1,4 +1,4 @@
-"""A folder of images, one folder a class, decoded once into a memory-mapped file and streamed from there."""
+"""A folder of images, one subfolder per class, decoded once into a memory-mapped file and streamed from there."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from harness.datasets.prepare import prepare_once
 from harness.plan.errors import UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-DECODED_AT_ONCE = 1024  # images between two writes
+DECODED_AT_ONCE = 1024  # images per write
 PROGRESS_S = 10.0  # seconds between two progress lines
 
 
@@ -41,8 +41,8 @@ class ImageFolder:
 
     Without a test/ folder, val/ is the test split (read once) and `validation` images are carved from train/,
     stratified, by `split_seed`; with one, val/ is the validation split and `validation` must be 0. Every image is
-    resized and centre-cropped to `size` pixels, once, into `root` (3 size^2 bytes each); the result is used again as
-    long as file names, file sizes and `size` are the same. Normalised by the statistics of all of train/.
+    resized and centre-cropped to `size` pixels, once, into `root` (3 size^2 bytes each); the result is reused as long
+    as file names, file sizes and `size` are the same. Normalised by the statistics of all of train/.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ImageFolder:
         root: str = "~/.cache/harness",
     ) -> None:
         if size < 1 or validation < 0:
-            raise UserError(f"dataset.size is >= 1 pixels and dataset.validation >= 0, not {size} and {validation}")
+            raise UserError(f"dataset.size must be >= 1 and dataset.validation >= 0, not {size} and {validation}")
         self.folder = Path(folder).expanduser()
         self.size = size
         self.validation = validation
@@ -64,13 +64,13 @@ class ImageFolder:
         self.root = root
 
     def load(self) -> Splits:
-        """Decodes at the first use on a node (progress on stderr). Every error is a UserError of one line."""
+        """Decodes on first use on a node (progress on stderr). Every error is a UserError of one line."""
         parts = self._parts()
         prepared = prepare_once(Path(self.root).expanduser(), self._name(parts), partial(self._decode, parts))
         manifest = json.loads((prepared / "manifest.json").read_text())
         pixels = len(parts["train"].paths) * self.size**2
         normalise = normalisation(np.array(manifest["train_channel_sums"]), pixels)
-        # Copy-on-write, although nobody writes: torch has no read-only tensors and warns of read-only memory.
+        # Copy-on-write, although nothing writes: torch has no read-only tensors and warns about read-only memory.
         files = {name: torch.from_numpy(np.load(prepared / f"{name}.npy", mmap_mode="c")) for name in parts}
         everything = {name: np.arange(len(part.paths)) for name, part in parts.items()}
         if "test" in parts:
@@ -91,14 +91,14 @@ class ImageFolder:
         return Splits(*splits, fingerprint=fingerprint, augment=self.augment)
 
     def _parts(self) -> dict[str, Part]:
-        """train, val and, where it exists, test, checked against each other and against `validation`."""
+        """train, val and, if it exists, test, checked against each other and against `validation`."""
         names = [name for name in ("train", "val", "test") if name != "test" or (self.folder / name).is_dir()]
         classes = {name: _classes(self.folder / name) for name in names}
         for name in names[1:]:
             if classes[name] != classes["train"]:
                 only = sorted(set(classes[name]) ^ set(classes["train"]))
                 raise UserError(
-                    f"{self.folder}: train/ and {name}/ must hold the same classes, but only one of them has "
+                    f"{self.folder}: train/ and {name}/ must have the same classes, but only one of them has "
                     f"{', '.join(only[:5])}{', ...' if len(only) > 5 else ''}"
                 )
         parts = {name: _part(self.folder, name, classes["train"]) for name in names}
@@ -110,12 +110,12 @@ class ImageFolder:
         if "test" not in parts and not 0 < self.validation < images:
             raise UserError(
                 f"{self.folder} has no test/ folder, so val/ is the test split: set dataset.validation to the number "
-                f"of images (of {images} in train/) to carve a validation split from, not {self.validation}"
+                f"of train/'s {images} images to use for validation, not {self.validation}"
             )
         return parts
 
     def _name(self, parts: Mapping[str, Part]) -> str:
-        """Name of the prepared folder, by everything its content depends on but the bytes inside equally long files."""
+        """Name of the prepared folder: a hash of all its content depends on, except the bytes in equally long files."""
         digest = hashlib.sha256(f"{self.size}".encode())
         for part in parts.values():
             for path, size in zip(part.paths, part.bytes_on_disk, strict=True):
@@ -127,7 +127,9 @@ class ImageFolder:
         needed = sum(len(part.paths) for part in parts.values()) * 3 * self.size**2
         free = shutil.disk_usage(prepared).free
         if free < needed:
-            raise UserError(f"decoded images need {needed:,} bytes, {self.root} has {free:,} left: set dataset.root")
+            raise UserError(
+                f"decoded images need {needed:,} bytes, but {self.root} has {free:,} free: use another dataset.root"
+            )
         digests: dict[str, str] = {}
         sums = np.zeros((2, 3), dtype=np.int64)
         for name, part in parts.items():
@@ -148,12 +150,10 @@ class ImageFolder:
 
 def _classes(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: an image folder holds train/<class>/ and val/<class>/ folders")
+        raise UserError(f"{folder} does not exist: an image folder needs train/<class>/ and val/<class>/ folders")
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
-        raise UserError(
-            f"{folder} holds no class folder: an image folder holds train/<class>/ and val/<class>/ folders"
-        )
+        raise UserError(f"{folder} has no class folders: an image folder needs train/<class>/ and val/<class>/ folders")
     return classes
 
 
@@ -162,16 +162,16 @@ def _part(folder: Path, name: str, classes: list[str]) -> Part:
     labels: list[int] = []
     sizes: list[int] = []
     for label, class_name in enumerate(classes):
-        found = sorted(
+        images = sorted(
             (entry.name, entry.stat().st_size)
             for entry in os.scandir(folder / name / class_name)
             if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
         )
-        if not found:
-            raise UserError(f"{folder / name / class_name} holds no image: add some or remove the class")
-        paths += [folder / name / class_name / file for file, _ in found]
-        sizes += [size for _, size in found]
-        labels += [label] * len(found)
+        if not images:
+            raise UserError(f"{folder / name / class_name} has no images: add some or remove the class")
+        paths += [folder / name / class_name / file for file, _ in images]
+        sizes += [size for _, size in images]
+        labels += [label] * len(images)
     return Part(name, paths, np.array(labels, dtype=np.int64), sizes)
 
 
@@ -195,5 +195,5 @@ def decode(path: Path, size: int) -> np.ndarray:
         with Image.open(path) as image:
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise UserError(f"{path} is no readable image ({error}): repair or remove it") from error
+        raise UserError(f"{path} is not a readable image ({error}): repair or remove it") from error
     return np.asarray(square).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""uint8 images as examples: normalised on the device as they are gathered, so that memory holds one byte a pixel."""
+"""uint8 images as examples: normalised on the device when gathered, so that memory holds one byte per value."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from harness.datasets.examples import Batch
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per channel, in pixel values 0..255; `mean` and `std` are [C, 1, 1]."""
+    """Mean and standard deviation per channel, [C, 1, 1], of pixel values 0..255."""
 
     mean: Tensor
     std: Tensor
@@ -33,7 +33,7 @@ def channel_sums(images: np.ndarray) -> np.ndarray:
 def normalisation(sums: np.ndarray, pixels_per_channel: int) -> Normalisation:
     """To mean 0 and standard deviation 1 over the images behind `channel_sums`."""
     mean, mean_square = torch.from_numpy(sums / pixels_per_channel).view(2, -1, 1, 1)
-    # Below one grey level a channel holds no picture; it stays flat instead of becoming noise or NaN.
+    # A channel whose deviation is below one grey level shows nothing; it stays flat instead of becoming noise or NaN.
     return Normalisation(mean, (mean_square - mean.square()).clamp_min(1.0).sqrt())
 
 

@@ -1,4 +1,4 @@
-"""Preparation of data on disk: once per node, under a file lock, complete or not there at all."""
+"""Preparation of data on disk: once per node, under a file lock, complete or absent."""
 
 import fcntl
 import os
@@ -12,10 +12,10 @@ from harness.plan.errors import UserError
 
 
 def prepare_once(folder: Path, name: str, build: Callable[[Path], None]) -> Path:
-    """`folder/name`, made by `build(empty folder)` when it is not there yet; other processes wait for the first.
+    """`folder/name`, made by `build(empty folder)` if it does not exist yet; other processes wait for the first.
 
-    The folder appears by rename after `build` returned and its files reached the disk, so what is found is complete.
-    What a failed or killed `build` left is never reused. `name` must change with whatever the content depends on.
+    The folder appears by rename after `build` has returned and its files are on disk, so it is always complete. What a
+    failed or killed `build` left is never reused. `name` must change with everything the content depends on.
     """
     done = folder / name
     if done.is_dir():
@@ -23,12 +23,12 @@ def prepare_once(folder: Path, name: str, build: Callable[[Path], None]) -> Path
     with _locked(folder, name):
         if not done.is_dir():
             partial = folder / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: its lock died with it
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed process, whose lock died with it
             partial.mkdir()
             try:
                 build(partial)
                 for path in [*partial.rglob("*"), partial]:
-                    _reach_disk(path)
+                    _flush_to_disk(path)
                 partial.rename(done)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -37,7 +37,7 @@ def prepare_once(folder: Path, name: str, build: Callable[[Path], None]) -> Path
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold `folder/.name.lock`. The file stays: removing a lock file that others may wait on is a race."""
+    """Hold `folder/.name.lock`. The file is kept: removing a lock file that others may wait on is a race."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / f".{name}.lock").open("w")
@@ -52,12 +52,12 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             raise UserError(
-                f"the file system of {folder} offers no file locks ({error.strerror}): set dataset.root to a local disk"
+                f"the file system of {folder} has no file locks ({error.strerror}): set dataset.root to a local disk"
             ) from error
         yield
 
 
-def _reach_disk(path: Path) -> None:
+def _flush_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

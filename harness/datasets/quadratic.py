@@ -1,4 +1,4 @@
-"""Examples of the noisy quadratic: an endless stream of gradient noise, each example a hash of its place in it."""
+"""Examples of the noisy quadratic: an endless stream of gradient noise, each example a hash of its position."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class NoiseExamples:
     """Example i is a vector of independent +-sqrt(c_d); the signs are hash bits of (i, d)."""
 
     scale: Tensor  # [d], sqrt of the covariance's diagonal
-    signs: Tensor  # [256, 8], the bits of a byte as -1 and +1: one look-up makes eight coordinates
+    signs: Tensor  # [256, 8], the bits of a byte as -1 and +1: one look-up gives eight coordinates
     nominal_size: int
 
     def __len__(self) -> int:
@@ -35,9 +35,9 @@ class NoiseExamples:
 
 
 class NoisyQuadratic:
-    """Gradient noise of covariance diag(`variances`), each value carried by `coordinates` dimensions.
+    """Gradient noise of covariance diag(`variances`), each value repeated over `coordinates` dimensions.
 
-    `epoch_examples` only names the unit "epoch"; the stream never repeats. Validation and test are one example
+    `epoch_examples` only defines the unit "epoch"; the stream never repeats. Validation and test are one example
     without noise, whose loss is the exact expected loss at the weights being evaluated.
     """
 

@@ -14,10 +14,10 @@ from harness.plan.errors import UserError
 class StdlibText:
     """Blocks of `context` bytes, inputs and next bytes int64 [n, context]; the vocabulary is 256.
 
-    The text is the top-level modules of the running interpreter's standard library (about 4.7 MB; packages, hence the
-    test suite, and installed packages are left out), so it differs between versions of Python: the fingerprint tells.
-    `train`, `validation` and `test` count blocks. Whole modules go to one split, drawn by `split_seed`, so that
-    validation text was never seen; there are no classes to stratify by. Modules that no split needs are left out.
+    The text is the top-level modules of the running interpreter's standard library (about 4.7 MB, without packages,
+    hence without the test suite and installed packages), so it differs between versions of Python, as the fingerprint
+    shows. `train`, `validation` and `test` count blocks. Each module goes to one split, drawn by `split_seed`, so that
+    validation text is never trained on; there are no classes to stratify by. Modules that no split needs are left out.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class StdlibText:
     ) -> None:
         if min(context, train, validation, test) < 1:
             raise UserError(
-                f"context and split sizes are at least 1, not {context} and {train}, {validation}, {test} blocks"
+                f"dataset.context and split sizes must be >= 1, not {context} and {train}, {validation}, {test} blocks"
             )
         self.context = context
         self.sizes = {"validation": validation, "test": test, "train": train}
@@ -43,8 +43,8 @@ class StdlibText:
                 if more is None:
                     held = sum(path.stat().st_size for path in modules)
                     raise UserError(
-                        f"the standard library's {held:,} bytes do not hold {sum(self.sizes.values()):,} blocks of "
-                        f"{self.context} bytes in whole modules: ask for fewer dataset.train blocks"
+                        f"the standard library's {held:,} bytes are too few for {sum(self.sizes.values()):,} blocks of "
+                        f"{self.context} bytes in whole modules: reduce dataset.train"
                     )
                 text += more
             blocks[split] = _blocks(text[: size * self.context + 1], self.context)
@@ -56,13 +56,13 @@ class StdlibText:
 def stdlib_modules() -> list[Path]:
     """The source files of the standard library's top-level modules, by name.
 
-    Only names that Python lists as its own: files that a distributor or a build adds differ from machine to machine.
+    Only names that Python lists as its own, because files added by a distributor or a build differ between machines.
     """
     folder = Path(sysconfig.get_path("stdlib"))
     return sorted(path for path in folder.glob("*.py") if path.stem in sys.stdlib_module_names)
 
 
 def _blocks(text: bytes, context: int) -> TensorExamples:
-    """Each byte but the first is a target once: neighbouring blocks share the byte at their border."""
+    """Each byte except the first is a target once: neighbouring blocks share the byte at their boundary."""
     tokens = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
     return TensorExamples(tokens[:-1].view(-1, context), tokens[1:].view(-1, context))

@@ -1,4 +1,4 @@
-"""Procedural images: any number of them at any difficulty, computed on the device and stored nowhere."""
+"""Procedural images: any number at any difficulty, computed on the device and never stored."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from harness.datasets.counter_hash import counter_key, draw, near_normal
 from harness.datasets.examples import Batch, Splits
 from harness.plan.errors import UserError
 
-COARSE = 4  # a prototype is a smooth blow-up of COARSE x COARSE random colours
+COARSE = 4  # a prototype is a smooth enlargement of COARSE x COARSE random colours
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class NoisyPrototypes:
 
 
 class SyntheticImages:
-    """Images [n, 3, size, size] of variance 1, labels 0 to `classes` - 1 in equal shares; for tests of scale.
+    """Images [n, 3, size, size] of variance 1, labels 0 to `classes` - 1 in equal shares; for tests at scale.
 
-    `noise` is the pixel noise's standard deviation where a class prototype's is 1. The best classifier confuses two
+    `noise` is the pixel noise's standard deviation relative to a class prototype's. The best classifier confuses two
     classes with probability about Phi(-size * sqrt(3/2) / noise): 0.7 % at size 32 and noise 16. `data_seed` draws
-    prototypes and noise; a split does not change when the size of another does.
+    prototypes and noise; a split does not change with the size of another.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SyntheticImages:
     ) -> None:
         if classes < 2 or size < COARSE or min(train, validation, test) < 1 or not noise >= 0:
             raise UserError(
-                f"synthetic images need classes >= 2, size >= {COARSE}, noise >= 0 and at least 1 example a split, not "
+                f"synthetic images need classes >= 2, size >= {COARSE}, noise >= 0 and splits >= 1 example, not "
                 f"classes={classes}, size={size}, noise={noise}, train={train}, validation={validation}, test={test}"
             )
         self.classes = classes
@@ -79,6 +79,6 @@ class SyntheticImages:
             NoisyPrototypes(prototypes.float(), self.noise, counter_key(self.data_seed, 1 + split), count)
             for split, count in enumerate(self.counts)
         )
-        # The arguments are the data: every pixel is a function of them.
+        # The arguments determine the data: every pixel is a function of them.
         arguments = json.dumps([self.classes, self.size, self.counts, float(self.noise), self.data_seed])
         return Splits(train, validation, test, hashlib.sha256(arguments.encode()).hexdigest()[:16])

@@ -15,9 +15,9 @@ from harness.datasets.examples import Batch, Splits
 from harness.datasets.prepare import prepare_once
 from harness.plan.errors import UserError
 
-# Header in llm.c's dev/data/data_common.py: 256 int32, of which magic number, version and count of tokens are used.
+# Header in llm.c's dev/data/data_common.py: 256 int32, of which magic number, version and token count are used.
 HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
-MAGIC_UINT32 = 20240801  # the same header before uint32 tokens
+MAGIC_UINT32 = 20240801  # the same header, for uint32 tokens
 
 
 class ShardedTokens:
@@ -41,12 +41,12 @@ class ShardedTokens:
 
     def gather(self, index: Tensor, pinned: bool) -> Tensor:
         block = index.numpy()
-        place = np.searchsorted(self.ends, block, side="right")
+        shard_of = np.searchsorted(self.ends, block, side="right")
         # int16 holds the bits of uint16, for which torch has few kernels.
         tokens = torch.empty((len(block), self.shards[0].shape[1]), dtype=torch.int16, pin_memory=pinned)
         gathered = tokens.numpy().view(np.uint16)
-        for i in np.unique(place):
-            here = place == i
+        for i in np.unique(shard_of):
+            here = shard_of == i
             gathered[here] = self.shards[i][block[here] - (self.ends[i] - len(self.shards[i]))]
         return tokens
 
@@ -64,8 +64,8 @@ class TokenShards:
     """The first `train` blocks of the training shards; `validation` and then `test` blocks of the validation shards.
 
     Shards are the files in `folder` that match `train_files` or `validation_files`, in the order of their names.
-    Blocks do not cross shards; every token but a shard's first is a target once, so neighbouring blocks share one.
-    Nothing is stratified or shuffled between splits: the shards' makers decided what validation text is.
+    Blocks do not cross shards; every token except a shard's first is a target once, so neighbouring blocks share one.
+    Nothing is stratified or moved between splits: the authors of the shards decided what validation text is.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TokenShards:
     ) -> None:
         if min(context, train, validation, test) < 1:
             raise UserError(
-                f"context and split sizes are at least 1, not {context} and {train}, {validation}, {test} blocks"
+                f"dataset.context and split sizes must be >= 1, not {context} and {train}, {validation}, {test} blocks"
             )
         self.folder = Path(folder).expanduser()
         self.sizes = (train, validation, test)
@@ -91,7 +91,7 @@ class TokenShards:
         self.root = root
 
     def load(self) -> Splits:
-        """The first load on a node reads the shards once, for their digests in `root`; later ones only map them."""
+        """The first load on a node reads the shards to store their digests in `root`; later loads only map them."""
         train_shards, held_out = self._shards(self.train_files), self._shards(self.validation_files)
         if both := {shard.path.name for shard in train_shards} & {shard.path.name for shard in held_out}:
             raise UserError(f"{self.folder}: {min(both)} matches both {self.train_files} and {self.validation_files}")
@@ -110,7 +110,7 @@ class TokenShards:
     def _shards(self, pattern: str) -> list[Shard]:
         paths = sorted(self.folder.glob(pattern))
         if not paths:
-            raise UserError(f"{self.folder} holds no file {pattern}: set dataset.folder or the pattern")
+            raise UserError(f"{self.folder} has no file that matches {pattern}: change dataset.folder or the pattern")
         return [Shard(path, map_blocks(path, self.context)) for path in paths]
 
     def _take(self, shards: Sequence[Shard], start: int, count: int, pattern: str) -> list[Shard]:
@@ -122,41 +122,41 @@ class TokenShards:
             first += len(blocks)
         if first < start + count:
             raise UserError(
-                f"{self.folder}: {pattern} holds {first:,} blocks of {self.context} tokens, but {start + count:,} are "
-                "asked for"
+                f"{self.folder}: {pattern} has {first:,} blocks of {self.context} tokens, but {start + count:,} are "
+                "needed"
             )
         return taken
 
 
 def map_blocks(path: Path, context: int) -> np.ndarray:
-    """The shard's blocks as a view on the mapped file, uint16 [blocks, context + 1]. UserError where it is damaged.
+    """The shard's blocks as a view of the mapped file, uint16 [blocks, context + 1]. UserError if it is damaged.
 
-    Without a header only an odd number of bytes shows that the end is missing.
+    Without a header, truncation can be noticed only from an odd number of bytes.
     """
     held = path.stat().st_size
     header = np.fromfile(path, dtype="<i4", count=3)
     magic, version, promised = (int(value) for value in np.pad(header, (0, 3 - len(header))))
     if magic == MAGIC_UINT32:
-        raise UserError(f"{path} holds uint32 tokens: only uint16 shards can be read")
+        raise UserError(f"{path} has uint32 tokens: only uint16 shards can be read")
     offset = HEADER_BYTES if magic == MAGIC else 0
     if offset and held != offset + 2 * promised:
         raise UserError(
-            f"{path} is damaged: its header promises {promised:,} tokens in {offset + 2 * promised:,} bytes, "
-            f"it has {held:,} bytes"
+            f"{path} is damaged: its header gives {promised:,} tokens, hence {offset + 2 * promised:,} bytes, "
+            f"but it has {held:,} bytes"
         )
     if offset and version != VERSION:
         raise UserError(f"{path} has format version {version}: only version {VERSION} can be read")
     if held % 2:
-        raise UserError(f"{path} is truncated: {held:,} bytes are no whole number of uint16 tokens")
+        raise UserError(f"{path} is truncated: {held:,} bytes are not a whole number of uint16 tokens")
     tokens = (held - offset) // 2
     if tokens <= context:
-        raise UserError(f"{path} holds {tokens:,} tokens, less than one block of {context} and its successor")
+        raise UserError(f"{path} has {tokens:,} tokens, fewer than one block of {context} and the token after it")
     stream = np.memmap(path, dtype="<u2", mode="r", offset=offset)
     return np.lib.stride_tricks.sliding_window_view(stream, context + 1)[::context]
 
 
 def digests_once(paths: Sequence[Path], root: Path) -> list[str]:
-    """SHA-256 of each file, computed once per node as long as names, sizes and times of change stay the same."""
+    """SHA-256 of each file, computed once per node as long as paths, sizes and modification times stay the same."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     name = f"shards-{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]}"
 
@@ -165,7 +165,7 @@ def digests_once(paths: Sequence[Path], root: Path) -> list[str]:
         for path in paths:
             with path.open("rb") as file:
                 digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-            print(f"{path.name}: read for its digest ({len(digests)} of {len(paths)})", file=sys.stderr, flush=True)
+            print(f"{path.name}: digest computed ({len(digests)} of {len(paths)})", file=sys.stderr, flush=True)
         (folder / "sha256.json").write_text(json.dumps(digests))
 
     return json.loads((prepare_once(root, name, build) / "sha256.json").read_text())

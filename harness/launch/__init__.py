@@ -1,1 +1,1 @@
-"""Runs planned trials: in this process, or through Ray Tune over many GPUs and nodes."""
+"""Runs planned trials: in this process, or through Ray Tune on many GPUs and nodes."""

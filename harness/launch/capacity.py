@@ -1,4 +1,4 @@
-"""Whether the trials fit the nodes, asked before anything starts (P19)."""
+"""Whether the trials fit on the nodes, checked before anything starts (P19)."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,14 @@ from harness.plan.errors import UserError
 def fit(cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, float]]) -> int:
     """How many trials of the smallest world size fit on `nodes` (CPUs, GPUs) at once.
 
-    Raises UserError where the largest fits nowhere.
+    Raises UserError if the largest world size does not fit.
     """
-
     slots = workers_that_fit(cluster, nodes)
     largest = max(world_sizes, default=1)
     if largest > slots:
         have = f"{sum(c for c, _ in nodes):g} CPUs and {sum(g for _, g in nodes):g} GPUs on {len(nodes)} node(s)"
         raise UserError(
-            f"a trial asks for {largest} workers of {cluster.cpus_per_worker} CPU and {cluster.gpus_per_worker:g} GPU, "
+            f"a trial needs {largest} workers of {cluster.cpus_per_worker} CPU and {cluster.gpus_per_worker:g} GPU, "
             f"but the cluster has {have}: at most {slots} workers fit; lower cluster.workers_per_trial, "
             "cluster.cpus_per_worker or cluster.gpus_per_worker"
         )
@@ -25,7 +24,7 @@ def fit(cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, fl
 
 
 def workers_that_fit(cluster: Cluster, nodes: Sequence[tuple[float, float]]) -> int:
-    """How many workers the nodes (CPUs, GPUs) hold, each of them on one node."""
+    """How many workers fit on the nodes (CPUs, GPUs); a worker cannot span two nodes."""
 
     def on(cpus: float, gpus: float) -> int:
         by_gpu = int(gpus / cluster.gpus_per_worker + 1e-9) if cluster.gpus_per_worker else 10**9

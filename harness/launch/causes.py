@@ -1,13 +1,16 @@
-"""What made a trial fail, in one line: from a traceback of Python's, or from what Ray says at length."""
+"""Why a trial failed, in one line: from a Python traceback, or from one of Ray's long messages."""
 
 import re
 
 LONGEST = 300  # characters
 FRAME = '\n  File "'
 
-# What Ray says of a worker that it has lost, and what to say of it; {0} is what the pattern has caught.
-OF_RAY = (
-    (r"running low on memory.*?was (\S+ used / \S+ limit)", "out of memory: Ray ended a worker as its node had {0}"),
+# Patterns in Ray's messages about a lost worker, and our message; {0} is the pattern's group.
+RAY_MESSAGES = (
+    (
+        r"running low on memory.*?was (\S+ used / \S+ limit)",
+        "out of memory: Ray ended a worker because its node had {0}",
+    ),
     (r"its node has died", "its node was lost"),
     (
         r"its worker process has died",
@@ -17,15 +20,15 @@ OF_RAY = (
 
 
 def cause(text: str) -> str:
-    """The error that a text ends with, without its traceback; of a plain text its last line."""
-    for pattern, meaning in OF_RAY:
-        if found := re.search(pattern, text, re.DOTALL):
-            return meaning.format(*found.groups())
+    """The error at the end of a text, without its traceback; the last line if there is no traceback."""
+    for pattern, message in RAY_MESSAGES:
+        if match := re.search(pattern, text, re.DOTALL):
+            return message.format(*match.groups())
     before, _, after = text.rpartition(FRAME)
     lines = [line.strip() for line in text.splitlines() if line.strip()][-1:]
-    if before:  # the error follows the last frame and may have several lines, of which any may be the one that tells
-        said = after.splitlines()
-        first = next((number for number, line in enumerate(said) if number and line[:1].strip()), len(said))
-        lines = said[first:] or lines
-    told = " ".join(" ".join(lines).split()) or "no reason given"
-    return told if len(told) <= LONGEST else f"{told[:LONGEST]} …"
+    if before:  # the error follows the last frame and may have several lines, of which any may be the useful one
+        tail = after.splitlines()
+        first = next((number for number, line in enumerate(tail) if number and line[:1].strip()), len(tail))
+        lines = tail[first:] or lines
+    reason = " ".join(" ".join(lines).split()) or "no reason given"
+    return reason if len(reason) <= LONGEST else f"{reason[:LONGEST]} …"

@@ -1,4 +1,4 @@
-"""How long trials are expected to take, from those that have ended: what the longest-first order is made of."""
+"""How long trials are expected to take, from those that have ended: the basis of the longest-first order."""
 
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -13,8 +13,8 @@ ReadRecord = Callable[[PlannedTrial], Mapping[str, Any]]  # record.json of an en
 class Costs:
     """Expected seconds: passes of the budget x the part of it that the arm needed x seconds per pass on the topology.
 
-    What no trial has shown yet is taken from the others; before the first, every trial needs its whole budget and a
-    pass takes a second, which orders alike.
+    What has not been measured yet is the median of the others; before the first trial ends, every trial is assumed to
+    need its whole budget at one second per pass, which gives the same order.
     """
 
     def __init__(self, read: ReadRecord) -> None:
@@ -25,10 +25,10 @@ class Costs:
         self._arms: dict[str, str] = {}  # by trial
 
     def learn(self, planned: PlannedTrial) -> bool:
-        """Whether an ended trial told something new: the first of its arm does."""
+        """Learn from an ended trial; returns whether there was anything new: the first of its arm."""
         arm = self._arm(planned)
         if arm in self._part or not (record := self.read(planned)).get("steps"):
-            return False  # one that failed tells nothing about its length
+            return False  # a failed trial says nothing about its length
         passes = record["steps"] * planned.topology.batch.gradient_accumulation_steps
         self._part[arm] = passes / budget_passes(planned)
         self._pass_s.setdefault(planned.topology.key, record["clock"]["total_s"] / passes)
@@ -40,8 +40,8 @@ class Costs:
         return budget_passes(planned) * part * self._pass_s.get(planned.topology.key, self._usual_pass_s)
 
     def order(self, planned: PlannedTrial) -> tuple[int, float]:
-        """Sort key: many workers first, as they need a place that short trials of few workers would keep breaking up;
-        then the longest, so that none is left alone at the end."""
+        """Sort key: trials with many workers first, as short trials with few would keep fragmenting the space they
+        need; then the longest, so that none is left running alone at the end."""
         return -planned.topology.batch.world_size, -self.expected_s(planned)
 
     def _arm(self, planned: PlannedTrial) -> str:
@@ -52,5 +52,5 @@ class Costs:
 
 
 def budget_passes(planned: PlannedTrial) -> int:
-    """Micro-batches that a trial's budget takes on each of its workers."""
+    """Micro-batches that each worker of a trial computes in its budget."""
     return planned.trial.arm.settings.budget_steps * planned.topology.batch.gradient_accumulation_steps

@@ -1,7 +1,7 @@
-"""Signals in the driver: the first one asks every trial to stop and be saved, a second Ctrl-C stops at once.
+"""Signals in the driver: the first saves and stops every trial, a second Ctrl-C stops at once.
 
-SIGINT comes from a person, SIGTERM and SIGUSR1 from a scheduler that is about to take the machine away. Only the
-driver is to be signalled: it tells trials on every node through the study's drain flag (record.drain_flag).
+SIGINT comes from a person, SIGTERM and SIGUSR1 from a scheduler that is about to take the machine away. Signal only the
+driver: it reaches trials on every node through the study's drain flag (record.drain_flag).
 """
 
 import signal
@@ -20,11 +20,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came while no trial was running: there is nothing to wait for."""
+    """A signal arrived while no trial was running, so there is nothing to wait for."""
 
 
 class Drain:
-    """What the driver has been told by signals. Listens inside its `with` block; main thread only."""
+    """The signals that the driver has received. Listens inside its `with` block; main thread only."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None  # the first one
@@ -43,13 +43,13 @@ class Drain:
             signal.signal(number, handler)
 
     def listen(self) -> None:
-        """Take the signals (back): Ray and Tune install handlers of their own when they start."""
+        """Install the handlers, again after Ray and Tune have installed their own when they start."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     @contextmanager
     def of_study(self, study: Path, attempt: int, grace_s: float) -> Iterator[None]:
-        """Inside this block trials run: a first signal waits for them, for `grace_s` at most."""
+        """The block in which trials run: a first signal waits for them, for at most `grace_s`."""
         self._grace_s = grace_s
         self._flag = DrainFlag(study / NAME, attempt)
         try:
@@ -64,7 +64,7 @@ class Drain:
 
     @property
     def expired(self) -> bool:
-        """Whether trials that still run have had their time to stop."""
+        """Whether the time for running trials to stop is over."""
         return self.requested and time.monotonic() >= self._deadline
 
     @property
@@ -73,16 +73,16 @@ class Drain:
 
     @property
     def notice(self) -> str:
-        """What to tell a person who sees the driver go on for a moment."""
+        """A line for the person who sees the driver run on for a moment."""
         assert self.signal is not None
-        return f"{self.signal.name}: every trial stops at its next update and is saved (Ctrl-C again stops at once)"
+        return f"{self.signal.name}: saving and stopping every trial at its next update (Ctrl-C again stops at once)"
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Runs between any two steps of the driver: sets fields and makes one write, never prints.
+        # Runs between any two steps of the driver: it sets fields and makes one write, and never prints.
         if self.requested:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            return  # schedulers repeat themselves
+            return  # schedulers send the signal several times
         self.signal = signal.Signals(number)
         if self._flag is None:
             raise Interrupted
@@ -91,9 +91,9 @@ class Drain:
 
 
 @contextmanager
-def sheltered() -> Iterator[None]:
-    """Processes started in this block never get the driver's signals, which a terminal sends to all of them."""
-    resource_tracker.ensure_running()  # starting with the first process it would unblock what is blocked here
+def signals_blocked() -> Iterator[None]:
+    """Processes started in this block never receive the driver's signals, which a terminal sends to all processes."""
+    resource_tracker.ensure_running()  # otherwise it starts with the first process and unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Runs a study's trials with the launcher the cluster names, then times its topologies alone on the machine."""
+"""Runs a study's trials with the configured launcher, then times its topologies alone on the machine."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,13 +19,13 @@ from harness.record.study import Study
 def run_study(
     study: Study, feed: Feed, cluster: Cluster, watcher: Watcher, specs: Sequence[Spec], drain: Drain
 ) -> None:
-    """Run everything the feed has to give; it is over afterwards unless the run was interrupted.
+    """Run every trial of the feed; unless the run was interrupted, the feed is over afterwards.
 
     `specs` name the classes whose code every node must have; the first is that of the data set.
     """
 
     def time_topologies(gang_of: GangFactory) -> None:
-        """The timing pass, once every trial has gone."""
+        """The timing pass, once no trial is left."""
         if feed.is_over and study.leads and not drain.requested:
             todo = _untimed(study, feed.plan())
             write, say = study.add_timing, watcher.say
@@ -41,13 +41,13 @@ def run_study(
             run_inline(feed, study.path, cluster, watcher, here, drain)
             watcher.trials_over()
         elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.plan()))):
-            watcher.sweep_started(feed, 1)  # nothing to run there: Ray need not start
+            watcher.sweep_started(feed, 1)  # nothing to run on the cluster, so Ray need not start
             watcher.trials_over()
         else:
             _run_through_ray(study, feed, cluster, watcher, specs, drain, time_topologies)
-            drain.listen()  # Ray takes the signals along when it goes
+            drain.listen()  # Ray removes the signal handlers when it shuts down
         if cluster.launcher == "inline" or embedded:
-            time_topologies(here.of)  # an embedded cluster was this machine, which is quieter without it
+            time_topologies(here.of)  # an embedded cluster ran on this machine, which is quieter without it
 
 
 def _run_through_ray(
@@ -59,15 +59,15 @@ def _run_through_ray(
     drain: Drain,
     time_topologies: Callable[[GangFactory], None],
 ) -> None:
-    """The trials, and on a cluster that was joined the timing pass, on its nodes."""
-    from harness.launch.ray_cluster import open_door, ray_cluster
+    """Run the trials and, on a cluster that was joined, the timing pass on its nodes."""
+    from harness.launch.ray_cluster import ray_cluster, token_warning
     from harness.launch.ray_probe import node_resources
 
     with ray_cluster(cluster) as scratch:
         drain.listen()
-        if warning := open_door(cluster.address):
+        if warning := token_warning(cluster.address):
             watcher.say(warning)
-        # Only now: Ray reads its environment when it is first imported.
+        # Imported only here: Ray reads its environment variables when it is first imported.
         from harness.launch.preflight import check_nodes
         from harness.launch.ray_gang import ExclusiveGangs
         from harness.launch.ray_tune import run_ray
@@ -88,6 +88,6 @@ def _run_through_ray(
 
 
 def _untimed(study: Study, plan: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """One finished trial of every topology that no timing is known of."""
+    """One finished trial of every topology without a timing."""
     finished = [planned for planned in plan if study.record(planned).is_finished]
     return untimed(finished, {row["key"] for row in study.timings()})

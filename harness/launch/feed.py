@@ -1,4 +1,4 @@
-"""Which trial to run next: the plan minus the records, long trials first; asks the experiment again as trials end."""
+"""Which trial to run next: the plan minus the records, long trials first; replans as trials end."""
 
 import math
 import time
@@ -12,31 +12,31 @@ Next = Callable[[], Sequence[PlannedTrial]]  # every trial planned so far, given
 IsFinished = Callable[[PlannedTrial], bool]
 Limits = Callable[[], Mapping[str, float]]  # by trial_id, see analyse.experiment.Racing; absent: it does not race
 Claim = Callable[[PlannedTrial], bool]  # whether a trial is this driver's to run
-Tell = Callable[[PlannedTrial, float], None]  # sets the limit of a trial that races, which may be running
+Tell = Callable[[PlannedTrial, float], None]  # sets the limit of a racing trial, which may already be running
 
 LOOK_EVERY_S = 2.0
 
 
 @dataclass
 class Feed:
-    """Hands out every unfinished trial once; whenever a place is free and nothing waits, the plan may have grown."""
+    """Gives each unfinished trial once; when a slot is free and no trial is waiting, it asks for a longer plan."""
 
     plan: Next
     is_finished: IsFinished
     limits: Limits = dict
     tell: Tell = lambda planned, examples: None
     claim: Claim | None = None  # where several drivers share the study
-    waits_for_others: bool = False  # until what they run has ended: the driver that reports
-    ended_elsewhere: Callable[[PlannedTrial], None] = lambda planned: None  # what another driver has finished
+    waits_for_others: bool = False  # for the trials of other drivers to end: the driver that reports does
+    ended_elsewhere: Callable[[PlannedTrial], None] = lambda planned: None  # called for what another driver finished
     costs: Costs = field(default_factory=lambda: Costs(lambda planned: {}))
     waiting: list[PlannedTrial] = field(default_factory=list)
     running: dict[str, PlannedTrial] = field(default_factory=dict)
-    given_up: set[str] = field(default_factory=set)  # ended for good without a result
+    given_up: set[str] = field(default_factory=set)  # ended permanently without a result
     total: int = 0
     finished_before: int = 0
     _ended: set[str] = field(default_factory=set)  # with a result, here or elsewhere
     _limits: Mapping[str, float] = field(default_factory=dict)
-    _look_again: float = 0.0  # when others may have ended or left a trial
+    _look_again: float = 0.0  # when to look again for trials that other drivers finished or left
 
     def __post_init__(self) -> None:
         self._replan()
@@ -53,9 +53,9 @@ class Feed:
         return planned
 
     def end(self, key: str) -> None:
-        """A trial has ended, with a result or for good without one."""
+        """A trial has ended, with a result or permanently without one."""
         planned = self.running.pop(key)
-        if not self.is_finished(planned):  # by the limits it ran under: the next ones may ask it to go on
+        if not self.is_finished(planned):  # under the limits it ran with; later limits may require it to continue
             self.given_up.add(key)
         else:
             self._ended.add(key)
@@ -66,7 +66,7 @@ class Feed:
             self._replan()
 
     def put_back(self, key: str) -> None:
-        """A trial was stopped on demand: it waits to go on, unless its race went on without it."""
+        """A trial was stopped on request: it waits to be resumed, unless it can no longer win its race."""
         planned = self.running.pop(key)
         if self._may_start(planned):
             self.waiting.insert(0, planned)
@@ -83,18 +83,18 @@ class Feed:
 
     @property
     def is_done(self) -> bool:
-        """Once `take` has had nothing: whether it will have nothing later either."""
+        """After `take` has returned None: whether it will return None from now on."""
         return not self.running and (not self.waiting or (self.claim is not None and not self.waits_for_others))
 
     def _claim_first(self, claim: Claim) -> bool:
-        """Bring a trial that no other driver runs to the front; whether there is one."""
+        """Move a trial that no other driver runs to the front; returns whether there is one."""
         if time.monotonic() < self._look_again:
             return False
         for planned in [*self.waiting]:
             is_ours = claim(planned)
-            if self.is_finished(planned):  # asked after claiming, so that it cannot end in between
+            if self.is_finished(planned):  # checked after claiming, so that it cannot end in between
                 self.waiting.remove(planned)
-                self._tell_of(planned)
+                self._report_elsewhere(planned)
             elif is_ours:
                 self.waiting.remove(planned)
                 self.waiting.insert(0, planned)
@@ -104,7 +104,7 @@ class Feed:
             self._replan()
         return False
 
-    def _tell_of(self, finished: PlannedTrial) -> None:
+    def _report_elsewhere(self, finished: PlannedTrial) -> None:
         if finished.key not in self._ended:
             self._ended.add(finished.key)
             self.ended_elsewhere(finished)
@@ -116,7 +116,7 @@ class Feed:
         return self._limit(planned) > 0
 
     def _renew_limits(self) -> None:
-        """After a result: whatever can no longer win is told so, or not started at all."""
+        """After a result: running trials get their new limits, and waiting ones that can no longer win are dropped."""
         before, self._limits = self._limits, self.limits()
         for planned in self.running.values():
             if self.races(planned) and self._limit(planned) != before.get(planned.trial.trial_id):
@@ -127,7 +127,7 @@ class Feed:
 
     def _replan(self) -> None:
         distinct = {planned.key: planned for planned in self.plan()}
-        # What the plan has only just asked for may race too, or no longer.
+        # Newly planned trials may race too, and others may no longer race.
         self._limits = self.limits()
         taken = {*self.running, *self.given_up}
         finished = {key for key, planned in distinct.items() if key not in taken and self.is_finished(planned)}
@@ -135,5 +135,5 @@ class Feed:
         self.total = len(taken & distinct.keys()) + len(finished) + len(fresh)
         for key in finished:
             self.costs.learn(distinct[key])
-            self._tell_of(distinct[key])
+            self._report_elsewhere(distinct[key])
         self.waiting = sorted(fresh, key=self.costs.order)

@@ -1,4 +1,4 @@
-"""A gang: the workers of one trial, driven alike whether they live in this process, in child processes or under Ray."""
+"""A gang: the workers of one trial, with one interface whether in this process, in child processes or under Ray."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.launch.drain import sheltered
+from harness.launch.drain import signals_blocked
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
 
@@ -39,7 +39,7 @@ class Gang(Protocol):
 
 
 class InProcessGang:
-    """The one worker of a W = 1 trial, in this very process."""
+    """The one worker of a W = 1 trial, in this process."""
 
     def __init__(self, device: str, threads: int) -> None:
         self.worker = Worker(0, 1, device, threads)
@@ -74,7 +74,7 @@ class ProcessGang:
             ours, theirs = context.Pipe()
             where = f"{device}:{rank}" if device == "cuda" else device
             process = context.Process(target=_serve, args=(theirs, rank, world_size, where, threads), daemon=True)
-            with sheltered():  # a drain reaches them through the study's flag
+            with signals_blocked():  # a drain reaches them through the study's flag
                 process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -128,7 +128,7 @@ class ProcessGang:
 
 
 def _serve(pipe: Connection, rank: int, world_size: int, device: str, threads: int) -> None:
-    """A child process: one Worker answering calls until its pipe closes."""
+    """The main function of a child process: one Worker that answers calls until its pipe closes."""
     worker = Worker(rank, world_size, device, threads)
     while True:
         try:
@@ -146,7 +146,7 @@ def _serve(pipe: Connection, rank: int, world_size: int, device: str, threads: i
 
 
 def send_output_to(path: Path) -> None:
-    """From now on this process's stdout and stderr are appended to `path`, a trial's log."""
+    """Append this process's stdout and stderr to `path`, a trial's log, from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -156,4 +156,4 @@ def send_output_to(path: Path) -> None:
     os.close(file)
 
 
-GangFactory = Callable[[int], Gang]  # world size -> a gang that nobody else uses
+GangFactory = Callable[[int], Gang]  # world size -> a gang for exclusive use

@@ -1,4 +1,4 @@
-"""The launcher without Ray: one trial after another, the same trainer; for debugging, tests and small machines."""
+"""The launcher without Ray: one trial after another with the same trainer, for debugging, tests and small machines."""
 
 import time
 import traceback
@@ -15,7 +15,7 @@ from harness.plan.trial import PlannedTrial
 
 
 class InlineGangs:
-    """At most one warm gang of each world size."""
+    """At most one warm gang per world size."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -68,14 +68,14 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
 def _run_one(
     planned: PlannedTrial, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, races: bool
 ) -> bool:
-    """Whether the trial has ended; else it was stopped on demand."""
+    """Run one trial; returns whether it has ended, False if it was stopped on request."""
     world_size, execution = planned.topology.batch.world_size, cluster.execution
     if world_size == 1:
-        execution = replace(execution, hang_s=0.0)  # the worker that would end itself is the driver
+        execution = replace(execution, hang_s=0.0)  # the worker is the driver, which must not end itself
     gang = gangs.of(world_size)
     gang.start(task_of(planned, study, execution, races))
     while rows := gang.advance(cluster.report_every_s):
         listener.trial_rows(planned, rows)
         if rows[-1]["kind"] in ("end", "drain"):
             return rows[-1]["kind"] == "end"
-    raise AssertionError("a trial ends with a row that says so")
+    raise AssertionError("a trial's last row is `end` or `drain`")

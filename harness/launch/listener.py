@@ -1,4 +1,4 @@
-"""What the launchers tell the driver: trials starting, their rows, their end. Terminal and trackers listen."""
+"""What the launchers report to the driver: trials starting, their rows, their end. Terminal and trackers listen."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -15,11 +15,11 @@ class Listener(Protocol):
     def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None: ...
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
-        """`reason` is the last line of the traceback; `final` says that no retry follows."""
+        """`reason` is the last line of the traceback; `final` means that no retry follows."""
         ...
 
     def trials_over(self) -> None:
-        """No trial runs any more, and none will; timing pass and report may follow."""
+        """No trial is running and none will start; the timing pass and the report may follow."""
         ...
 
 
@@ -32,7 +32,7 @@ class Watcher(Listener, Protocol):
 
 
 class Audience:
-    """A watcher with listeners beside it: the screen and the trackers."""
+    """Passes every call to a watcher and to further listeners: the screen and the trackers."""
 
     def __init__(self, watcher: Watcher, *listeners: Listener) -> None:
         self.watcher = watcher

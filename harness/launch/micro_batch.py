@@ -1,4 +1,4 @@
-"""Finds a study's cap on the micro-batch on one worker like those of its trials, before anything is planned with it."""
+"""Finds a study's largest micro-batch on one worker like those of its trials, before the trials are planned with it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,9 +13,9 @@ from harness.plan.trial import PlannedTrial
 
 
 def find_cap(planned: Sequence[PlannedTrial], cluster: Cluster) -> int:
-    """The largest micro-batch that fits for every model and optimizer of the plan; UserError where none does.
+    """The largest micro-batch that fits for every model and optimizer of the plan; UserError if none does.
 
-    One number for the whole study, so that all ranks of all trials agree; it bounds the micro-batch, never the TBS.
+    One number for the whole study, so that all ranks of all trials agree; it limits the micro-batch, never the TBS.
     """
     largest: dict[str, PlannedTrial] = {}
     for p in sorted(planned, key=lambda p: p.topology.batch.total_batch_size // p.topology.batch.world_size):
@@ -32,7 +32,7 @@ def find_cap(planned: Sequence[PlannedTrial], cluster: Cluster) -> int:
 
 @contextmanager
 def _one_worker(cluster: Cluster) -> Iterator[Gang]:
-    """A process of its own, gone with its device context before the trials come."""
+    """A worker in its own process, which ends with its device context before the trials start."""
     with ExitStack() as stack:
         if cluster.launcher == "inline" or cluster.address == "local":
             gang = ProcessGang(1, cluster.device, cluster.cpus_per_worker)

@@ -1,6 +1,6 @@
 """Whether the nodes of a joined cluster can work on a study: the same folder, code, packages and data (P19).
 
-Nodes that join later are not asked beforehand: there every trial proves the folder before it writes (`see_study`).
+Nodes that join later are not checked in advance: there every trial checks the folder before it writes (`see_study`).
 """
 
 import secrets
@@ -25,14 +25,14 @@ from harness.record.study import Study
 from harness.train.instantiate import instantiate
 from harness.train.trainer import Execution
 
-ANSWER_S = 300.0  # for every node to import torch and to read the data set
-VISIBLE_S = 30.0  # for a network file system to show one node what another has written
-WITNESSES = "witnesses"  # folder of a study, there while its nodes are asked
-PACKAGES = ("python", "torch", "numpy")  # of which another version may compute other numbers; Ray compares its own
+ANSWER_S = 300.0  # time for every node to import torch and to read the data set
+VISIBLE_S = 30.0  # time for a network file system to show one node what another has written
+WITNESSES = "witnesses"  # folder of a study that exists while its nodes are checked
+PACKAGES = ("python", "torch", "numpy")  # another version of these may change results; Ray compares its own
 
 
 def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> None:
-    """Ask every live node of the connected cluster; UserError in one line, naming the first node that cannot work.
+    """Check every live node of the connected cluster; UserError in one line that names the first unsuitable node.
 
     `specs` name the classes whose code every node must have; the first is that of the data set.
     """
@@ -54,7 +54,7 @@ def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> No
             _compare(nodes[node_id], answer, description)
             if not _reads(witnesses / node_id, tokens[node_id]):
                 raise UserError(
-                    f"{nodes[node_id]} writes {study.path} somewhere else: every node needs the same folder"
+                    f"{nodes[node_id]} has another folder at {study.path}: put the study on a shared file system"
                 )
     finally:
         for path in witnesses.iterdir():
@@ -63,18 +63,18 @@ def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> No
 
 
 def see_study(execution: Execution) -> None:
-    """Raises RuntimeError where this machine does not see the study that the driver has opened."""
+    """Raises RuntimeError if this machine does not see the study that the driver has opened."""
     if execution.drain_file is None:
         return
     drain_file = Path(execution.drain_file)
-    if not _within(lambda: is_current(drain_file, execution.study_attempt)):
+    if not _becomes_true(lambda: is_current(drain_file, execution.study_attempt)):
         raise RuntimeError(
-            f"{socket.gethostname()} does not see the study in {drain_file.parent}: every node needs the same folder"
+            f"{socket.gethostname()} does not see the study in {drain_file.parent}: put it on a shared file system"
         )
 
 
 def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec]) -> dict[str, Any]:
-    """On a node: what it finds. `error` tells why it cannot take part at all."""
+    """Runs on a node: its versions and fingerprints, or `error`, why it cannot run trials."""
     try:
         see_study(execution)
         Path(witness).write_text(token)
@@ -89,7 +89,7 @@ def _answer(future: Any, name: str) -> dict[str, Any]:
         return ray.get(future, timeout=ANSWER_S)
     except GetTimeoutError as error:
         raise UserError(
-            f"{name} has not answered in {ANSWER_S:g} s: is its file system or its network slow?"
+            f"{name} did not answer within {ANSWER_S:g} s: check its file system and its network"
         ) from error
     except RayError as error:
         reason = cause(str(error))
@@ -98,30 +98,34 @@ def _answer(future: Any, name: str) -> dict[str, Any]:
 
 def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any]) -> None:
     if "error" in answer:
-        raise UserError(f"{name} cannot take part: {answer['error']}")
+        raise UserError(f"{name} cannot run trials: {answer['error']}")
     here = {**description["versions"], **{key: description[key] for key in ("code_fingerprint", "data_fingerprint")}}
-    what = {"code_fingerprint": "code of the harness or of your classes", "data_fingerprint": "data"}
+    what = {
+        "code_fingerprint": "different code of the harness or of your classes",
+        "data_fingerprint": "different data",
+    }
     for key in (*PACKAGES, "code_fingerprint", "data_fingerprint"):
         if answer.get(key) != here.get(key):
             theirs, ours = (fingerprint_text(side.get(key, "none")) for side in (answer, here))
-            raise UserError(f"{name} has other {what.get(key, key)} ({theirs}, here {ours}): make every node the same")
+            difference = what.get(key, f"another version of {key}")
+            raise UserError(f"{name} has {difference} ({theirs}, here {ours}): make every node the same")
 
 
-def shows(path: Path) -> bool:
-    """Whether a file that another node has written shows up here in time."""
+def becomes_visible(path: Path) -> bool:
+    """Whether a file that another node has written appears here within VISIBLE_S."""
 
-    def found() -> bool:
-        list(path.parent.iterdir())  # network file systems show a new file to who lists its folder
+    def is_visible() -> bool:
+        list(path.parent.iterdir())  # network file systems show a new file once its folder is listed
         return path.is_file()
 
-    return _within(found)
+    return _becomes_true(is_visible)
 
 
 def _reads(path: Path, token: str) -> bool:
-    return shows(path) and _within(lambda: path.read_text() == token)
+    return becomes_visible(path) and _becomes_true(lambda: path.read_text() == token)
 
 
-def _within(holds: Callable[[], bool]) -> bool:
+def _becomes_true(holds: Callable[[], bool]) -> bool:
     """Whether `holds()` becomes true within VISIBLE_S."""
     deadline = time.monotonic() + VISIBLE_S
     while not holds():

@@ -1,4 +1,4 @@
-"""Ray, embedded or joined: explicit address, token authentication, no dashboard, a quiet screen (P26)."""
+"""Ray, embedded or joined: explicit address, token authentication, no dashboard, little output (P26)."""
 
 import logging
 import multiprocessing
@@ -14,28 +14,28 @@ from pathlib import Path
 
 import psutil
 
-from harness.launch.drain import sheltered
+from harness.launch.drain import signals_blocked
 from harness.launch.ray_probe import refusal, report_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.errors import UserError
 from harness.record.provenance import usable_cpus
 
-CONNECT_S = 4.0  # for a port to open
-ANSWER_S = 10.0  # for a Ray cluster behind it to let us in; an idle one on a slow machine takes about 2 s
-SCRATCH = "harness-"  # then the driver's pid; short, as sockets lie below
-OWNER = "host"  # the file in it that names the driver's machine
+CONNECT_S = 4.0  # time for a port to open
+ANSWER_S = 10.0  # time for the Ray cluster behind it to let us join; an idle one on a slow machine takes about 2 s
+SCRATCH = "harness-"  # followed by the driver's pid; short, because paths of sockets below it have a limit
+OWNER = "host"  # file in the scratch folder that names the driver's machine
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
-# Read by Ray and Tune at import, hence set before it.
+# Ray and Tune read these when imported, so they are set before that.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # every lost worker would be a screenful, beside the line that we say
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # otherwise every lost worker fills the screen, on top of our own line
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    "RAY_worker_niceness": "0",  # Ray's 15 is close to what is meant to give way to trials
+    "RAY_worker_niceness": "0",  # Ray's default of 15 is close to that of processes meant to give way to trials
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C drains (launch.drain)
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -48,12 +48,12 @@ QUIET = {
 
 @contextmanager
 def ray_cluster(cluster: Cluster) -> Iterator[Path]:
-    """A connection to Ray for the length of the block; yields a private scratch folder for it.
+    """A connection to Ray for the duration of the block; yields a private scratch folder for it.
 
-    UserError where the address does not answer.
+    UserError if the address does not answer.
     """
     os.environ.update(QUIET)
-    os.environ.pop("RAY_ADDRESS", None)  # an inherited address would silently join a stranger's cluster
+    os.environ.pop("RAY_ADDRESS", None)  # an inherited address would silently join somebody else's cluster
     _clear_scratch()
     scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
     (scratch / OWNER).write_text(socket.gethostname())
@@ -72,7 +72,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch / "ray"),  # Ray opens its folder to everyone; the one around it stays ours
+                _temp_dir=str(scratch / "ray"),  # Ray makes its folder readable by everyone; its parent stays private
                 _node_ip_address="127.0.0.1",
             )
         else:
@@ -84,7 +84,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
 
 
 def _clear_scratch() -> None:
-    """Remove what killed drivers of this machine have left."""
+    """Remove scratch folders left by killed drivers of this machine."""
     for owner in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{OWNER}"):
         pid = owner.parent.name.removeprefix(SCRATCH).partition("-")[0]
         with suppress(OSError):
@@ -94,7 +94,7 @@ def _clear_scratch() -> None:
 
 
 def _private_token(scratch: Path) -> None:
-    """A random token for this cluster alone, in a file only its owner reads; never in argv."""
+    """A random token for this cluster alone, in a file that only its owner can read; never in argv."""
     path = scratch / "token"
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
@@ -103,12 +103,12 @@ def _private_token(scratch: Path) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def open_door(address: str) -> str | None:
-    """A warning where a cluster is joined without its token: Ray then runs code for anyone who reaches its ports."""
+def token_warning(address: str) -> str | None:
+    """A warning if a cluster is joined without its token: Ray then runs code for anyone who can reach its ports."""
     if address == "local" or os.environ.get("RAY_AUTH_MODE") == "token":
         return None
     return (
-        f"warning: {address} is joined without token authentication: anyone who reaches its ports can run code as you; "
+        f"warning: joining {address} without token authentication: anyone who can reach its ports can run code as you; "
         "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on every node and here (docs/clusters.md)"
     )
 
@@ -116,8 +116,8 @@ def open_door(address: str) -> str | None:
 def running_nodes(address: str) -> list[tuple[float, float]]:
     """(CPUs, GPUs) of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
 
-    UserError within CONNECT_S + ANSWER_S where nobody answers, where something else than Ray does, and where the
-    cluster does not let us in: Ray's own client would wait for minutes, print, or end the process.
+    UserError within CONNECT_S + ANSWER_S if nothing answers, if something other than Ray does, or if the cluster
+    rejects us: Ray's own client would wait for minutes, print, or end the process.
     """
     host, _, port = address.rpartition(":")
     todo = "start one with `ray start --head`, or use cluster.address=local"
@@ -129,7 +129,7 @@ def running_nodes(address: str) -> list[tuple[float, float]]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=report_nodes, args=(address, theirs), daemon=True)
-    with sheltered():
+    with signals_blocked():
         child.start()
     theirs.close()
     try:
@@ -139,7 +139,7 @@ def running_nodes(address: str) -> list[tuple[float, float]]:
         child.join()
         ours.close()
     if nodes is None:
-        raise UserError(f"cluster.address={address} answers, but not as a Ray cluster that lets us in: {reason}")
+        raise UserError(f"cluster.address={address} answers, but cannot be joined as a Ray cluster: {reason}")
     return nodes
 
 
@@ -149,7 +149,7 @@ def _received(pipe: Connection) -> tuple[list[tuple[float, float]] | None, str]:
             return pipe.recv()
     except EOFError:
         return None, "Ray ended the connecting process"
-    return None, f"no answer in {ANSWER_S:g} s"
+    return None, f"no answer within {ANSWER_S:g} s"
 
 
 def _join(address: str) -> None:
@@ -159,4 +159,4 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise UserError(f"cluster.address={address} does not let us in: {refusal(error)}") from error
+        raise UserError(f"cluster.address={address} cannot be joined: {refusal(error)}") from error

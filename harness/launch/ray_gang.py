@@ -1,4 +1,4 @@
-"""A gang of Ray actors inside a placement group, a bundle per worker, killed whole at the first failure (P21)."""
+"""A gang of Ray actors in a placement group, one bundle per worker; the first failure kills the whole gang (P21)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,36 +18,36 @@ from harness.launch.tasks import Cluster
 from harness.train.timing import StepTime
 from harness.train.worker import Task, Worker
 
-PLACEMENT_S = 60.0  # to find room for the timing pass once the trials have left
+PLACEMENT_S = 60.0  # time to find space for the timing pass once the trials have ended
 
 
-class Place(NamedTuple):
-    """Where a worker lies."""
+class WorkerLocation(NamedTuple):
+    """The node and the GPUs of a worker."""
 
-    node_id: str  # nodes of a test share an address, never an id
+    node_id: str  # nodes on one machine, as in tests, share an address but never an id
     address: str
     gpus: tuple[str, ...]  # as Ray numbers them on that node; they may be UUIDs
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Ranks of one node lie together, in order of their GPUs."""
+        """Sorts the ranks of a node next to each other, in order of their GPUs."""
         return self.node_id, [(len(gpu), gpu) for gpu in self.gpus]
 
 
-def rank_devices(places: Sequence[Place]) -> list[tuple[str, dict[str, str]]]:
-    """(torch device, environment) by rank: every rank sees all GPUs of its gang on its node, as NCCL needs to reach
-    its neighbours directly, and computes on its own."""
-    found = []
-    for place in places:
-        visible = [gpu for other in places if other.node_id == place.node_id for gpu in other.gpus]
-        found.append((f"cuda:{visible.index(place.gpus[0])}", {"CUDA_VISIBLE_DEVICES": ",".join(visible)}))
-    return found
+def rank_devices(locations: Sequence[WorkerLocation]) -> list[tuple[str, dict[str, str]]]:
+    """(torch device, environment) by rank: every rank sees all GPUs of its gang on its node, which NCCL needs to reach
+    its neighbours directly, and computes on its own GPU."""
+    devices = []
+    for location in locations:
+        visible = [gpu for other in locations if other.node_id == location.node_id for gpu in other.gpus]
+        devices.append((f"cuda:{visible.index(location.gpus[0])}", {"CUDA_VISIBLE_DEVICES": ",".join(visible)}))
+    return devices
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that holds an address of this machine: what gloo and NCCL are to use."""
+    """The network interface that has this address of this machine, for gloo and NCCL to use."""
     for name, addresses in psutil.net_if_addrs().items():
-        if any(one.address.partition("%")[0] == address for one in addresses):
+        if any(item.address.partition("%")[0] == address for item in addresses):
             return name
     return None
 
@@ -59,12 +59,12 @@ class RankActor:
         self.threads = threads
         self.worker: Worker | None = None
 
-    def whereabouts(self) -> Place:
+    def location(self) -> WorkerLocation:
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), gpus)
+        return WorkerLocation(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), gpus)
 
-    def become(self, rank: int, world_size: int, device: str, environment: Mapping[str, str]) -> None:
-        """Take a rank; the environment is read when CUDA and the process group start, hence set before."""
+    def take_rank(self, rank: int, world_size: int, device: str, environment: Mapping[str, str]) -> None:
+        """Make the Worker of a rank; sets the environment first, as CUDA and the process group read it on start."""
         os.environ.update(environment)
         if interface := interface_of(ray.util.get_node_ip_address()):
             for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -82,7 +82,7 @@ class RankActor:
 
 
 class RayGang:
-    """W workers on the bundles of a placement group, from `first_bundle` on."""
+    """W workers on the bundles of a placement group, beginning with `first_bundle`."""
 
     def __init__(
         self, group: PlacementGroup, world_size: int, device: str, cpus: int, gpus: float, first_bundle: int = 0
@@ -97,13 +97,13 @@ class RayGang:
             ).remote(cpus)
             for index in range(world_size)
         ]
-        places: list[Place] = self._wait([a.whereabouts.remote() for a in self.actors])
-        order = sorted(range(world_size), key=lambda i: (*places[i].sort_key, i))
-        self.actors, places = [self.actors[i] for i in order], [places[i] for i in order]
-        devices = rank_devices(places) if device == "cuda" else [(device, {})] * world_size
-        self._wait([a.become.remote(rank, world_size, *devices[rank]) for rank, a in enumerate(self.actors)])
+        locations: list[WorkerLocation] = self._wait([a.location.remote() for a in self.actors])
+        order = sorted(range(world_size), key=lambda i: (*locations[i].sort_key, i))
+        self.actors, locations = [self.actors[i] for i in order], [locations[i] for i in order]
+        devices = rank_devices(locations) if device == "cuda" else [(device, {})] * world_size
+        self._wait([a.take_rank.remote(rank, world_size, *devices[rank]) for rank, a in enumerate(self.actors)])
         if world_size > 1:
-            host = places[0].address
+            host = locations[0].address
             port = self._wait([self.actors[0].call.remote("bind_store", host)])[0]
             self._wait([a.call.remote("join", host, port) for a in self.actors])
 
@@ -128,7 +128,7 @@ class RayGang:
         self.actors = []
 
     def _wait(self, futures: list[Any]) -> list[Any]:
-        """All answers in order; the first failure kills every worker, so that none waits in a collective for ever."""
+        """All answers in order; the first failure kills every worker, so that none waits in a collective forever."""
         pending = list(futures)
         try:
             while pending:
@@ -141,7 +141,7 @@ class RayGang:
 
 
 class ExclusiveGangs:
-    """One gang at a time, on a placement group of its own, for the timing pass."""
+    """One gang at a time, on its own placement group, for the timing pass."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster

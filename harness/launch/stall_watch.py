@@ -1,4 +1,4 @@
-"""Trials whose processes cannot notice that they hang: stopped ones, and those that hang before they train."""
+"""Finds trials whose processes cannot notice that they hang: stopped ones, and those that hang before training."""
 
 import time
 from collections.abc import Callable
@@ -9,25 +9,25 @@ from typing import Any
 from harness.record.journal import newest_attempt
 from harness.train.trainer import Execution
 
-PATIENCE = 1.5  # times hang_s: a process that can ends itself first, and its log then says where it hung
+PATIENCE = 1.5  # times hang_s: a process that can end itself does so first, and its log then shows where it hung
 
 
 @dataclass
 class StallWatch:
-    """Asked by the driver's loop as often as it turns; a trial lives as long as its journal grows.
+    """Called at every turn of the driver's loop; a trial is alive as long as its journal grows.
 
-    A row comes with every evaluation and every checkpoint, hence at least every `checkpoint_every_s` of progress.
+    Every evaluation and every checkpoint adds a row, hence at least every `checkpoint_every_s` of progress.
     """
 
     study: Path
     execution: Execution
     clock: Callable[[], float] = time.monotonic
-    _seen: dict[str, tuple[Any, float]] = field(default_factory=dict)  # by trial: its journal, when that last changed
+    _seen: dict[str, tuple[Any, float]] = field(default_factory=dict)  # by trial: journal state, when it last changed
     _looked: float = 0.0
 
     @property
     def limit_s(self) -> float:
-        """Silence of a journal after which nobody believes in its trial; infinity where hangs are not looked for."""
+        """How long a journal may not grow before its trial counts as stalled; infinity where hang_s is 0."""
         hang_s = self.execution.hang_s
         return PATIENCE * hang_s + self.execution.checkpoint_every_s if hang_s else float("inf")
 
@@ -39,18 +39,18 @@ class StallWatch:
         self._seen.pop(key, None)
 
     def stalled(self) -> list[str]:
-        """Trials that have given no sign of life for `limit_s`; looks at their files about 20 times in that time."""
+        """Trials whose journals have not grown for `limit_s`; looks at the files about 20 times in that time."""
         now = self.clock()
         if now - self._looked < self.limit_s / 20:
             return []
         self._looked = now
         for key, (before, _) in self._seen.items():
-            if (found := self._journal(key)) != before or found is None:
-                self._seen[key] = (found, now)
+            if (state := self._journal_state(key)) != before or state is None:
+                self._seen[key] = (state, now)
         return [key for key, (_, changed) in self._seen.items() if now - changed >= self.limit_s]
 
-    def _journal(self, key: str) -> Any:
-        """What changes when a row is written; None where the folder cannot be read, which is no sign of anything."""
+    def _journal_state(self, key: str) -> Any:
+        """A value that changes when a row is written; None if the folder cannot be read, which proves nothing."""
         folder = self.study / "trials" / key
         try:
             number = newest_attempt(folder)

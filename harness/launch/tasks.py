@@ -1,4 +1,4 @@
-"""From planned trials to tasks for workers, and the record of a trial that failed for good."""
+"""From planned trials to tasks for workers, and the record of a trial that failed permanently."""
 
 import errno
 from dataclasses import dataclass, fields, replace
@@ -19,7 +19,7 @@ from harness.train.worker import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster(Launching):
-    """Where and how trials run; nothing here changes their numbers."""
+    """Where and how trials run; nothing here changes their results."""
 
     gpus_per_worker: float  # 0: trials run on CPUs
     execution: Execution
@@ -30,7 +30,7 @@ class Cluster(Launching):
 
 
 def cluster_of(config: ClusterConfig) -> Cluster:
-    """The cluster of a configuration; gpus_per_worker=null gives one per worker where this machine has any."""
+    """The cluster of a configuration; gpus_per_worker=null means one GPU per worker if this machine has any."""
     gpus = config.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if torch.cuda.is_available() else 0.0
@@ -39,12 +39,12 @@ def cluster_of(config: ClusterConfig) -> Cluster:
 
 
 def _part(config: ClusterConfig, options: type[ExecutionOptions] | type[Launching]) -> dict[str, Any]:
-    """The values of one of the classes that a configuration's cluster is made of."""
+    """The values of one of the classes that make up a configuration's cluster."""
     return {field.name: getattr(config, field.name) for field in fields(options)}
 
 
 def task_of(planned: PlannedTrial, study: Path, execution: Execution, races: bool = False) -> Task:
-    """The work order of one planned trial inside a study folder; one that `races` looks at its limit."""
+    """The task of one planned trial in a study folder; a trial that `races` reads its limit."""
     trial = planned.trial
     folder = study / "trials" / planned.key
     if races:
@@ -53,12 +53,12 @@ def task_of(planned: PlannedTrial, study: Path, execution: Execution, races: boo
 
 
 def write_failure(study: Path, key: str, reason: str) -> None:
-    """Record that a trial failed for good: kept, counted, and run again by the next start of the study.
+    """Record that a trial failed permanently: kept, counted, and run again when the study is next started.
 
-    OSError where the study cannot be written, or is not there: nothing is made in the place of a folder that is gone.
+    OSError if the study cannot be written or no longer exists: a folder that is gone must not be created again.
     """
     if not (study / "study.json").exists():
-        raise OSError(errno.EIO, "the study is not there any more", str(study))
+        raise OSError(errno.EIO, "the study no longer exists", str(study))
     folder = study / "trials" / key
     attempt = Attempt.claim(folder)
     attempt.finish({"outcome": Outcome.FAILED, "error": reason})

@@ -1,4 +1,4 @@
-"""The timing pass: each distinct (TBS, topology) alone on its nodes, after the trials (section 1)."""
+"""The timing pass: each distinct (TBS, topology) alone on its nodes, after the trials."""
 
 import socket
 from collections.abc import Callable, Iterable

@@ -14,16 +14,16 @@ from harness.launch.ray_gang import RayGang
 from harness.train.trainer import Execution
 from harness.train.worker import Task
 
-MEMORY_GROWTH = 1.10  # a gang whose memory grew by more since its second trial retires (P20)
-SETTLING_TRIALS = 3  # allocator and caches fill during these; growth is measured against their end
+MEMORY_GROWTH = 1.10  # a gang whose memory has grown by more than this is retired (P20)
+SETTLING_TRIALS = 3  # allocator and caches fill during these; growth is measured from their end
 
 
 class TrialTrainable(tune.Trainable):
-    """Runs `config["task"]`, a JSON text (plain data: Tune must not interpret or sample from it)."""
+    """Runs `config["task"]`, a JSON text, so that Tune neither interprets it nor samples from it."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """One bundle per worker; a W = 1 trial trains in the trial's own process, a larger one only steers from it."""
+        """One bundle per worker; a W = 1 trial trains in this process, which only coordinates the workers of others."""
         order = json.loads(config["task"])
         bundle = {"CPU": order["cpus"], **({"GPU": order["gpus"]} if order["gpus"] else {})}
         workers = order["topology"]["batch"]["world_size"]
@@ -35,12 +35,12 @@ class TrialTrainable(tune.Trainable):
         self.gang: Gang | None = None
         self.trials_run = 0
         self.settled_bytes = 0
-        # Not begun here: while this actor started, Tune may have run its trial on another one that came free. Beginning
-        # it claims its folder, which would void the record it has by now.
+        # Not begun here: while this actor started, Tune may have run its trial on another that became free. Beginning
+        # the trial claims its folder, which would invalidate the record it has by then.
         self._next: dict[str, Any] | None = order
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial; Tune only offers ones with the same resources, hence the same world size."""
+        """Take the next trial; Tune offers only those with the same resources, hence the same world size."""
         self._next = json.loads(new_config["task"])
         return True
 
@@ -55,7 +55,7 @@ class TrialTrainable(tune.Trainable):
             rows = self.gang.advance(self.report_every_s)
         except BaseException:
             if self.workers == 1:
-                traceback.print_exc()  # into the trial's log; a RayGang's workers have written theirs
+                traceback.print_exc()  # to the trial's log; a RayGang's workers have already written theirs
             raise
         over = not rows or rows[-1]["kind"] in ("end", "drain")
         return {"rows": json.dumps(rows), "done": over}
@@ -64,7 +64,7 @@ class TrialTrainable(tune.Trainable):
         if self.gang is not None:
             self.gang.close()
 
-    # Checkpoints are the trainer's own, in the trial's folder: a retried trial finds them there.
+    # Checkpoints are the trainer's own, in the trial's folder, where a retried trial finds them.
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         return None
 
@@ -76,13 +76,13 @@ class TrialTrainable(tune.Trainable):
             return InProcessGang(order["device"], order["cpus"])
         group = get_current_placement_group()
         assert group is not None
-        # Tune drops the empty head of the factory, so worker i lies on bundle i.
+        # Tune drops the empty head of the factory, so worker i is on bundle i.
         return RayGang(group, self.workers, order["device"], order["cpus"], order["gpus"])
 
     def _begin(self, order: dict[str, Any]) -> None:
         self.report_every_s: float = order["report_every_s"]
         task = Task.from_json(order, order["folder"], Execution(**order["execution"]))
-        # Tune had lined it up before the drain, or before its race was lost: not worth a start.
+        # Tune had queued it before the drain, or before its race was lost: do not start it.
         self.skipped = task.execution.is_draining() or task.execution.limit_examples() == 0
         if self.skipped:
             return

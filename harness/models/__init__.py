@@ -1,1 +1,1 @@
-"""Models, torch only. Written with torch's own batch norm; the trainer converts it to the workload's span."""
+"""Models, in torch only. They use torch's own batch norm, which the trainer converts to the workload's span."""

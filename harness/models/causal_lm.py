@@ -1,4 +1,4 @@
-"""Causal language models of the transformers library, from scratch, as tokens -> logits (extra: harness[text])."""
+"""Untrained causal language models of the transformers library (an optional package), as tokens -> logits."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ class CausalLM(nn.Module):
     """Tokens int64 [n, t] with t <= context -> logits [n, t, vocabulary] for the token after each.
 
     `architecture` is a model type of transformers (llama, gpt2, qwen3, ...), `config` further values of its
-    configuration class. Raises UserError where transformers is missing or does not know one of the names.
+    configuration class. Raises UserError if transformers is not installed or does not know one of the names.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class CausalLM(nn.Module):
                 f"{_did_you_mean(architecture, transformers.CONFIG_MAPPING.keys())}"
             )
         values = {**(config or {}), "vocab_size": vocabulary, "max_position_embeddings": context}
-        # The library keeps an unknown keyword as an attribute nobody reads, so a typo would train another model.
-        known = transformers.AutoConfig.for_model(architecture)
-        names = [*known.to_dict(), *known.attribute_map]
+        # The library stores an unknown keyword as an unused attribute, so a typo would silently train another model.
+        default = transformers.AutoConfig.for_model(architecture)
+        names = [*default.to_dict(), *default.attribute_map]
         for key in values:
-            if not hasattr(known, key):
+            if not hasattr(default, key):
                 raise UserError(f"the configuration of {architecture} has no {key!r}{_did_you_mean(key, names)}")
         try:
             self.model = transformers.AutoModelForCausalLM.from_config(
@@ -40,7 +40,7 @@ class CausalLM(nn.Module):
             )
         except ValueError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"transformers makes no causal language model of {architecture}: {reason}") from error
+            raise UserError(f"transformers has no causal language model for {architecture}: {reason}") from error
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.model(input_ids=tokens, use_cache=False).logits
@@ -51,10 +51,10 @@ def _import_transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise UserError(
-            "this model needs the package transformers, which is not installed: pip install 'harness[text]'"
+            "this model needs the package transformers, which is not installed: pip install transformers"
         ) from error
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), 1)
-    return f": did you mean {near[0]}?" if near else ""
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    near = get_close_matches(name, list(names), 1)
+    return f": did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""A GPT-2-shaped language model (Radford et al. 2019), laid out and initialised as nanoGPT does."""
+"""A GPT-2-shaped language model (Radford et al. 2019), structured and initialised as in nanoGPT."""
 
 from math import sqrt
 
@@ -29,7 +29,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise UserError(f"model.width {width} is no multiple of model.heads {heads}")
+            raise UserError(f"model.width {width} is not a multiple of model.heads {heads}")
         self.context = context
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.position_embedding = nn.Embedding(context, width)
@@ -57,7 +57,7 @@ class GPT(nn.Module):
         length = tokens.shape[1]
         if length > self.context:
             raise UserError(
-                f"sequences of {length} tokens do not fit model.context {self.context}: use model.context={length}"
+                f"sequences of {length} tokens exceed model.context {self.context}: use model.context={length}"
             )
         positions = torch.arange(length, device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
@@ -82,7 +82,7 @@ class Block(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Multi-head self-attention in which a token sees itself and what came before."""
+    """Multi-head self-attention in which a token sees itself and the tokens before it."""
 
     def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
         super().__init__()

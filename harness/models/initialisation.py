@@ -18,12 +18,12 @@ INITS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Draw the weights of every convolution and linear layer, set their biases to zero; norms stay as they are.
+    """Draw the weights of every convolution and linear layer and set their biases to zero; norms are not changed.
 
     Raises UserError for an unknown `init`.
     """
     if init not in INITS:
-        raise UserError(f"unknown model.init {init!r}: use one of {', '.join(INITS)}")
+        raise UserError(f"unknown model.init {init!r}: choose one of {', '.join(INITS)}")
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             INITS[init](module.weight)

@@ -9,7 +9,7 @@ from harness.models.initialisation import initialise
 
 
 class MLP(nn.Module):
-    """Input [n, ...] with `features` numbers an example, output logits [n, classes]; no batch norm.
+    """Input [n, ...] with `features` numbers per example, output logits [n, classes]; no batch norm.
 
     `widths` are the hidden layers' (empty: logistic regression); dropout follows every hidden ReLU.
     """

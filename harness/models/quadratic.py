@@ -12,7 +12,7 @@ from harness.plan.errors import UserError
 class Quadratic(nn.Module):
     """One parameter vector; input noise [n, d], output the loss of each example [n].
 
-    `eigenvalues` is the Hessian's spectrum, each carried by `coordinates` dimensions so that the loss self-averages
+    `eigenvalues` is the Hessian's spectrum, each repeated over `coordinates` dimensions so that the loss self-averages
     over them; every coordinate starts at `start`. The gradient of example i is h * theta + noise_i.
     """
 
@@ -32,7 +32,7 @@ class Quadratic(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         if noise.shape[-1] != len(self.theta):
             raise UserError(
-                f"noise of {noise.shape[-1]} coordinates meets a quadratic of {len(self.theta)}: "
-                "give dataset.variances as many values as model.eigenvalues"
+                f"the dataset's noise has {noise.shape[-1]} coordinates and the quadratic {len(self.theta)}: "
+                "give dataset.variances and model.eigenvalues the same number of values"
             )
         return 0.5 * (self.hessian * self.theta.square()).sum() + noise @ self.theta

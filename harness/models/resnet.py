@@ -66,12 +66,15 @@ class CifarResNet(_ResNet):
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             below = max(1, blocks) * 6 + 2
-            raise UserError(f"depth of a CIFAR ResNet is 6n + 2, not {depth}: nearest are {below} and {below + 6}")
+            raise UserError(
+                f"model.depth of a CIFAR ResNet must be 6n + 2, not {depth}: "
+                f"the nearest valid values are {below} and {below + 6}"
+            )
         super().__init__((16, 32, 64), blocks, PaddedShortcut, in_channels, classes, init, zero_gamma)
 
 
 class ResNet18(_ResNet):
-    """ResNet-18 with the 3x3, stride-1 stem without pooling that is customary for 32x32; projection shortcuts."""
+    """ResNet-18 with the 3x3, stride-1 stem without pooling that is usual for 32x32 images; projection shortcuts."""
 
     def __init__(
         self,

@@ -10,9 +10,9 @@ from harness.plan.errors import UserError
 class WideResNet(nn.Module):
     """WRN-depth-widening: 6n + 4 layers of pre-activation blocks, widths 16k, 32k, 64k for a widening of k.
 
-    Input [n, in_channels, height, width], output logits [n, classes]. Dropout lies between a block's convolutions.
-    There is no zero-gamma option: before a ReLU, gamma 0 would leave gamma, beta and the second convolution without a
-    gradient for good.
+    Input [n, in_channels, height, width], output logits [n, classes]. Dropout is between a block's convolutions. There
+    is no zero-gamma option: before a ReLU, gamma 0 would leave gamma, beta and the second convolution without a
+    gradient forever.
     """
 
     def __init__(
@@ -28,7 +28,10 @@ class WideResNet(nn.Module):
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
             below = max(1, blocks) * 6 + 4
-            raise UserError(f"depth of a wide ResNet is 6n + 4, not {depth}: nearest are {below} and {below + 6}")
+            raise UserError(
+                f"model.depth of a wide ResNet must be 6n + 4, not {depth}: "
+                f"the nearest valid values are {below} and {below + 6}"
+            )
         if widening < 1:
             raise UserError(f"model.widening must be >= 1, not {widening}")
         self.stem = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)

@@ -1,1 +1,1 @@
-"""Optimizers torch does not ship, and how parameters become groups."""
+"""Optimizers that torch does not have, and how parameters become groups."""

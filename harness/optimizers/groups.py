@@ -1,4 +1,4 @@
-"""How a model's parameters become groups: what decays, what learns at another rate, what is frozen."""
+"""How a model's parameters become groups: which decay, which have their own LR factor, which are frozen."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -21,9 +21,10 @@ def parameter_groups(
     """Groups for any torch optimizer, in the order of their first parameter; the same for the same model.
 
     Each group has `params`, `param_names`, `weight_decay`, `lr_factor` and `norms_and_biases`; the trainer sets its LR
-    to peak LR x schedule x `lr_factor`, so an LR-scaling rule acts on every group alike. Patterns are shell patterns
-    over parameter names ("blocks.0.*"); frozen parameters stop asking for a gradient, so call this before DDP wraps the
-    model. Raises UserError for a pattern that matches nothing, for two factors on one parameter, for nothing to train.
+    to peak LR x schedule x `lr_factor`, so an LR rule acts the same on every group. Patterns are shell patterns over
+    parameter names ("blocks.0.*"); frozen parameters no longer require a gradient, so call this before DDP wraps the
+    model. Raises UserError for a pattern that matches nothing, for two factors on one parameter, and if nothing is left
+    to train.
     """
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise UserError(f"weight_decay must be >= 0, not {weight_decay}")
@@ -52,7 +53,7 @@ def parameter_groups(
         group["params"].append(parameter)
         group["param_names"].append(name)
     if not groups:
-        raise UserError("every parameter is frozen: leave at least one to train")
+        raise UserError("every parameter is frozen: leave at least one unfrozen")
     return list(groups.values())
 
 
@@ -61,23 +62,23 @@ def matching(patterns: Iterable[str], names: Iterable[str], option: str) -> list
 
     Raises UserError for a pattern that matches none, naming `option` and the nearest name.
     """
-    names, found = list(names), set[str]()
+    names, matched = list(names), set[str]()
     for pattern in patterns:
         hits = [name for name in names if fnmatchcase(name, pattern)]
         if not hits:
             near = get_close_matches(pattern.replace("*", ""), names, 1, cutoff=0.0)
             hint = f": the nearest is {near[0]!r}" if near else ""
             raise UserError(f"{option} pattern {pattern!r} matches no parameter of the model{hint}")
-        found.update(hits)
-    return [name for name in names if name in found]
+        matched.update(hits)
+    return [name for name in names if name in matched]
 
 
 def _factor_of_each(lr_factors: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-    """Name -> LR factor. Two patterns may meet on a parameter only with the same factor: conf has no order to go by."""
+    """Name -> LR factor. Patterns that match the same parameter need the same factor: conf defines no precedence."""
     names, owner = list(names), dict[str, str]()
     for pattern, factor in lr_factors.items():
         if not (isinstance(factor, int | float) and math.isfinite(factor) and factor > 0):
-            raise UserError(f"lr_factors[{pattern!r}] must be a number > 0, not {factor!r}: use frozen to hold weights")
+            raise UserError(f"lr_factors[{pattern!r}] must be a number > 0, not {factor!r}: use frozen to fix weights")
         for name in matching([pattern], names, "lr_factors"):
             other = owner.setdefault(name, pattern)
             if lr_factors[other] != factor:
@@ -89,9 +90,9 @@ def _factor_of_each(lr_factors: Mapping[str, float], names: Iterable[str]) -> di
 
 
 def _norms_and_biases(model: nn.Module) -> Iterable[str]:
-    """Names of the parameters of normalisation layers, told by their class name, and of everything called bias."""
-    # By class name, because the libraries' RMS norms and the trainer's batch norm share no base class. Not by
-    # dimension: a vector may be the weights themselves, as in the noisy quadratic.
+    """Names of all parameters of normalisation layers, recognised by class name, and of all called bias."""
+    # By class name, because the libraries' RMS norms and the trainer's batch norm have no common base class. Not by
+    # dimension, because a vector may be the weights themselves, as in the noisy quadratic.
     for prefix, module in model.named_modules():
         is_norm = "norm" in type(module).__name__.lower()
         for name, _ in module.named_parameters(recurse=False):

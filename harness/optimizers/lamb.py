@@ -1,6 +1,6 @@
 """LAMB: Adam with one trust ratio per layer (You et al. 2019, 1904.00962, algorithm 2)."""
 
-# Torch's own optimizers rest on the foreach functions too; only their names are private.
+# Torch's own optimizers use the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class LAMB(LayerwiseOptimizer):
         adapt_norms_and_biases: bool = False,
     ) -> None:
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise UserError(f"optimizer.betas are two numbers in [0, 1), not {list(betas)}")
+            raise UserError(f"optimizer.betas must be two numbers in [0, 1), not {list(betas)}")
         if not eps >= 0:
             raise UserError(f"optimizer.eps must be >= 0, not {eps}")
         super().__init__(params, weight_decay, adapt_norms_and_biases, lr=lr, betas=tuple(betas), eps=eps)

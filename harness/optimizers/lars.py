@@ -1,6 +1,6 @@
 """LARS: SGD with momentum and one learning rate per layer (You, Gitman & Ginsburg 2017, 1708.03888, algorithm 1)."""
 
-# Torch's own optimizers rest on the foreach functions too; only their names are private.
+# Torch's own optimizers use the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
 from typing import Any
@@ -19,7 +19,7 @@ class LARS(LayerwiseOptimizer):
         v <- m v + gamma x local LR x (g + beta w)
         w <- w - v
 
-    The LR lies inside the velocity, as in the paper: past steps keep the LR they were made with. Groups marked
+    The LR is part of the velocity, as in the paper: past steps keep the LR they were made with. Groups marked
     `norms_and_biases` (optimizers/groups.py) take plain momentum steps, local LR 1, unless `adapt_norms_and_biases`.
     """
 
@@ -33,7 +33,7 @@ class LARS(LayerwiseOptimizer):
         adapt_norms_and_biases: bool = False,
     ) -> None:
         if not 0 <= momentum < 1:
-            raise UserError(f"optimizer.momentum lies in [0, 1), not {momentum}")
+            raise UserError(f"optimizer.momentum must be in [0, 1), not {momentum}")
         if not trust_coefficient > 0:
             raise UserError(f"optimizer.trust_coefficient must be > 0, not {trust_coefficient}")
         own = {"lr": lr, "momentum": momentum, "trust_coefficient": trust_coefficient}

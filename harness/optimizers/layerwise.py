@@ -1,6 +1,6 @@
 """What LARS and LAMB share: the step over groups, and the ratio of norms that sets each layer's own learning rate."""
 
-# Torch's own optimizers rest on the foreach functions too; only their names are private.
+# Torch's own optimizers use the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from harness.plan.errors import UserError
 
 
 class LayerwiseOptimizer(Optimizer):
-    """An optimizer whose layers have a learning rate of their own; those of groups marked `norms_and_biases`
+    """An optimizer whose layers each have their own learning rate; those of groups marked `norms_and_biases`
     (optimizers/groups.py) only if `adapt_norms_and_biases`. Subclasses override `update_group`."""
 
     def __init__(self, params: Any, weight_decay: float, adapt_norms_and_biases: bool, **defaults: Any) -> None:
@@ -25,7 +25,7 @@ class LayerwiseOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; gradients are left as they are."""
+        """One update of every parameter that has a gradient; gradients are not changed."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -48,7 +48,7 @@ def norms(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 def trust_ratios(numerators: Tensor, denominators: Tensor) -> list[Tensor]:
     """numerator / denominator of each layer as scalars on the device; 1 where either is 0.
 
-    Without the 1 a layer that starts at zero would have a learning rate of zero and never leave it; the reference
+    Otherwise a layer that starts at zero would have a learning rate of zero and stay there; the reference
     implementations of both papers do the same.
     """
     usable = (numerators > 0) & (denominators > 0)
@@ -56,5 +56,5 @@ def trust_ratios(numerators: Tensor, denominators: Tensor) -> list[Tensor]:
 
 
 def adapts(group: dict[str, Any]) -> bool:
-    """Whether the group's layers get a learning rate of their own; norms and biases do only when asked for."""
+    """Whether the group's layers get their own learning rates; norms and biases only with `adapt_norms_and_biases`."""
     return group["adapt_norms_and_biases"] or not group["norms_and_biases"]

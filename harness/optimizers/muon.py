@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices, AdamW for everything else, as one optimizer; both are torch's."""
+"""Muon for the hidden matrices and AdamW for everything else, as one optimizer; both are torch's."""
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -10,16 +10,16 @@ from torch.optim import AdamW, Optimizer
 from harness.optimizers.groups import matching
 from harness.plan.errors import UserError
 
-# Matrices at the model's border, which Muon's author leaves to AdamW (K. Jordan, kellerjordan.github.io/posts/muon):
-# embeddings and output heads of harness/models, timm and transformers.
+# First and last matrices of a model, which Muon's author leaves to AdamW (K. Jordan,
+# kellerjordan.github.io/posts/muon): embeddings and output heads of harness/models, timm and transformers.
 BORDER = ("*embed*", "*wte*", "*wpe*", "*head*", "*classifier*", "fc.*")
 
 
 class Muon(Optimizer):
     """Orthogonalised momentum (torch.optim.Muon) on every matrix that no `adamw_names` pattern matches, AdamW on the
-    rest: border matrices, vectors, and convolution filters, which torch's Muon does not take.
+    rest: first and last matrices, vectors, and convolution filters, which torch's Muon does not support.
 
-    Both read the LR and weight decay of their group, so a schedule or a scaling rule acts on both alike. With
+    Both read the LR and weight decay of their group, so a schedule or an LR rule acts the same on both. With
     `adjust_lr_fn="match_rms_adamw"` (1 update = 0.2 RMS, Moonlight 2025, 2502.16982) one LR suits both; `original` is
     Jordan's. Parameters must carry names: groups of `parameter_groups`, or `model.named_parameters()`.
     """
@@ -36,10 +36,10 @@ class Muon(Optimizer):
         adamw_names: Sequence[str] | None = None,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
-            raise UserError(f"Muon needs torch 2.9 or newer, this is {torch.__version__}: use optimizer=adamw")
+            raise UserError(f"Muon needs torch 2.9 or newer, not {torch.__version__}: use optimizer=adamw")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         if any("param_names" not in group for group in self.param_groups):
-            raise UserError("Muon tells hidden matrices by name: pass parameter_groups(model) or named_parameters()")
+            raise UserError("Muon selects matrices by name: pass parameter_groups(model) or model.named_parameters()")
         border = self._border(adamw_names)
         split = [part for group in self.param_groups for part in _split(group, border)]
         if not any(part["hidden"] for part in split):
@@ -59,7 +59,7 @@ class Muon(Optimizer):
         return {name for name in names if any(fnmatchcase(name, pattern) for pattern in BORDER)}
 
     def _link(self) -> None:
-        """Give each part its groups and the shared state: the very objects, so that an LR set here is read there."""
+        """Give each part its groups and the shared state: the same objects, so that an LR set here applies there."""
         hidden = [group for group in self.param_groups if group["hidden"]]
         rest = [group for group in self.param_groups if not group["hidden"]]
         self._parts: list[Optimizer] = [torch.optim.Muon(hidden), *([AdamW(rest)] if rest else [])]
@@ -67,7 +67,7 @@ class Muon(Optimizer):
             part.param_groups, part.state = groups, self.state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # a loaded checkpoint or a copy brings new groups and a new state
+        super().__setstate__(state)  # loading a checkpoint or copying replaces the groups and the state
         self._link()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The batch equation: total = per device x workers x accumulation steps; checked and never rounded (section 3)."""
+"""The batch equation: total = per device x workers x accumulation steps; checked, never rounded."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class BatchPlan:
     def __post_init__(self) -> None:
         product = self.per_device_batch_size * self.world_size * self.gradient_accumulation_steps
         if min(self.per_device_batch_size, self.world_size, self.gradient_accumulation_steps) < 1:
-            raise UserError(f"every factor of a batch is at least 1, not {self}")
+            raise UserError(f"every factor of a batch must be >= 1, not {self}")
         if product != self.total_batch_size:
             raise UserError(
                 f"total batch size {self.total_batch_size} is not {self.per_device_batch_size} per device x "
@@ -35,10 +35,10 @@ class BatchPlan:
 def plan_batch(
     total_batch_size: int, world_size: int, *, max_per_device: int | None = None, span_examples: int = 1
 ) -> BatchPlan:
-    """The largest micro-batch <= `max_per_device` that splits the total batch into whole batch-norm groups.
+    """The plan with the largest micro-batch <= `max_per_device` that splits the batch into whole batch-norm groups.
 
-    `span_examples` is the ghost batch-norm group every micro-batch must be a multiple of (1: no batch norm).
-    Raises UserError naming the nearest legal total batch sizes when none exists.
+    `span_examples` is the size of a ghost batch-norm group; every micro-batch is a multiple of it (1: no batch norm).
+    Where no micro-batch fits, raises UserError with the nearest valid total batch sizes.
     """
     if total_batch_size < 1 or world_size < 1:
         raise UserError(f"total batch size and workers must be >= 1, not {total_batch_size} and {world_size}")
@@ -47,7 +47,7 @@ def plan_batch(
         group = f" in batch-norm groups of {span_examples}" if span_examples > 1 else ""
         raise UserError(
             f"total batch size {total_batch_size} cannot be split over {world_size} "
-            f"worker{'s' * (world_size > 1)}{group}: nearest legal values are {nearest(total_batch_size, quantum)}"
+            f"worker{'s' * (world_size > 1)}{group}: the nearest valid values are {nearest(total_batch_size, quantum)}"
         )
     per_worker = total_batch_size // world_size
     cap = per_worker if max_per_device is None else max_per_device
@@ -68,17 +68,17 @@ class Placement:
 
     workers_per_trial: int | None = 1  # None: one for every `max_per_device` examples of the total batch
     max_per_device: int | None = None
-    max_workers: int | None = None  # where workers_per_trial is None: beyond them batches are accumulated
+    max_workers: int | None = None  # where workers_per_trial is None; batches too large for them are accumulated
 
     def __post_init__(self) -> None:
         if self.workers_per_trial is None and self.max_per_device is None:
             raise UserError(
-                "cluster.workers_per_trial=null gives every per_device_batch_size examples a worker: "
-                "set cluster.per_device_batch_size, or a number of workers"
+                "cluster.workers_per_trial=null needs cluster.per_device_batch_size, the examples each worker gets: "
+                "set it, or give a number of workers"
             )
 
     def world_size(self, total_batch_size: int) -> int:
-        """Workers of a trial; UserError where a worker would get only a part of its batch."""
+        """Number of workers of a trial; UserError where one of them would get only part of a micro-batch."""
         if self.workers_per_trial is not None:
             return self.workers_per_trial
         assert self.max_per_device is not None
@@ -87,9 +87,9 @@ class Placement:
         pieces, rest = divmod(total_batch_size, self.max_per_device)
         if rest:
             raise UserError(
-                f"total batch size {total_batch_size} is no multiple of cluster.per_device_batch_size="
-                f"{self.max_per_device}, of which every worker gets one (workers_per_trial=null): nearest legal values "
-                f"are {nearest(total_batch_size, self.max_per_device)}"
+                f"total batch size {total_batch_size} is not a multiple of cluster.per_device_batch_size="
+                f"{self.max_per_device}, each worker's share with cluster.workers_per_trial=null: "
+                f"the nearest valid values are {nearest(total_batch_size, self.max_per_device)}"
             )
         return max(size for size in divisors(pieces) if self.max_workers is None or size <= self.max_workers)
 

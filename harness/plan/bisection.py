@@ -1,7 +1,7 @@
-"""A search for a positive hyper-parameter by its exponent: decades first, then bisection between the best neighbours.
+"""A search for a positive hyper-parameter by its exponent: decades first, then bisection around the best value.
 
-Smith 2018 (1803.09820), section 4.4, for weight decay: 1e-3, 1e-4, 1e-5 and 0, then the middle of the exponents, and
-once more. Any score per value serves; rounds have fixed membership, so that a replay asks for the same values.
+Smith 2018 (1803.09820), section 4.4, for weight decay: 1e-3, 1e-4, 1e-5 and 0, then the middle of the exponents, twice.
+Works with any score per value. Rounds have fixed membership, so a replay asks for the same values.
 """
 
 import math
@@ -15,15 +15,15 @@ ScoreOf = Callable[[float], float | None]  # smaller is better, infinity: useles
 
 @dataclass(frozen=True)
 class Bisection:
-    """Where a search stands."""
+    """The state of a search."""
 
     values: tuple[float, ...]  # in the order in which they were asked for
-    scores: dict[float, float]  # of those that are known
+    scores: dict[float, float]  # the scores that are known
     is_over: bool
 
     @property
     def best(self) -> float | None:
-        """The value with the smallest score, the larger one of equals; None before all that was asked for is known."""
+        """The value with the smallest score, of equals the larger; None until every score asked for is known."""
         if len(self.scores) < len(self.values) or not math.isfinite(min(self.scores.values())):
             return None
         return min(self.scores, key=lambda value: (self.scores[value], -value))
@@ -35,11 +35,11 @@ class Bisection:
 
 
 def bisect_exponent(values: Sequence[float], score: ScoreOf, rounds: int) -> Bisection:
-    """Replay a search that begins with `values` (at least two above 0; 0 is allowed too) and goes on for `rounds`.
+    """Replay a search that begins with `values` (at least two above 0; 0 is allowed too) and continues for `rounds`.
 
-    A round asks for the geometric middle between the best value and each neighbour that is above 0. Where there is no
-    such neighbour it goes one starting step further: up from the largest value, down from the smallest above 0, and
-    down as well where 0 itself is best. UserError for values that cannot begin a search.
+    A round asks for the geometric mean of the best value and each neighbour above 0. Where there is no such neighbour
+    it goes one starting step further: up from the largest value, down from the smallest above 0, and also down where 0
+    itself is best. Raises UserError for values that cannot begin a search.
     """
     positive = sorted({value for value in values if value > 0})
     if len(positive) < 2 or any(not (math.isfinite(value) and value >= 0) for value in values):
@@ -49,11 +49,11 @@ def bisect_exponent(values: Sequence[float], score: ScoreOf, rounds: int) -> Bis
     step = (positive[-1] / positive[0]) ** (1 / (len(positive) - 1))
     asked = sorted(set(values), reverse=True)
     for done in range(rounds + 1):
-        known = {value: found for value in asked if (found := score(value)) is not None}
-        standing = Bisection(tuple(asked), known, is_over=done == rounds and len(known) == len(asked))
-        if standing.best is None or standing.is_over:
-            return standing
-        asked = [*asked, *_between(asked, standing.best, step)]
+        scores = {value: known for value in asked if (known := score(value)) is not None}
+        search = Bisection(tuple(asked), scores, is_over=done == rounds and len(scores) == len(asked))
+        if search.best is None or search.is_over:
+            return search
+        asked = [*asked, *_between(asked, search.best, step)]
     raise AssertionError("the last round ends the search")
 
 

@@ -1,4 +1,4 @@
-"""One choice of an ablation: a workload with some of its values changed, written as conf writes them."""
+"""One choice of an ablation: a workload with some of its values changed, written as in conf."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -14,18 +14,21 @@ KEPT = ("name", "train_examples", "optimizer_name", "placement")  # what a choic
 def with_changes(workload: Workload, changes: Mapping[str, Any]) -> Workload:
     """The workload with `changes` merged in, e.g. {"batch_norm": {"span_examples": 32}, "base_lr": 0.1}.
 
-    A mapping that names another `_target_` replaces the whole of the old one. Raises UserError for a key that the
-    workload does not have, and for values that it refuses.
+    A mapping with a different `_target_` replaces the old one completely. Raises UserError for a key that the workload
+    does not have, and for values that it rejects.
     """
     return _merged(workload, changes, "")
 
 
 def _merged(value: Any, changes: Mapping[str, Any], path: str) -> Any:
-    known = {field.name for field in fields(value)} - ({*KEPT} if isinstance(value, Workload) else set())
+    allowed = {field.name for field in fields(value)} - ({*KEPT} if isinstance(value, Workload) else set())
     new: dict[str, Any] = {}
     for key, change in changes.items():
-        if key not in known:
-            raise UserError(f"a choice changes {path}{key}, which there is not: use one of {', '.join(sorted(known))}")
+        if key not in allowed:
+            raise UserError(
+                f"a choice changes {path}{key}, which does not exist or cannot be changed: "
+                f"choose one of {', '.join(sorted(allowed))}"
+            )
         old = getattr(value, key)
         if isinstance(old, Duration):
             new[key] = Duration.parse(_mapping(change, path + key))
@@ -37,8 +40,9 @@ def _merged(value: Any, changes: Mapping[str, Any], path: str) -> Any:
             new[key] = change
     try:
         return replace(value, **new)
-    except TypeError as error:  # a constructor that compares a text with a number
-        raise UserError(f"a choice gives {path or 'the workload '}{dict(changes)!r}: {error}") from error
+    except TypeError as error:  # e.g. a constructor compared a string with a number
+        where = path.removesuffix(".") or "the workload"
+        raise UserError(f"a choice sets {where} to {dict(changes)!r}: {error}") from error
 
 
 def _merged_mapping(old: Mapping[str, Any], change: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,5 +58,5 @@ def _merged_mapping(old: Mapping[str, Any], change: Mapping[str, Any]) -> Mappin
 
 def _mapping(change: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(change, Mapping):
-        raise UserError(f"a choice changes {path}, which needs keys and values like {{key: value}}, not {change!r}")
+        raise UserError(f"a choice must give {path} as keys and values like {{key: value}}, not {change!r}")
     return change

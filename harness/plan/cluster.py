@@ -9,7 +9,7 @@ from harness.plan.errors import UserError
 from harness.plan.execution import ExecutionOptions
 from harness.plan.trial import Topology
 
-AUTO = "auto"  # per_device_batch_size: as large as fits, found by trying
+AUTO = "auto"  # per_device_batch_size: as large as fits, found by trial runs
 
 # Smallest value of the numbers of a cluster; null is allowed where the type says so.
 LEAST = {
@@ -49,9 +49,9 @@ class Launching:
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """What `harness submit` asks Slurm for."""
+    """What `harness submit` requests from Slurm."""
 
-    nodes: int  # more than one: a Ray cluster of the job's own spans them
+    nodes: int  # more than one: the job starts its own Ray cluster on them
     cpus_per_node: int
     gpus_per_node: int
     time: str  # in Slurm's own format; a longer sweep is requeued and resumes from its checkpoints
@@ -68,8 +68,8 @@ class Slurm:
                 raise UserError(f"cluster.slurm.{key} must be >= {least}, not {getattr(self, key)}")
         if self.array > 1 and self.nodes > 1:
             raise UserError(
-                f"cluster.slurm.array={self.array} is for independent jobs of one node each: leave cluster.slurm.nodes "
-                "at 1, or leave the array out"
+                f"cluster.slurm.array={self.array} submits independent jobs of one node each: "
+                "use cluster.slurm.nodes=1 or cluster.slurm.array=1"
             )
 
 
@@ -101,8 +101,8 @@ class ClusterConfig(ExecutionOptions, Launching):
                 raise UserError(f"cluster.{key} must be >= {least}, not {value}")
         if self.max_workers_per_trial is not None and self.workers_per_trial is not None:
             raise UserError(
-                f"cluster.max_workers_per_trial={self.max_workers_per_trial} limits what workers_per_trial=null gives: "
-                "leave it out where cluster.workers_per_trial is a number"
+                f"cluster.max_workers_per_trial={self.max_workers_per_trial} limits workers_per_trial=null only: "
+                "remove it where cluster.workers_per_trial is a number"
             )
         self._check_gpus(self.gpus_per_worker or 0.0)
 
@@ -114,8 +114,8 @@ class ClusterConfig(ExecutionOptions, Launching):
             )
         if 0 < gpus < 1 and not math.isclose(1 / gpus, trials := round(1 / gpus), rel_tol=1e-3):
             raise UserError(
-                f"cluster.gpus_per_worker={gpus:g} leaves a part of every GPU unused: trials share one by 1/n, "
-                f"e.g. {1 / trials:.4g} for {trials} of them"
+                f"cluster.gpus_per_worker={gpus:g} leaves a part of every GPU unused: use 1/n for n trials on a GPU, "
+                f"e.g. {1 / trials:.4g} for {trials}"
             )
 
     @property

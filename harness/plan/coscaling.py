@@ -1,8 +1,9 @@
-"""What else changes meaning with the total batch size, and what is done about it by name (P12).
+"""What besides the LR changes meaning with the total batch size, and the named choices for scaling it (P12).
 
 Momentum, betas and averages forget per update, so a batch k times as large gives them a memory k times as long in
-examples; decoupled weight decay shrinks by lr x weight decay per update. Each is held by a named choice; the LR itself
-is scaled in harness.plan.scaling. k = TBS / base batch size throughout, and every function is the identity at k = 1.
+examples; decoupled weight decay shrinks the weights by lr x weight decay per update. A named choice says what is held
+constant for each; the LR itself is scaled in harness.plan.scaling. k = TBS / base batch size throughout, and every
+function is the identity at k = 1.
 """
 
 import math
@@ -36,22 +37,23 @@ class CoScaling:
     beta1: str = "fixed"  # fixed | half_life | sde: 1 - k (1 - beta)
     beta2: str = "fixed"
     eps: str = "fixed"  # fixed | sde: eps / sqrt(k)
-    weight_decay: str = "fixed"  # fixed | timescale: TBS / (LR x weight decay x training-set size) is held
+    weight_decay: str = "fixed"  # fixed | timescale: TBS / (LR x weight decay x training-set size) stays constant
     averaging: str = "half_life"  # half_life: in examples, as it is written | fixed: decay per update
     warmup: str = "fixed"  # fixed in the unit it is written in | legw: k times as many examples
 
     def __post_init__(self) -> None:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"unknown co_scaling.{name} {getattr(self, name)!r}: use one of {', '.join(allowed)}")
+                given = getattr(self, name)
+                raise UserError(f"unknown co_scaling.{name} {given!r}: choose one of {', '.join(allowed)}")
 
 
 def co_scale(optimizer: Spec, *, base_lr: float, peak_lr: float, batch_ratio: float, choices: CoScaling) -> Spec:
     """The optimizer of an arm: `optimizer`, as tuned at the base batch size with `base_lr`, with lr = `peak_lr` and
     the chosen quantities scaled.
 
-    Raises UserError where a choice asks for a quantity that `optimizer` does not write out (the library's own default
-    would stay unscaled, unseen), and where the Adam SDE rule leaves its range.
+    Raises UserError where a choice scales a quantity that `optimizer` does not give explicitly (the library's default
+    would silently stay unscaled), and where the Adam SDE rule leaves its range.
     """
     check_ratio(batch_ratio)
     scaled: dict[str, Any] = {**optimizer, "lr": peak_lr}
@@ -65,8 +67,8 @@ def co_scale(optimizer: Spec, *, base_lr: float, peak_lr: float, batch_ratio: fl
     if choices.weight_decay == "timescale":
         if choices.momentum == "half_life":
             raise UserError(
-                "co_scaling.weight_decay=timescale holds TBS / (LR x weight decay), which a scaled momentum moves too: "
-                "use co_scaling.momentum=fixed"
+                "co_scaling.weight_decay=timescale keeps TBS / (LR x weight decay) constant, which a scaled momentum "
+                "would change too: use co_scaling.momentum=fixed"
             )
         weight_decay = _number(optimizer, "weight_decay", choices.weight_decay)
         scaled["weight_decay"] = at_timescale(weight_decay, lr_ratio=peak_lr / base_lr, batch_ratio=batch_ratio)
@@ -82,14 +84,14 @@ def at_half_life(decay: float, batch_ratio: float) -> float:
 
 
 def half_life_examples(decay: float, total_batch_size: int) -> float:
-    """Examples after which an average with `decay` in (0, 1) per update has halved what it remembers."""
+    """Examples after which a value's weight has halved in an average with `decay` in (0, 1) per update."""
     return total_batch_size * math.log(0.5) / math.log(decay)
 
 
 def sde_beta(beta: float, batch_ratio: float) -> float:
     """Adam's beta under the SDE rule, 1 - k (1 - beta) (Malladi et al. 2022, 2205.10287).
 
-    Exact in the decimal that was written: 0.9 at k = 10 gives 0, and a larger k is refused with a UserError.
+    Computed exactly from the decimal as written: 0.9 at k = 10 gives exactly 0, and a larger k raises UserError.
     """
     _check_decay(beta)
     check_ratio(batch_ratio)
@@ -111,7 +113,7 @@ def at_timescale(weight_decay: float, *, lr_ratio: float, batch_ratio: float) ->
 def timescale_epochs(lr: float, weight_decay: float, total_batch_size: int, train_examples: int) -> float:
     """Epochs over which AdamW averages its updates, tau = B / (lr x weight decay x D) (2505.13738).
 
-    It means this where each update shrinks the weights by lr x weight decay; infinite without weight decay.
+    Valid where each update shrinks the weights by lr x weight decay; infinite without weight decay.
     """
     return total_batch_size / (lr * weight_decay * train_examples) if weight_decay else math.inf
 
@@ -125,7 +127,8 @@ def co_scale_averaging(averaging: Averaging, *, batch_ratio: float, choices: CoS
 
 def co_scale_warmup(schedule: Spec, *, batch_ratio: float, choices: CoScaling) -> Spec:
     """The schedule of an arm, durations still in units; legw trains k times as many examples in its warm-up, for LR
-    rule sqrt (You et al. 2019, 1901.08256). Raises UserError for a warm-up in steps, whose examples grow with k as is.
+    rule sqrt (You et al. 2019, 1901.08256). Raises UserError for a warm-up in steps, which grows k-fold in examples
+    anyway.
     """
     check_ratio(batch_ratio)
     if choices.warmup == "fixed" or "warmup" not in schedule:
@@ -138,20 +141,20 @@ def co_scale_warmup(schedule: Spec, *, batch_ratio: float, choices: CoScaling) -
 
 def _check_decay(decay: float) -> None:
     if not (isinstance(decay, int | float) and 0 <= decay < 1):
-        raise UserError(f"momentum and betas lie in [0, 1), not {decay!r}")
+        raise UserError(f"momentum and betas must be in [0, 1), not {decay!r}")
 
 
 def _number(optimizer: Spec, key: str, choice: str) -> float:
     value = optimizer.get(key)
     if not isinstance(value, int | float):
-        raise UserError(f"co_scaling.{key}={choice} needs optimizer.{key} written out as a number, not {value!r}")
+        raise UserError(f"co_scaling.{key}={choice} needs optimizer.{key} set to a number, not {value!r}")
     return value
 
 
 def _betas(optimizer: Spec) -> tuple[float, float]:
     betas = optimizer.get("betas")
     if not isinstance(betas, list | tuple) or len(betas) != 2:
-        raise UserError(f"co_scaling of beta1 or beta2 needs optimizer.betas written out as two numbers, not {betas!r}")
+        raise UserError(f"co_scaling of beta1 or beta2 needs optimizer.betas set to two numbers, not {betas!r}")
     return betas[0], betas[1]
 
 
@@ -162,14 +165,14 @@ def _beta(beta: float, choice: str, batch_ratio: float) -> float:
 
 
 def check_adascale(optimizer_target: str, batch_ratio: float) -> None:
-    """Raises UserError unless AdaScale means something: SGD, and a batch made of a whole number of base batches."""
+    """Raises UserError unless AdaScale is defined: for SGD, and a batch made of a whole number of base batches."""
     check_ratio(batch_ratio)
     if "sgd" not in optimizer_target.rsplit(".", 1)[-1].lower():
-        raise UserError(f"AdaScale's gain is derived for SGD, not for {optimizer_target}: use SGD or another rule")
+        raise UserError(f"AdaScale's gain is derived for SGD, not for {optimizer_target}: use SGD or another LR rule")
     if batch_ratio != int(batch_ratio):
         raise UserError(
             f"AdaScale needs a total batch size of k base batches with k an integer, not k = {batch_ratio:g}: "
-            f"nearest legal values are {max(1, math.floor(batch_ratio))} and {math.ceil(batch_ratio)}"
+            f"the nearest valid values are {max(1, math.floor(batch_ratio))} and {math.ceil(batch_ratio)}"
         )
 
 
@@ -186,17 +189,17 @@ def adascale_gain(variance: float, squared_norm: float, batch_ratio: int) -> flo
 
 
 class AdaScale:
-    """The LR rule that measures, at every update, how far a batch of S base batches can go: a train-time controller.
+    """The LR rule that measures during training, at every update, how large a step a batch of S base batches allows.
 
     At an update: `observe` its gradients, step with LR = base LR x schedule.lr_factor(step) x gain, then `advance`.
-    The schedule is the one of the base batch size, and `step` its position: the sum of the gains, so that progress is
-    the same at every S.
+    The schedule is that of the base batch size, and `step` its position: the sum of the gains, so that progress is the
+    same at every S.
     """
 
     def __init__(self, optimizer_target: str, batch_ratio: float) -> None:
         check_adascale(optimizer_target, batch_ratio)
         self.batch_ratio = int(batch_ratio)
-        # The memory of about 1,000 base batches of Johnson et al.; none is left at S >= 1,000.
+        # A memory of about 1,000 base batches, as in Johnson et al.; at S >= 1,000 there is none.
         self.smoothing = max(0.0, 1 - self.batch_ratio / 1000)
         self.progress = 0.0  # scale-invariant steps
         self._variance, self._squared_norm, self._weight = 0.0, 0.0, 0.0
@@ -209,19 +212,19 @@ class AdaScale:
 
     @property
     def step(self) -> int:
-        """Position in the schedule: whole scale-invariant steps made."""
+        """Position in the schedule: completed scale-invariant steps."""
         return int(self.progress)
 
     def observe(self, piece_squared_norm: float, batch_squared_norm: float, pieces: int) -> None:
-        """Take in one update's gradients: the mean of |g_i|^2 over `pieces` >= 2 equal parts of the batch, and |g|^2
+        """Average in one update's gradients: the mean of |g_i|^2 over `pieces` >= 2 equal parts of the batch, and |g|^2
         of their mean, before clipping and weight decay. An update that is not finite is left out.
         """
         if self.batch_ratio == 1:
             return  # one base batch: the gain is 1, whatever the noise
         if pieces < 2:
             raise UserError(
-                "AdaScale needs 2 or more micro-batches a step to see gradient noise, not 1: "
-                "accumulate, or use more workers"
+                "AdaScale needs at least 2 micro-batches per update to measure gradient noise, not 1: "
+                "accumulate gradients or use more workers"
             )
         if not (math.isfinite(piece_squared_norm) and math.isfinite(batch_squared_norm)):
             return
@@ -235,11 +238,11 @@ class AdaScale:
         self._weight = weight
 
     def advance(self) -> None:
-        """Count the update that was made."""
+        """Count the update just made."""
         self.progress += self.gain
 
     def state(self) -> dict[str, float]:
-        """JSON-able."""
+        """What a checkpoint must keep, as JSON values."""
         return {
             "progress": self.progress,
             "variance": self._variance,
@@ -248,6 +251,6 @@ class AdaScale:
         }
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self.progress, self._weight = state["progress"], state["weight"]
         self._variance, self._squared_norm = state["variance"], state["squared_norm"]

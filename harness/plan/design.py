@@ -1,4 +1,4 @@
-"""What an experiment is given to plan with, and what it promises in return."""
+"""What an experiment plans with, and the comparison it declares in advance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Design:
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds must differ, not {list(self.seeds)}")
         if min(self.seeds) < 0:
-            raise UserError(f"seeds are integers >= 0, not {min(self.seeds)}")
+            raise UserError(f"seeds must be integers >= 0, not {min(self.seeds)}")
         if not self.rules:
             raise UserError(f"lr_scaling.rules is empty: name at least one of {', '.join(RULE_NAMES)}")
         if len(set(self.scaling_rules)) < len(self.rules):
@@ -30,8 +30,8 @@ class Design:
         adaptive = next((rule.name for rule in self.rules if rule.adaptive), None)
         if adaptive is not None and len(self.rules) > 1:
             raise UserError(
-                f"lr_scaling.rules: {adaptive} is a controller that measures while it trains and is not compared with "
-                f"other rules: give it a study of its own, lr_scaling={adaptive} study=NAME"
+                f"lr_scaling.rules: {adaptive} is a controller that measures during training and is not compared with "
+                f"other rules: give it its own study, lr_scaling={adaptive} study=NAME"
             )
 
     @property
@@ -54,10 +54,11 @@ class Declared:
 
 
 def check_tuning_seeds(tuning_seeds: Sequence[int], reporting_seeds: Sequence[int], name: str = "tuning_seeds") -> None:
-    """Raises UserError unless the seeds that choose are usable and none of them reports (P16)."""
+    """Raises UserError unless the tuning seeds are valid and none of them is also a reporting seed (P16)."""
     if not tuning_seeds or len(set(tuning_seeds)) < len(tuning_seeds) or min(tuning_seeds) < 0:
         raise UserError(f"question.{name} must be distinct integers >= 0, at least one, not {list(tuning_seeds)}")
     if common := sorted(set(tuning_seeds) & set(reporting_seeds)):
         raise UserError(
-            f"question.{name} and seeds share {', '.join(map(str, common))}: a seed that chooses must not report"
+            f"question.{name} and seeds share {', '.join(map(str, common))}: "
+            "a seed used for tuning must not be used for reporting"
         )

@@ -1,16 +1,16 @@
-"""How a trial is executed: what makes it faster or safer and changes its numbers by rounding at most."""
+"""How a trial is executed: options that make it faster or safer and change its results by rounding at most."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Options of a trial's training pass; each of them changes rounding at most."""
+    """Options of a trial's updates; none changes more than rounding."""
 
     compile: bool = False  # training through torch.compile; slow to start, graphs are kept from trial to trial
-    channels_last: bool = False  # memory format of images and convolutions; pays on GPUs in half precision
-    gradient_compression: bool = False  # ranks exchange gradients in bf16, half the bytes; with precision=bf16
-    activation_checkpointing: bool = False  # keep the inputs of a model's blocks only, recompute the rest; saves memory
+    channels_last: bool = False  # memory format of images and convolutions; pays off on GPUs in half precision
+    gradient_compression: bool = False  # ranks exchange gradients in bf16, half the bytes; needs precision=bf16
+    activation_checkpointing: bool = False  # keep only the inputs of a model's blocks, recompute the rest; saves memory
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 @dataclass(kw_only=True)
 class WithHorizon(Schedule):
-    """A schedule of `horizon` updates, its warm-up included, which stays at `final_lr_factor` from then on.
+    """A schedule of `horizon` updates, warm-up included, which stays at `final_lr_factor` from then on.
 
-    Decays arrive there after the last update (torch's CosineAnnealingLR and PolynomialLR), so that no update is spent
-    on an LR of zero; 1cycle and the range test arrive with the last update.
+    Decays reach it after the last update (like torch's CosineAnnealingLR and PolynomialLR), so that no update is spent
+    at an LR of zero; 1cycle and the range test reach it in the last update.
     """
 
     horizon: int
@@ -40,7 +40,7 @@ class WithHorizon(Schedule):
 class Decay(WithHorizon):
     """The peak LR, then over the last `decay` updates of the horizon down to `final`, reached after the last update.
 
-    Without `decay` it begins at the end of the warm-up: linear-to-zero, polynomial (torch's PolynomialLR) and cosine
+    Without `decay` the fall begins at the end of the warm-up: linear-to-zero, polynomial (torch's PolynomialLR), cosine
     (SGDR without restarts: Loshchilov & Hutter 2016, 1608.03983, eq. 5). With it, this is warm-up-stable-decay
     (Hu et al. 2024, 2404.06395).
     """
@@ -57,7 +57,9 @@ class Decay(WithHorizon):
         check_number("final", self.final)
         check_number("power", self.power, at_most=math.inf, positive=True)
         if self.power != 1 and self.decay_shape != "linear":
-            raise UserError(f"schedule.power is for decay_shape=linear only: leave it out with {self.decay_shape}")
+            raise UserError(
+                f"schedule.power applies to decay_shape=linear only: remove it for decay_shape={self.decay_shape}"
+            )
         if self.decay is not None:
             check_updates("decay", self.decay, at_least=1)
         self._begin = self.warmup if self.decay is None else self.horizon - self.decay
@@ -81,8 +83,8 @@ class OneCycle(WithHorizon):
     """1cycle (Smith 2018, 1803.09820): `start` up to the peak, back down, then annihilation to `final`, the LR of the
     last update at every TBS; momentum mirrors the cycle and stays at its maximum through the annihilation.
 
-    The fall takes what `rise` and `annihilate` leave; annihilate=0 falls from the peak straight to `final` (torch's
-    OneCycleLR with two phases).
+    The fall takes the updates that `rise` and `annihilate` leave; with annihilate=0 it goes from the peak straight to
+    `final` (torch's OneCycleLR with two phases).
     """
 
     rise: int  # updates below the peak: the first at the peak is update warmup + rise
@@ -90,7 +92,7 @@ class OneCycle(WithHorizon):
     start: float = 0.1
     final: float = 1e-4
     anneal: str = "linear"  # linear | cosine
-    max_momentum: float | None = 0.95  # null: momentum is left alone
+    max_momentum: float | None = 0.95  # null: momentum is not changed
     min_momentum: float | None = 0.85  # at the peak LR
 
     def __post_init__(self) -> None:
@@ -104,12 +106,12 @@ class OneCycle(WithHorizon):
         if needed > self.horizon:
             raise UserError(
                 f"schedule.warmup {self.warmup} + rise {self.rise} + annihilate {self.annihilate} need a horizon of "
-                f"at least {needed} updates, not {self.horizon}: shorten them or train longer"
+                f"at least {needed} updates, not {self.horizon}: shorten them or lengthen the horizon"
             )
         given = [m for m in (self.max_momentum, self.min_momentum) if m is not None]
         if len(given) == 1 or (given and not 0 <= given[1] <= given[0] < 1):
             raise UserError(
-                "schedule.min_momentum <= max_momentum must both lie in [0, 1), or both be null, "
+                "schedule.min_momentum <= max_momentum must both be in [0, 1), or both be null, "
                 f"not {self.min_momentum!r} and {self.max_momentum!r}"
             )
 
@@ -154,7 +156,7 @@ class RangeTest(WithHorizon):
         check_choice("ramp", self.ramp, ("linear", "exponential"))
         if self.horizon - self.warmup < 2:
             raise UserError(
-                f"schedule.horizon of a range test must leave 2 updates or more after the warm-up of {self.warmup}, "
+                f"schedule.horizon of a range test must leave at least 2 updates after the warm-up of {self.warmup}, "
                 f"not {self.horizon}"
             )
 
@@ -178,10 +180,10 @@ class MomentumRangeTest(WithHorizon):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.low < self.high < 1:
-            raise UserError(f"schedule.low < high must both lie in [0, 1), not {self.low!r} and {self.high!r}")
+            raise UserError(f"schedule.low < high must both be in [0, 1), not {self.low!r} and {self.high!r}")
         if self.horizon - self.warmup < 2:
             raise UserError(
-                f"schedule.horizon of a range test must leave 2 updates or more after the warm-up of {self.warmup}, "
+                f"schedule.horizon of a range test must leave at least 2 updates after the warm-up of {self.warmup}, "
                 f"not {self.horizon}"
             )
 

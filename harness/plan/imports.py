@@ -26,10 +26,10 @@ def shipped_folder(name: str) -> Path:
 
 
 def import_named(name: str) -> ModuleType:
-    """Import a module by its dotted name; `experiments` is the harness's own, whatever the working directory holds.
+    """Import a module by its dotted name; `experiments` is the harness's own, whatever is in the working directory.
 
-    Raises ModuleNotFoundError where there is no such module, and UserError (file, line and cause in one line) where
-    importing it fails.
+    Raises ModuleNotFoundError if there is no such module, and UserError (file, line and cause in one line) if importing
+    it fails.
     """
     _claim_experiments()
     try:
@@ -46,7 +46,7 @@ class UnknownExperimentError(ModuleNotFoundError):
 
 
 class _ShippedExperiments(MetaPathFinder):
-    """Finds `experiments` and its files where the harness has them, before anything on sys.path is looked at."""
+    """Finds `experiments` and its files where the harness has them, before anything on sys.path."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -69,8 +69,8 @@ _FINDER = _ShippedExperiments()
 
 
 def _unknown(name: str, folder: Path) -> str:
-    known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
-    message = f"there is no experiment file {name}.py; there are: {known}"
+    names = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
+    message = f"there is no experiment file {name}.py: choose one of {names}"
     theirs = Path.cwd() / EXPERIMENTS
     if not theirs.is_dir() or theirs == folder:
         return message
@@ -78,7 +78,7 @@ def _unknown(name: str, folder: Path) -> str:
 
 
 def _claim_experiments() -> None:
-    """From now on `experiments` is ours in this process; a package of that name imported before is forgotten."""
+    """Make `experiments` ours in this process; a package of that name that was imported before is dropped."""
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
     loaded = sys.modules.get(EXPERIMENTS)
@@ -88,7 +88,7 @@ def _claim_experiments() -> None:
 
 
 def _failure(error: BaseException) -> str:
-    """`file, line N: cause`, the place being the last line that its author can change."""
+    """`file, line N: cause`, where the line is the last one that its author can change."""
     place = _place(error)
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         place, cause = (error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"

@@ -1,6 +1,6 @@
 """The search for the shortest schedule that ends at the target: a bracket by doubling and halving, then points inside.
 
-Lengths count evaluation intervals. Rounds have fixed membership and depend on whether lengths meet the target alone.
+Lengths count evaluation intervals. Rounds have fixed membership and depend only on which lengths meet the target.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,11 @@ MeetsTarget = Callable[[int], bool | None]  # None: not known yet
 
 @dataclass(frozen=True)
 class LengthSearch:
-    """Where a search stands."""
+    """The state of a search."""
 
     lengths: tuple[int, ...]  # in the order in which they were asked for
-    bracket: (
-        tuple[int, int] | None
-    )  # a length that misses (0: none is shorter) and the next that meets; None: none does
+    # A length that misses the target (0: none is shorter) and the next that meets it; None: no length meets it.
+    bracket: tuple[int, int] | None
     is_over: bool
 
 
@@ -24,10 +23,10 @@ def search_length(meets: MeetsTarget, *, start: int, shortest: int, longest: int
     """Replay a search from `start`; `points` lengths are tried between the ends of the bracket, evenly in log."""
     asked, bracket = [min(max(start, shortest), longest)], None
     while bracket is None:
-        known = {length: meets(length) for length in asked}
-        if None in known.values():
+        met = {length: meets(length) for length in asked}
+        if None in met.values():
             return LengthSearch(tuple(asked), None, False)
-        good = min((length for length, met in known.items() if met), default=None)
+        good = min((length for length, is_met in met.items() if is_met), default=None)
         if good is None and max(asked) >= longest:
             return LengthSearch(tuple(asked), None, True)
         if good is None:

@@ -1,8 +1,8 @@
 """The search for the best LR at one total batch size, as a race on a log grid that every total batch size shares.
 
-Index i of the grid is base LR x 2^(i/2). A search begins with the even indices of a range (factor 2), goes on by a
-factor of 2 where its winner is at an edge, then adds the odd indices beside its winners (factor sqrt 2). Every step is
-a round of fixed membership that depends on medians alone, so whatever runs in parallel the rounds are the same.
+Index i of the grid is base LR x 2^(i/2). A search begins with the even indices of a range (factor 2), extends it by a
+factor of 2 where its winner is at an edge, then adds the odd indices next to its winners (factor sqrt 2). Every step is
+a round of fixed membership that depends on medians alone, so the rounds are the same whatever runs in parallel.
 """
 
 import math
@@ -13,7 +13,7 @@ from harness.plan.errors import UserError
 from harness.plan.racing import Race, Standing
 
 OCTAVE = 2  # steps of the grid in a factor of 2
-StandingOf = Callable[[int, int], Standing]  # (grid index, seed) -> what is known of that trial
+StandingOf = Callable[[int, int], Standing]  # (grid index, seed) -> what is known about that trial
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class LrGrid:
 
     @staticmethod
     def spanning(base_lr: float, low: float, high: float) -> "LrGrid":
-        """The LRs base LR x 2^n from `low` to `high`; UserError unless there are three at least."""
+        """The LRs base LR x 2^n from `low` to `high`; UserError unless there are at least three."""
         if not (math.isfinite(low) and math.isfinite(high) and 0 < low < high):
             raise UserError(f"question.lr_range must be two numbers 0 < low < high, not [{low:g}, {high:g}]")
-        slack = 1e-9  # a range written as decimals holds its own ends
+        slack = 1e-9  # so that a range written in decimals includes its own ends
         first, last = math.ceil(math.log2(low / base_lr) - slack), math.floor(math.log2(high / base_lr) + slack)
         if last - first < 2:
             raise UserError(
-                f"question.lr_range [{low:g}, {high:g}] holds fewer than 3 LRs of the grid base LR {base_lr:g} x 2^n: "
+                f"question.lr_range [{low:g}, {high:g}] has fewer than 3 LRs of the grid base LR {base_lr:g} x 2^n: "
                 f"use at least [{low:g}, {4 * base_lr * 2.0**first:g}]"
             )
         return LrGrid(base_lr, OCTAVE * first, OCTAVE * last)
@@ -48,7 +48,7 @@ class LrGrid:
 
 @dataclass(frozen=True)
 class LrSearch:
-    """Where one search stands."""
+    """The state of one search."""
 
     indices: tuple[int, ...]  # of the grid, in the order in which they were asked for
     race: Race  # candidates are indices; all rounds so far are one race, whose cap only falls
@@ -67,21 +67,21 @@ class LrSearch:
 
     @property
     def to_finish(self) -> list[int]:
-        """The winner and its neighbours among the indices tried, whose stopped seeds go on to their own end."""
+        """The winner and its neighbours among the indices tried, whose stopped seeds are run to their own end."""
         if self.winner is None:
             return []
         tried = sorted(self.indices)
-        place = tried.index(self.winner)
-        return tried[max(place - 1, 0) : place + 2]
+        rank = tried.index(self.winner)
+        return tried[max(rank - 1, 0) : rank + 2]
 
 
 def search_lr(
     grid: LrGrid, seeds: Sequence[int], standing: StandingOf, *, predicted: float, extensions: int
 ) -> LrSearch:
-    """Replay a search from what is known of its trials.
+    """Replay a search from what is known about its trials.
 
-    `predicted`: the index that candidates nearest to run first, so that the cap falls early. `extensions`: octaves the
-    range may grow by at either end.
+    `predicted`: candidates nearest to this index run first, so that the cap falls early. `extensions`: octaves by which
+    the range may grow at either end.
     """
 
     def race_of(indices: Sequence[int]) -> Race:
@@ -100,7 +100,7 @@ def search_lr(
 
 
 def _next_round(indices: Sequence[int], winners: Sequence[int], reach: tuple[int, int]) -> list[int]:
-    """The candidates that the winners ask for beside those tried; none when the search is over."""
+    """The untried candidates that the winners call for; none when the search is over."""
     low, high = min(indices), max(indices)
     at_low, at_high = _at_edges(winners, indices)
     beyond = [

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Every trial ends as exactly one of these; only `reached` has a place, and none is dropped (P15)."""
+    """Every trial ends as exactly one of these; only `reached` has a crossing, and no trial is dropped (P15)."""
 
     REACHED = "reached"  # target confirmed
     CENSORED = "censored"  # the budget ended first: the crossing may lie beyond

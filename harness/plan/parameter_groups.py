@@ -1,4 +1,4 @@
-"""Which parameters decay, which learn at another rate and which are frozen, as a configuration gives it."""
+"""Which parameters decay, which have their own LR factor and which are frozen, as given by a configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,10 +1,10 @@
 """Racing: candidates of one search stop as soon as they can no longer win, and the winner is that of the full grid.
 
 Places are examples seen at a trial's crossing, a miss at infinity; a candidate's score is the median of its seeds'
-places (the lower one of an even number, as everywhere). The *cap* is the smallest median that is complete. It only
-falls, a trial stops strictly past it, and a candidate is out when more than half of its seeds are past it. So whatever
-runs first or side by side, every candidate that is out has a median above the final cap, and the winners and their
-median are those of the grid run to its end; which trials were stopped, and where, may differ.
+places (of an even number the lower middle one, as everywhere). The *cap* is the smallest complete median. It only
+falls, a trial stops strictly past it, and a candidate is out when more than half of its seeds are past it. So in
+whatever order trials run, every candidate that is out has a median above the final cap, and the winners and their
+median are those of the full grid; which trials were stopped, and where, may differ.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of where one trial crosses, in examples; a trial that has not begun is `Standing()`."""
+    """What is known about where one trial crosses, in examples; a trial that has not begun is `Standing()`."""
 
     place: float | None = None  # math.inf: never (budget or divergence); None: not known yet, or stopped before
     beyond: float = 0.0  # an open trial's crossing lies strictly beyond this

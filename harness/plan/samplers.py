@@ -1,7 +1,7 @@
 """Where to look next in a space of LR, total batch size and momentum: grid, random, Sobol and Bayesian search.
 
 Every sampler is a pure function: point i never changes when more are asked for, and a Bayesian search replayed from the
-same scores proposes the same points, so that an interrupted search goes on where it was.
+same scores proposes the same points, so that an interrupted search resumes where it stopped.
 """
 
 import math
@@ -16,7 +16,7 @@ from scipy.stats import qmc
 
 from harness.plan.errors import UserError
 
-# Optimizer class -> LRs that published runs report; the sources are in its file of conf/optimizer.
+# Optimizer class -> range of the LRs that published runs report; its file in conf/optimizer gives the sources.
 PUBLISHED_LRS = {
     "torch.optim.SGD": (0.05, 1.0),
     "torch.optim.Adam": (1e-4, 5e-3),
@@ -30,7 +30,7 @@ SAMPLERS = ("grid", "random", "sobol", "bayesian")
 
 @dataclass(frozen=True)
 class Point:
-    """One choice; momentum is None where the space leaves it alone."""
+    """One point of the space; momentum is None where the space does not vary it."""
 
     lr: float
     total_batch_size: int
@@ -57,7 +57,7 @@ class Space:
             )
 
     def at(self, unit: Sequence[float]) -> Point:
-        """The point at a place of the unit cube: LR, batch size, momentum."""
+        """The point at these coordinates of the unit cube: LR, batch size, momentum."""
         sizes = self.total_batch_sizes
         size = sizes[min(int(unit[1] * len(sizes)), len(sizes) - 1)]
         momentum = None if self.momenta is None else 1 - _log_mix(1 - self.momenta[0], 1 - self.momenta[1], unit[2])
@@ -85,10 +85,10 @@ def sobol(space: Space, points: int, seed: int) -> list[Point]:
 def bayesian(
     space: Space, points: int, seed: int, score: Callable[[Point], float | None], batch: int
 ) -> tuple[list[Point], bool]:
-    """Optuna's tree-structured Parzen estimator, asked for `batch` points a round and told their scores together.
+    """Optuna's tree-structured Parzen estimator, asked for `batch` points per round and given their scores together.
 
-    `score` is to be minimised; None while a point is not decided. Returns the points asked for so far and whether all
-    are decided. The first round is random.
+    `score` is minimised, and None until a point is decided. Returns the points asked for so far and whether all are
+    decided. The first round is random.
     """
     import optuna
 
@@ -103,11 +103,11 @@ def bayesian(
         fresh = [_suggested(space, trial) for trial in trials]
         asked += fresh
         scores = [score(point) for point in fresh]
-        known = [found for found in scores if found is not None]
-        if len(known) < len(fresh):
+        decided = [value for value in scores if value is not None]
+        if len(decided) < len(fresh):
             return asked, False
-        for trial, found in zip(trials, known, strict=True):
-            study.tell(trial, found)
+        for trial, value in zip(trials, decided, strict=True):
+            study.tell(trial, value)
     return asked, True
 
 

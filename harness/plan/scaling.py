@@ -9,9 +9,9 @@ from typing import Any, cast
 from harness.plan.errors import UserError, one_line
 from harness.plan.imports import import_named
 
-NAME = re.compile(r"[^\W\d][\w.()+-]*")  # no space, comma, slash or bar: names stand in columns, labels and tags
+NAME = re.compile(r"[^\W\d][\w.()+-]*")  # no space, comma, slash or bar: names are used in columns, labels and tags
 POWER = re.compile(r"power\((.*)\)")
-# Labels of arms whose LR no rule gave, and the columns that stand next to those of the rules.
+# Labels of arms whose LR does not come from a rule, and names of the columns next to those of the rules.
 RESERVED = frozenset({"grid", "tuned", "random", "sobol", "bayesian", "imported", "exponent", "low", "high", "points"})
 CHECKED_RATIOS = (2.0, 1024.0)  # where a rule must grow as its exponent says
 
@@ -24,12 +24,12 @@ def check_ratio(batch_ratio: float) -> None:
 
 @dataclass(frozen=True)
 class Rule:
-    """An LR-scaling rule. A rule of your own is one of these in a module of yours, named by its dotted path.
+    """An LR-scaling rule. Your own rule is one of these in a module of yours, named by its dotted path.
 
-    Raises UserError for a name that tables cannot hold and for an exponent that the function does not follow.
+    Raises UserError for a name that does not work in tables and for an exponent that the function does not follow.
     """
 
-    name: str  # as tables, columns and figures have it
+    name: str  # in tables, columns and figures
     function: Callable[[float], float] = field(compare=False, repr=False)  # batch ratio k > 0 -> factor on the base LR
     exponent: float | None = None  # p where the factor is proportional to k**p
     source: str = ""  # paper, or dotted path
@@ -38,7 +38,7 @@ class Rule:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise UserError(
-                f"an LR rule is named by letters, digits and _ . ( ) + -, like cube_root, not {self.name!r}"
+                f"the name of an LR rule must be letters, digits and _ . ( ) + -, like cube_root, not {self.name!r}"
             )
         if self.name in RESERVED:
             raise UserError(f"an LR rule cannot be named {self.name!r}: tables use that name for something else")
@@ -51,11 +51,11 @@ class Rule:
             if not math.isclose(grown, ratio**self.exponent, rel_tol=0.01):
                 raise UserError(
                     f"LR rule {self.name} has exponent {self.exponent:g}, but its function grows as "
-                    f"k**{math.log(grown, ratio):.3g} from k = 1 to {ratio:g}: correct one of them, or give no exponent"
+                    f"k**{math.log(grown, ratio):.3g} from k = 1 to {ratio:g}: correct one, or leave out the exponent"
                 )
 
     def factor(self, batch_ratio: float) -> float:
-        """Factor on the base LR. Raises UserError for a ratio <= 0 and where the function gives no number > 0."""
+        """Factor on the base LR. Raises UserError for a ratio <= 0 and if the function does not return a number > 0."""
         check_ratio(batch_ratio)
         try:
             factor = float(self.function(batch_ratio))
@@ -76,11 +76,11 @@ CLASSIC = (
 )
 ADASCALE = Rule("adascale", lambda k: 1.0, None, "Johnson et al. 2020 (2007.05105): a gain in [1, k]", adaptive=True)
 BUILT_IN = {rule.name: rule for rule in (*CLASSIC, ADASCALE)}
-RULE_NAMES = (*BUILT_IN, "power")  # what conf may call a rule, besides power(p) and dotted paths
+RULE_NAMES = (*BUILT_IN, "power")  # names of rules in conf, in addition to power(p) and dotted paths
 
 
 def rule_named(name: str, power: float | None = None) -> Rule:
-    """The rule that conf calls `name`: a built-in one, `power` with its exponent or `power(0.75)`, or a dotted path.
+    """The rule called `name` in conf: a built-in one, `power` with its exponent or `power(0.75)`, or a dotted path.
 
     Raises UserError for an unknown rule.
     """
@@ -88,9 +88,9 @@ def rule_named(name: str, power: float | None = None) -> Rule:
         return BUILT_IN[name]
     if name == "power":
         return power_rule(power)
-    if found := POWER.fullmatch(name):
+    if match := POWER.fullmatch(name):
         try:
-            exponent = float(found[1])
+            exponent = float(match[1])
         except ValueError as error:
             raise UserError(f"lr_scaling rule {name!r} needs a number, like power(0.75)") from error
         return power_rule(exponent)
@@ -98,7 +98,7 @@ def rule_named(name: str, power: float | None = None) -> Rule:
         return _imported(name)
     raise UserError(
         f"unknown lr_scaling rule {name!r}: choose one of {', '.join(RULE_NAMES)}, "
-        "or give the dotted path of a rule of your own"
+        "or give the dotted path of your own rule"
     )
 
 
@@ -115,7 +115,7 @@ def reference_rules(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 
 def exponents_of(rules: Iterable[Rule]) -> dict[str, float]:
-    """By name, of the rules that have one."""
+    """The exponents of the rules that have one, by name."""
     return {rule.name: rule.exponent for rule in rules if rule.exponent is not None}
 
 
@@ -123,13 +123,13 @@ def _imported(path: str) -> Rule:
     """The user's own Rule, or function of k, e.g. `mine.logarithmic`."""
     module, _, name = path.rpartition(".")
     try:
-        found: Any = getattr(import_named(module), name)
+        rule: Any = getattr(import_named(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"lr_scaling rule {path!r} cannot be imported: {error}") from error
-    if isinstance(found, Rule):
-        if found.name in RULE_NAMES or POWER.fullmatch(found.name):
-            raise UserError(f"lr_scaling rule {path!r} has the name of a built-in rule, {found.name!r}: choose another")
-        return found if found.source else replace(found, source=path)
-    if not callable(found):
+    if isinstance(rule, Rule):
+        if rule.name in RULE_NAMES or POWER.fullmatch(rule.name):
+            raise UserError(f"lr_scaling rule {path!r} has the name of a built-in rule, {rule.name!r}: choose another")
+        return rule if rule.source else replace(rule, source=path)
+    if not callable(rule):
         raise UserError(f"lr_scaling rule {path!r} is not a Rule or a function of k")
-    return Rule(path, cast(Callable[[float], float], found), source=path)
+    return Rule(path, cast(Callable[[float], float], rule), source=path)

@@ -1,9 +1,9 @@
 """Schedules: update number -> factor on the peak LR. Update t (counted from 0) uses lr_factor(t) (P4).
 
-A schedule is a subclass of `Schedule` that overrides `shape`; the warm-up in front of it is shared by all. In conf its
-durations carry units; they arrive here as whole updates, and a parameter named `horizon` (also in updates) defaults to
-the trial's budget; those with a horizon are in harness.plan.horizons. All else is factors and counts of evaluations, so
-only durations depend on the total batch size.
+A schedule is a subclass of `Schedule` that overrides `shape`; all share the warm-up before it. In conf its durations
+carry units; they arrive here as whole updates, and a parameter named `horizon` (also in updates) defaults to the
+trial's budget; schedules with a horizon are in harness.plan.horizons. Everything else is factors and counts of
+evaluations, so only durations depend on the total batch size.
 """
 
 import math
@@ -20,7 +20,7 @@ CYCLES = ("triangular", "triangular2", "exp_range")
 
 @dataclass(kw_only=True)
 class Schedule:
-    """The warm-up, then `shape`, which is constant here. What a schedule does not change it answers by default."""
+    """The warm-up, then `shape`, which is constant here. By default a schedule changes nothing but the LR."""
 
     warmup: int = 0  # updates
     warmup_shape: str = "linear"  # linear: ramp up to the peak | constant: wait at warmup_start, then jump to the peak
@@ -31,7 +31,7 @@ class Schedule:
         check_choice("warmup_shape", self.warmup_shape, WARMUP_SHAPES)
         check_number("warmup_start", self.warmup_start)
         if self.warmup and self.warmup_shape == "constant" and not self.warmup_start:
-            raise UserError("schedule.warmup_start=0 with warmup_shape=constant would not train: use a value in (0, 1]")
+            raise UserError("schedule.warmup_start=0 with warmup_shape=constant trains at LR 0: use a value in (0, 1]")
 
     def lr_factor(self, step: int) -> float:
         """Factor on the peak LR for update `step`, the number of updates made before it; the last warm-up update of a
@@ -51,7 +51,7 @@ class Schedule:
         return None
 
     def momentum(self, step: int) -> float | None:
-        """Momentum (Adam: beta1) of update `step`, in place of the optimizer's own; None leaves that alone."""
+        """Momentum (Adam: beta1) of update `step`, in place of the optimizer's own; None keeps that."""
         return None
 
     def weight_decay_factor(self, step: int) -> float:
@@ -59,14 +59,14 @@ class Schedule:
         return 1.0
 
     def observe(self, metric: float) -> None:
-        """Told the deciding metric after every evaluation on the validation split, by every rank alike."""
+        """Receives the deciding metric after every evaluation on the validation split, the same on every rank."""
 
     def state(self) -> dict[str, Any]:
-        """JSON-able; what a checkpoint must keep beside the number of updates."""
+        """What a checkpoint must keep in addition to the number of updates, as JSON values."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
 
 
 @dataclass(kw_only=True)
@@ -76,7 +76,7 @@ class Constant(Schedule):
 
 @dataclass(kw_only=True)
 class Step(Schedule):
-    """Times `gamma` after every `every` updates, counted from the start of training (torch's StepLR)."""
+    """Multiplied by `gamma` every `every` updates, counted from the start of training (torch's StepLR)."""
 
     every: int
     gamma: float = 0.1
@@ -94,7 +94,7 @@ class Step(Schedule):
 class MultiStep(Schedule):
     """Times `gamma` at each milestone, counted from the start of training (Goyal et al. 2017: epochs 30, 60, 80).
 
-    Two milestones may become the same update at a large TBS: then both drops happen there.
+    At a large TBS two milestones may become the same update: both drops then happen there.
     """
 
     milestones: Sequence[int]
@@ -125,7 +125,7 @@ class MultiStep(Schedule):
 @dataclass(kw_only=True)
 class Exponential(Schedule):
     """Halved every `half_life` updates from the end of the warm-up on (torch's ExponentialLR, gamma = 2^(-1/half_life),
-    but written as a duration, so that it decays alike in examples at every TBS)."""
+    but written as a duration, so that it decays at the same rate in examples at every TBS)."""
 
     half_life: int
 
@@ -139,10 +139,10 @@ class Exponential(Schedule):
 
 @dataclass(kw_only=True)
 class Plateau(Schedule):
-    """Times `gamma` once the validation metric has not improved for more than `patience` evaluations in a row.
+    """Multiplied by `gamma` once the validation metric has not improved for more than `patience` evaluations in a row.
 
-    Evaluations lie on a grid in examples (P6), so patience means the same at every TBS. Differs from torch's
-    ReduceLROnPlateau in nothing but that `min_delta` is absolute and there is no cool-down.
+    Evaluations are on a grid in examples (P6), so patience means the same at every TBS. Differs from torch's
+    ReduceLROnPlateau only in that `min_delta` is absolute and there is no cool-down.
     """
 
     mode: str  # min | max: the direction in which the deciding metric improves
@@ -160,7 +160,7 @@ class Plateau(Schedule):
         check_number("gamma", self.gamma, positive=True)
         check_number("floor", self.floor)
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 0:
-            raise UserError(f"schedule.patience counts evaluations and must be an integer >= 0, not {self.patience!r}")
+            raise UserError(f"schedule.patience (evaluations) must be an integer >= 0, not {self.patience!r}")
         check_number("min_delta", self.min_delta, at_most=math.inf)
 
     def shape(self, step: int) -> float:
@@ -191,10 +191,10 @@ class Plateau(Schedule):
 
 @dataclass(kw_only=True)
 class Cyclical(Schedule):
-    """CLR: from `floor` to the peak and back, again and again (Smith 2015, 1506.01186; torch's CyclicLR).
+    """CLR: from `floor` to the peak and back, repeatedly (Smith 2015, 1506.01186; torch's CyclicLR).
 
-    The height of a cycle stays (triangular), halves with every cycle (triangular2), or halves every `half_life` updates
-    (exp_range; torch's gamma = 2^(-1/half_life), as a duration).
+    The height of a cycle stays the same (triangular), halves with every cycle (triangular2), or halves every
+    `half_life` updates (exp_range; torch's gamma = 2^(-1/half_life), as a duration).
     """
 
     half_cycle: int  # updates up, and as many down: Smith's step size
@@ -210,11 +210,11 @@ class Cyclical(Schedule):
         if self.mode == "exp_range":
             check_updates("half_life", self.half_life, at_least=1)
         elif self.half_life is not None:
-            raise UserError(f"schedule.half_life is for mode=exp_range only: leave it out with mode={self.mode}")
+            raise UserError(f"schedule.half_life applies to mode=exp_range only: remove it for mode={self.mode}")
 
     def shape(self, step: int) -> float:
-        cycle, place = divmod(step - self.warmup, 2 * self.half_cycle)
-        height = 1 - abs(place / self.half_cycle - 1)
+        cycle, position = divmod(step - self.warmup, 2 * self.half_cycle)
+        height = 1 - abs(position / self.half_cycle - 1)
         if self.mode == "triangular2":
             height *= 0.5**cycle
         elif self.half_life is not None:
@@ -237,7 +237,7 @@ def check_updates(name: str, value: object, *, at_least: int) -> None:
 
 
 def check_number(name: str, value: object, *, at_most: float = 1.0, positive: bool = False) -> None:
-    """Raises UserError unless `value` is a finite number in [0, at_most], and not 0 where it must be `positive`."""
+    """Raises UserError unless `value` is a finite number in [0, at_most], and above 0 where it must be `positive`."""
     if isinstance(value, int | float) and 0 <= value <= at_most and math.isfinite(value) and (value or not positive):
         return
     upper = f" and <= {at_most:g}" if math.isfinite(at_most) else ""
@@ -247,4 +247,4 @@ def check_number(name: str, value: object, *, at_most: float = 1.0, positive: bo
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     """Raises UserError unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise UserError(f"unknown schedule.{name} {value!r}: use one of {', '.join(allowed)}")
+        raise UserError(f"unknown schedule.{name} {value!r}: choose one of {', '.join(allowed)}")

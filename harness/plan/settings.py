@@ -1,4 +1,4 @@
-"""The resolved values that change the science of a training run; their hash is a trial's identity (section 3)."""
+"""The resolved values that change the result of a training run; their hash is a trial's identity."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from math import isfinite
 from typing import Any
 
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import FROZEN_BLOCKS, NoiseScale
+from harness.plan.gradient_noise import FROZEN_BLOCKS, NoiseScale
 from harness.plan.stored import check_known, from_fields
 from harness.plan.target import Target
 
-Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON-able
+Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value, ...}, JSON values
 
 SPANS = ("none", "ghost", "sync", "per_device")
-PATHS = ("root", "folder", "archive")  # arguments of a data set that say where it lies, not what it is
+PATHS = ("root", "folder", "archive")  # arguments of a data set that say where it is stored, not what it is
 STATISTICS = ("reestimated", "running")
 
 
@@ -32,7 +32,7 @@ class BatchNorm:
 
     @property
     def group_examples(self) -> int:
-        """Examples that every micro-batch must hold a multiple of; other spans than ghost take what comes."""
+        """Every micro-batch must be a multiple of this many examples; only span ghost constrains it."""
         return self.span_examples if self.span == "ghost" else 1
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Averaging:
-    """Exponential moving average of the weights, evaluated beside the raw ones (P13)."""
+    """Exponential moving average of the weights, evaluated alongside the raw ones (P13)."""
 
     half_life_examples: float = 0.0  # 0: no average is kept
     decide_on: str = "raw"  # which weights decide the target: raw | averaged; declared before the run
@@ -70,7 +70,7 @@ class Averaging:
 
 @dataclass(frozen=True)
 class Start:
-    """Another trial's state to begin at: that of `settings` and the same seed, after `examples`."""
+    """Another trial's state to start from: that of `settings` and the same seed, after `examples`."""
 
     settings: "Settings"
     examples: int
@@ -98,12 +98,10 @@ class Settings:
     averaging: Averaging = field(default_factory=Averaging)
     parameter_groups: Spec = field(default_factory=dict)  # arguments of optimizers.groups.parameter_groups
     clip_norm: float | None = None  # largest global norm of a gradient; None: not clipped
-    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what is measured beside; not part of the identity
-    stop_at_target: bool = True  # False: train to the end of the budget, whatever was reached before
-    adascale_ratio: int = (
-        0  # base batches whose gradients set each update's LR (see train.adascale); 0: the LR is planned
-    )
-    start: Start | None = None  # None: from scratch; steps and examples count from here in any case
+    noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what is measured; not part of the identity
+    stop_at_target: bool = True  # False: train to the end of the budget even after the target is reached
+    adascale_ratio: int = 0  # base batches whose gradients set each update's LR (train.adascale); 0: the LR is planned
+    start: Start | None = None  # None: from scratch; steps and examples count from here in either case
     keep_at_examples: Sequence[int] = ()  # evaluations whose state is kept for branches; not part of the identity
 
     def __post_init__(self) -> None:
@@ -118,18 +116,18 @@ class Settings:
         plan, span = self.noise_scale, self.batch_norm
         if plan.is_on and span.span in ("sync", "per_device"):
             raise UserError(
-                f"noise_scale needs batch_norm.span none or ghost, whose groups stay apart, not {span.span}"
+                f"noise_scale needs batch_norm.span none or ghost, whose groups are independent, not {span.span}"
             )
         if plan.frozen_every_examples % self.evaluate_every_examples:
             raise UserError(
-                f"noise_scale.frozen_every_examples={plan.frozen_every_examples} is no multiple of "
+                f"noise_scale.frozen_every_examples={plan.frozen_every_examples} is not a multiple of "
                 f"evaluate_every_examples={self.evaluate_every_examples}"
             )
         drawn = plan.frozen_units * (span.span_examples if span.span == "ghost" else 1)
         if drawn > self.train_examples:
             raise UserError(
-                f"noise_scale.frozen_units={plan.frozen_units} are {drawn} examples drawn without replacement, more "
-                f"than the training set's {self.train_examples}: use at most "
+                f"noise_scale.frozen_units={plan.frozen_units} draws {drawn} examples without replacement, more than "
+                f"the {self.train_examples} of the training set: use at most "
                 f"{plan.frozen_units * self.train_examples // drawn // FROZEN_BLOCKS * FROZEN_BLOCKS}"
             )
 
@@ -148,10 +146,10 @@ class Settings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to compute the same numbers: all of it but where the data lie.
+        """What two runs must share to compute the same numbers: everything but where the data are stored.
 
         A field at its default is left out, so that a setting added later does not rename the trials made before it.
-        What is only measured changes no number and is never part of it.
+        What is only measured changes no result and is never included.
         """
         dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
         changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=()))
@@ -161,7 +159,7 @@ class Settings:
 
     @cached_property
     def identity_text(self) -> str:
-        """`identity` as the text that is hashed: made once for all seeds of an arm."""
+        """`identity` as the text that is hashed, computed once for all seeds of an arm."""
         return canonical_text(self.identity)
 
     def to_json(self) -> dict[str, Any]:
@@ -191,7 +189,7 @@ NESTED: Mapping[str, type] = {
 
 
 def _changed(value: Any) -> dict[str, Any]:
-    """A dataclass as plain data without the fields that hold their default, nested ones alike."""
+    """A dataclass as plain data without the fields that have their default value, recursively."""
     plain: dict[str, Any] = {}
     for field_ in fields(value):
         item = getattr(value, field_.name)
@@ -202,7 +200,7 @@ def _changed(value: Any) -> dict[str, Any]:
 
 
 def fingerprint(value: Any, length: int = 12) -> str:
-    """Hex digest of a JSON-able value, independent of key order and of 1 against 1.0."""
+    """Hex digest of a JSON-serialisable value, independent of key order and of 1 against 1.0."""
     return digest(canonical_text(value), length)
 
 
@@ -212,7 +210,7 @@ def digest(text: str, length: int = 12) -> str:
 
 
 def canonical_text(value: Any) -> str:
-    """JSON that does not depend on key order nor on 1 against 1.0."""
+    """JSON that is independent of key order and of 1 against 1.0."""
     return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

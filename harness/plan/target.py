@@ -40,23 +40,21 @@ class Target:
     def __post_init__(self) -> None:
         if self.mode not in ("min", "max"):
             raise UserError(f"target mode must be min or max, not {self.mode!r}")
-        known = DIRECTIONS.get(self.metric) or DIRECTIONS.get(self.metric.rsplit("_", 1)[-1])
-        if known and known != self.mode:
-            raise UserError(
-                f"target {self.metric} improves towards {known}, but mode={self.mode} was given: use mode={known}"
-            )
+        direction = DIRECTIONS.get(self.metric) or DIRECTIONS.get(self.metric.rsplit("_", 1)[-1])
+        if direction and direction != self.mode:
+            raise UserError(f"target metric {self.metric} needs mode={direction}, not mode={self.mode}")
         if not math.isfinite(self.value):
             raise UserError(f"target value must be finite, not {self.value}")
         if self.confirm < 1:
-            raise UserError(f"target confirm counts evaluations and must be >= 1, not {self.confirm}")
+            raise UserError(f"target confirm, a number of evaluations, must be >= 1, not {self.confirm}")
 
     @staticmethod
     def parse(text: str) -> "Target":
-        """From `accuracy>=0.97` or `loss<=0.1`, confirmed by the usual two evaluations; UserError for anything else."""
-        found = re.fullmatch(rf"\s*([^<>=\s]+)\s*(>=|<=)\s*({NUMBER})\s*", text)
-        if found is None:
-            raise UserError(f"a target is METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}")
-        metric, sign, value = found.groups()
+        """From `accuracy>=0.97` or `loss<=0.1`, with the default confirmation; UserError for anything else."""
+        match = re.fullmatch(rf"\s*([^<>=\s]+)\s*(>=|<=)\s*({NUMBER})\s*", text)
+        if match is None:
+            raise UserError(f"a target must be METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}")
+        metric, sign, value = match.groups()
         return Target(metric, float(value), "max" if sign == ">=" else "min")
 
     def reached(self, metric: float | None) -> bool:

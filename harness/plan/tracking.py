@@ -1,4 +1,4 @@
-"""Where a study is shown besides its own folder; nothing here changes a trial."""
+"""Where a study is shown in addition to its own folder; nothing here changes a trial."""
 
 import re
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ class Tracking:
     mode: str  # of W&B: offline | online | auto | disabled
     project: str = "harness"
     entity: str | None = None  # user or team; None: the key's own
-    tensorboard: bool = False  # true: TensorBoard event files as well, in the study's tensorboard/
-    finish_s: float = 10.0  # seconds from the last trial to giving W&B up and ending; the rest is uploaded later
+    tensorboard: bool = False  # true: also write TensorBoard event files, to the study's tensorboard/
+    finish_s: float = 10.0  # seconds that W&B may take after the last trial; the rest is uploaded later
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"tracking.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
         for key, name in (("project", self.project), ("entity", self.entity)):
             if name is not None and not NAME.fullmatch(name):
-                raise UserError(f"tracking.{key} takes letters, digits, '-', '_' and '.', at most 128, not {name!r}")
+                raise UserError(f"tracking.{key} must be 1 to 128 letters, digits, '-', '_' and '.', not {name!r}")
         if not 0 < self.finish_s <= 3600:
-            raise UserError(f"tracking.finish_s must lie in (0, 3600] seconds, not {self.finish_s:g}")
+            raise UserError(f"tracking.finish_s must be in (0, 3600] seconds, not {self.finish_s:g}")

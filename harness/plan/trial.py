@@ -1,4 +1,4 @@
-"""Arm, trial, topology: what is compared, what is run, and where (section 3)."""
+"""Arm, trial, topology: what is compared, what is run, and where."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -44,9 +44,9 @@ class Arm:
 
     @property
     def variant_words(self) -> list[str]:
-        """`key=value` of what makes the arm, beside its rule and total batch size."""
-        said = {key: f"{value:g}" if isinstance(value, float) else value for key, value in self.variant.items()}
-        return [f"{key}={value}" for key, value in said.items()]
+        """`key=value` of what distinguishes the arm in addition to its rule and total batch size."""
+        texts = {key: f"{value:g}" if isinstance(value, float) else value for key, value in self.variant.items()}
+        return [f"{key}={text}" for key, text in texts.items()]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,7 +65,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UserError(f"seeds are integers >= 0, not {self.seed}")
+            raise UserError(f"seeds must be integers >= 0, not {self.seed}")
 
     @cached_property
     def trial_id(self) -> str:
@@ -79,7 +79,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Topology:
-    """Where and in which arithmetic a trial runs: the same trial elsewhere is a replica, never mixed in."""
+    """Where and in which precision a trial runs: the same trial elsewhere is a replica, never pooled with it."""
 
     batch: BatchPlan
     device: str = "cpu"  # cpu | cuda
@@ -91,7 +91,7 @@ class Topology:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.precision == "tf32" and self.device != "cuda":
-            raise UserError("precision tf32 exists on GPUs only: use float32 or bf16 on a CPU")
+            raise UserError("precision tf32 is available on GPUs only: use float32 or bf16 on a CPU")
 
     @property
     def key(self) -> str:
@@ -131,7 +131,7 @@ class PlannedTrial:
 
     @staticmethod
     def from_json(value: Mapping[str, Any], arm: Arm | None = None) -> "PlannedTrial":
-        """From `to_json` of this version or an older one; `arm`: the row's own, where it has been read before."""
+        """From `to_json` of this version or an older one; `arm`: the row's arm, if it has already been read."""
         check_known(value, ("trial_id", "seed", "arm", "topology"), "plan.jsonl")
         trial = Trial(arm or Arm.from_json(value["arm"]), value["seed"])
         return PlannedTrial(trial, Topology.from_json(value["topology"]))
@@ -140,7 +140,7 @@ class PlannedTrial:
 def plan_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """What makes two lines of plan.jsonl the same: trial, topology and labels of the arm.
 
-    Not the settings, which the trial_id stands for: a line written before a setting existed is still that line.
+    Not the settings, which the trial_id represents: a line written before a setting existed is still the same line.
     """
     labels = {}
     for label in (field_ for field_ in fields(Arm) if field_.name != "settings"):

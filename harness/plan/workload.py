@@ -1,4 +1,4 @@
-"""A workload and how it becomes arms: data, split, model, loss, metric, target, budget, base LR (section 3)."""
+"""A workload and how it becomes arms: data, split, model, loss, metric, target, budget, base LR."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from harness.plan.batch import BatchPlan, Placement, nearest
 from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale_averaging, co_scale_warmup
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
 from harness.plan.target import Target
@@ -31,7 +31,7 @@ class WorkloadConfig:
     batch_norm: BatchNorm = field(default_factory=BatchNorm)
     averaging: Averaging = field(default_factory=Averaging)
     clip_norm: float | None = Settings.clip_norm  # largest global norm of a gradient, the same at every TBS
-    stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests ask for
+    stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests need
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
@@ -64,14 +64,14 @@ class Workload(WorkloadConfig):
         every = self.evaluate_every_examples
         examples = to_steps(self.budget, total_batch_size=1, train_examples=self.train_examples)
         if examples < 1:
-            raise UserError(f"workload.budget must be more than nothing, not {self.budget.amount} {self.budget.unit}")
+            raise UserError(f"workload.budget must be > 0, not {self.budget.amount} {self.budget.unit}")
         return -(-examples // every) * every
 
     def check_batch_sizes(self, total_batch_sizes: Sequence[int]) -> None:
         """Raises UserError unless every TBS fits the training set and the evaluation grid (P5 and P6)."""
         for tbs in total_batch_sizes:
             if tbs < 1:
-                raise UserError(f"total batch sizes are integers >= 1, not {tbs}")
+                raise UserError(f"total batch sizes must be integers >= 1, not {tbs}")
             if tbs > self.train_examples:
                 raise UserError(
                     f"total batch size {tbs} exceeds the training set of {self.train_examples} examples: "
@@ -82,13 +82,13 @@ class Workload(WorkloadConfig):
         if off_grid and self.exact_grid:
             common = lcm(*total_batch_sizes)
             raise UserError(
-                f"evaluate_every_examples={every} is no multiple of total batch size "
-                f"{', '.join(map(str, off_grid))}: nearest legal values are {nearest(every, common)} "
+                f"evaluate_every_examples={every} is not a multiple of total batch size "
+                f"{', '.join(map(str, off_grid))}: the nearest valid values are {nearest(every, common)} "
                 "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
             )
 
     def batch_plan(self, total_batch_size: int) -> BatchPlan:
-        """How the placement cuts a global batch; ghost groups stay whole, other spans take what comes."""
+        """How the placement cuts a global batch; ghost groups stay whole, other spans follow the micro-batch."""
         return self.placement.plan(total_batch_size, self.batch_norm.group_examples)
 
     def arm(
@@ -99,7 +99,7 @@ class Workload(WorkloadConfig):
         base_lr: float | None = None,
         variant: Mapping[str, Any] | None = None,
     ) -> Arm:
-        """Resolve one arm whose LR `rule` gives from the base point; a text names a rule as `lr_scaling.rules` does.
+        """Resolve one arm whose LR follows from the base point by `rule`; a string names one as in `lr_scaling.rules`.
 
         `base_lr` replaces the workload's for this arm (sensitivity checks); `variant` labels whatever else an
         experiment varied.
@@ -113,7 +113,7 @@ class Workload(WorkloadConfig):
     def arm_at_lr(
         self, lr: float, total_batch_size: int, *, label: str, variant: Mapping[str, Any] | None = None
     ) -> Arm:
-        """Resolve one arm at a peak LR that no rule gave; `label` says where it comes from, like "grid" or "tuned"."""
+        """Resolve one arm at a peak LR not given by a rule; `label` is its origin, like "grid" or "tuned"."""
         self.check_batch_sizes([total_batch_size])
         return self._arm(label, total_batch_size, self.base_lr, lr, variant)
 
@@ -139,7 +139,7 @@ class Workload(WorkloadConfig):
         if self.noise_scale.in_training and batch.per_device_batch_size == total_batch_size:
             raise UserError(
                 f"noise_scale.in_training compares micro-batches with their batch, but TBS {total_batch_size} is one "
-                f"micro-batch: use cluster.per_device_batch_size={total_batch_size // 2} or below, or a larger TBS"
+                f"micro-batch: use cluster.per_device_batch_size={total_batch_size // 2} or less, or a larger TBS"
             )
         span_examples = spans.get(self.batch_norm.span, self.batch_norm.span_examples)
         batch_norm = replace(self.batch_norm, span_examples=span_examples)
@@ -148,7 +148,7 @@ class Workload(WorkloadConfig):
             model=self.model,
             loss=self.loss,
             optimizer=optimizer,
-            # AdaScale's schedule is that of the base batch size; gains say how fast it is walked through.
+            # AdaScale's schedule is that of the base batch size; the gains set the pace through it.
             schedule=self.resolved_schedule(self.base_batch_size if adaptive else total_batch_size),
             total_batch_size=total_batch_size,
             train_examples=self.train_examples,
@@ -166,8 +166,8 @@ class Workload(WorkloadConfig):
         return Arm(self.name, self.optimizer_name, label, self.base_batch_size, base, settings, dict(variant or {}))
 
     def resolved_schedule(self, total_batch_size: int) -> Spec:
-        """The schedule with its durations, also those in lists, as updates; a fraction refers to the schedule's own
-        horizon, or to the budget, which is also the horizon where that is null."""
+        """The schedule with its durations, in lists too, as updates; a fraction refers to the schedule's horizon, which
+        is the budget where it is null or the schedule has none."""
         sizes = {"total_batch_size": total_batch_size, "train_examples": self.train_examples}
         horizon_steps = -(-self.budget_examples // total_batch_size)
 
@@ -178,9 +178,9 @@ class Workload(WorkloadConfig):
 
         ratio = total_batch_size / self.base_batch_size
         schedule = dict(co_scale_warmup(self.schedule, batch_ratio=ratio, choices=self.co_scaling))
-        for name in ("horizon", "warmup"):  # a bare number would last k times longer in examples at k times the TBS
+        for name in ("horizon", "warmup"):  # a bare number would last k times as many examples at k times the TBS
             if schedule.get(name) and not is_duration(schedule[name]):
-                raise UserError(f"schedule.{name} needs one unit, like {{epochs: 5}}, not {schedule[name]!r}")
+                raise UserError(f"schedule.{name} needs a unit, like {{epochs: 5}}, not {schedule[name]!r}")
         if "horizon" in schedule:
             horizon = {"fraction": 1} if schedule["horizon"] is None else schedule["horizon"]
             horizon_steps = schedule["horizon"] = resolve(horizon)

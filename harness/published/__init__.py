@@ -1,1 +1,1 @@
-"""Published sweeps, whatever form they come in, as curves that the harness's own fits and page take."""
+"""Published sweeps in any of their formats, as curves for the harness's own fits and report."""

@@ -28,7 +28,7 @@ class _Best:
 
 
 def is_tree(path: Path) -> bool:
-    """Whether a folder holds such studies at any depth down to dataset/model/optimizer/batch_size."""
+    """Whether a folder has such studies at any depth down to dataset/model/optimizer/batch_size."""
     return any(_studies(path))
 
 
@@ -47,10 +47,10 @@ def read_batch_science(path: Path, target: Target | None, label: str | None) -> 
     for (dataset, model, optimizer), studies in workloads.items():
         goal = _strictly(target) if target else _goal(dataset, model)
         arms = [_arm(folder, study, goal) for folder, study in studies]
-        said = f"{goal.metric} {'above' if goal.mode == 'max' else 'below'} {goal.value:.6g}"
+        goal_text = f"{goal.metric} {'above' if goal.mode == 'max' else 'below'} {goal.value:.6g}"
         name = label if label and len(workloads) == 1 else f"{model} on {dataset}, {optimizer}"
         source = f"{path.name}; fewest steps of any complete trial"
-        curves += curve(name, source, "steps", Meaning.TO_TARGET, arms, target=said)
+        curves += curve(name, source, "steps", Meaning.TO_TARGET, arms, target=goal_text)
     return curves
 
 
@@ -75,12 +75,12 @@ def _arm(folder: Path, study: Mapping[str, Any], goal: Target) -> PublishedArm:
         if trial.get("status") != "COMPLETE":
             continue
         steps, metrics = _measurements(file.parent / "measurements.csv", goal.metric)
-        found = hits(steps, metrics, goal).observation
-        longest, met = max(longest, steps[-1] if steps else 0.0), met + found.reached
-        if found.reached and (best is None or found.value < best.observation.value):
-            best = _Best(found, (trial.get("parameters") or {}).get("learning_rate"), int(trial.get("trial_id", 0)))
+        run = hits(steps, metrics, goal).observation
+        longest, met = max(longest, steps[-1] if steps else 0.0), met + run.reached
+        if run.reached and (best is None or run.value < best.observation.value):
+            best = _Best(run, (trial.get("parameters") or {}).get("learning_rate"), int(trial.get("trial_id", 0)))
     if not statuses["COMPLETE"]:
-        raise UserError(f"{folder}: no complete trial")
+        raise UserError(f"{folder} has no complete trial")
     note = (
         f"best of {statuses['COMPLETE']} complete trials, {met} met the goal; "
         f"{statuses['INFEASIBLE']} diverged, {statuses['INCOMPLETE']} incomplete"
@@ -90,17 +90,17 @@ def _arm(folder: Path, study: Mapping[str, Any], goal: Target) -> PublishedArm:
 
 
 def _measurements(path: Path, metric: str) -> tuple[list[float], list[float]]:
-    """Steps and the metric at each, in order; step 0 is no place."""
+    """Steps and the metric at each, in order, without step 0."""
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             if metric not in (reader.fieldnames or ()):
-                raise UserError(f"{path} has no column {metric!r}: there are {', '.join(reader.fieldnames or ())}")
+                raise UserError(f"{path} has no column {metric!r}: choose one of {', '.join(reader.fieldnames or ())}")
             rows = sorted((float(row["step"]), float(row[metric] or "nan")) for row in reader)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is no table of numbers under step and {metric}") from error
+        raise UserError(f"{path} must have a number in step and {metric} of every row") from error
     rows = [row for row in rows if row[0] > 0]
     return [step for step, _ in rows], [value for _, value in rows]
 
@@ -117,7 +117,7 @@ def _goal(dataset: str, model: str) -> Target:
 
 
 def _strictly(target: Target) -> Target:
-    """The goal is met strictly beyond its value, at the first measurement that is."""
+    """The goal of the paper: met at the first measurement strictly beyond the value."""
     beyond = math.nextafter(target.value, math.inf if target.mode == "max" else -math.inf)
     return Target(target.metric, beyond, target.mode, confirm=target.confirm)
 
@@ -128,5 +128,5 @@ def _json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds no JSON object")
+        raise UserError(f"{path} is not a JSON object")
     return content

@@ -1,6 +1,6 @@
 """Plain CSV tables: costs over total batch sizes, evaluations of runs, or final metrics of runs.
 
-Columns are found under their usual names, or where `--column ROLE=NAME` says; docs/published.md lists them.
+Columns are found by their usual names, or as given by `--column ROLE=NAME`; docs/published.md lists them.
 """
 
 import csv
@@ -40,7 +40,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "run": ("run", "seed", "trial", "trial_id"),
 }
 VALUE = re.compile(rf"({'|'.join(UNITS)})(_to_target|_published|_mean|_median)?")
-PLACES = ("epochs", "examples", "tokens", "steps", "seconds")  # of an evaluation, the best known first
+PLACES = ("epochs", "examples", "tokens", "steps", "seconds")  # units of an evaluation's position, preferred first
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Finals:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the command line says of a file that does not say it itself."""
+class ReadingOptions:
+    """What the command line says about a file that does not say it itself."""
 
     unit: str | None = None
     meaning: Meaning | None = None
@@ -68,12 +68,12 @@ class Told:
     def __post_init__(self) -> None:
         wrong = [role for role in self.columns or () if role not in ROLES]
         if wrong:
-            raise UserError(f"--column takes ROLE=NAME with ROLE one of {', '.join(ROLES)}, not {wrong[0]!r}")
+            raise UserError(f"--column must be ROLE=NAME with ROLE one of {', '.join(ROLES)}, not {wrong[0]!r}")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One row by its roles; `number` is the line a person finds it on."""
+    """One row; `number` is its line in the file."""
 
     number: int
     source: str
@@ -83,27 +83,27 @@ class _Row:
         return default if name is None else (self.cells.get(name) or "").strip() or default
 
     def amount(self, name: str | None) -> float:
-        """A number; inf for an empty cell, UserError for words."""
+        """A number; infinity for an empty cell, UserError for anything else."""
         text = self.text(name)
         try:
             return float(text) if text else math.inf
         except ValueError as error:
-            raise UserError(f"{self.source}, line {self.number}: {name} is no number: {text!r}") from error
+            raise UserError(f"{self.source}, line {self.number}: {name} must be a number, not {text!r}") from error
 
     def whole(self, name: str) -> int:
         value = self.amount(name)
         if not (math.isfinite(value) and value == int(value) and value >= 1):
             raise UserError(
-                f"{self.source}, line {self.number}: {name} must be a whole number, not {self.text(name)!r}"
+                f"{self.source}, line {self.number}: {name} must be an integer >= 1, not {self.text(name)!r}"
             )
         return int(value)
 
 
 class CsvTable:
-    """A table and where its columns are."""
+    """A table and the columns of its roles."""
 
-    def __init__(self, path: Path, told: Told) -> None:
-        self.source, self.told = path.name, told
+    def __init__(self, path: Path, options: ReadingOptions) -> None:
+        self.source, self.options = path.name, options
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
@@ -117,41 +117,41 @@ class CsvTable:
         self.columns = {role: self._find(role) for role in ROLES}
 
     def _find(self, role: str) -> str | None:
-        asked = (self.told.columns or {}).get(role)
-        if asked is not None:
-            if asked not in self.header:
-                raise UserError(f"{self.source} has no column {asked!r}: there are {', '.join(self.header)}")
-            return asked
+        given = (self.options.columns or {}).get(role)
+        if given is not None:
+            if given not in self.header:
+                raise UserError(f"{self.source} has no column {given!r}: choose one of {', '.join(self.header)}")
+            return given
         lower = {name.lower(): name for name in reversed(self.header)}
         return next((lower[name] for name in ROLES[role] if name in lower), None)
 
     def is_evaluations(self) -> bool:
-        """A target was asked for and its metric is a column: rows are evaluations, or final metrics."""
-        return self.told.target is not None and self.told.target.metric in self.header
+        """Whether a target was given and its metric is a column: rows are then evaluations, or final metrics."""
+        return self.options.target is not None and self.options.target.metric in self.header
 
     def costs(self) -> list[PublishedCurve]:
-        """Rows are runs, or means over runs; rows of one curve and TBS are its runs."""
+        """Curves of rows that are runs, or means over runs; rows with the same curve and TBS are its runs."""
         size, value = self._needed("total_batch_size"), self._value()
         sized = [row for row in self.rows if row.text(size)]
         if not sized:
-            raise UserError(f"{self.source}: no row names its batch size under {size}")
+            raise UserError(f"{self.source} has no row with a batch size in column {size}")
         if left_out := len(self.rows) - len(sized):
             self.source += f"; {left_out} rows without a batch size left out"
         groups: dict[tuple[str, str, str], list[_Row]] = {}
         for row in sized:
-            unit = row.text(self.columns["unit"]) or self.told.unit or self._unit_of(value)
+            unit = row.text(self.columns["unit"]) or self.options.unit or self._unit_of(value)
             groups.setdefault((self._label(row), unit, row.text(self.columns["target"])), []).append(row)
         curves = []
         for (label, unit, target), rows in groups.items():
             arms = self._arms(rows, size, value)
             meaning, trained = self._meaning(rows[0], value), self.columns["train_examples"]
-            train = self.told.train_examples or (rows[0].whole(trained) if trained else None)
-            told = {"target": target, "train_examples": train}
-            curves += curve(label, self.source, parse_unit(unit), meaning, arms, **told)
+            train = self.options.train_examples or (rows[0].whole(trained) if trained else None)
+            more = {"target": target, "train_examples": train}
+            curves += curve(label, self.source, parse_unit(unit), meaning, arms, **more)
         return curves
 
     def evaluations(self) -> list[PublishedCurve]:
-        """Every run's evaluations against the target that was asked for, in order of their place."""
+        """Every run's evaluations against the given target, in order of their position."""
         target, place = self._target(), self._place()
         runs: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
         for row in self.rows:
@@ -160,16 +160,16 @@ class CsvTable:
         arms: dict[str, dict[int, list[Hits]]] = {}
         for (label, size, _), points in runs.items():
             points.sort(key=lambda point: point[0])
-            found = hits([place for place, _ in points], [metric for _, metric in points], target)
-            arms.setdefault(label, {}).setdefault(size, []).append(found)
+            run = hits([place for place, _ in points], [metric for _, metric in points], target)
+            arms.setdefault(label, {}).setdefault(size, []).append(run)
         curves = []
         for label, by_size in arms.items():
-            told = [
-                PublishedArm(size, tuple(each.observation for each in found), len(found), hits=tuple(found))
-                for size, found in by_size.items()
+            published = [
+                PublishedArm(size, tuple(run.observation for run in runs_), len(runs_), hits=tuple(runs_))
+                for size, runs_ in by_size.items()
             ]
-            more = {"target": str(target), "train_examples": self.told.train_examples}
-            curves += curve(label, self.source, UNITS[place.lower()], Meaning.TO_TARGET, told, **more)
+            more = {"target": str(target), "train_examples": self.options.train_examples}
+            curves += curve(label, self.source, UNITS[place.lower()], Meaning.TO_TARGET, published, **more)
         return curves
 
     def finals(self) -> list[Finals]:
@@ -179,14 +179,14 @@ class CsvTable:
         for row in self.rows:
             label = self._label(row) + (f", TBS {row.whole(sized)}" if sized else "")
             values.setdefault(label, []).append(self._metric(row))
-        return [Finals(label, self.source, self._target(), tuple(found)) for label, found in values.items()]
+        return [Finals(label, self.source, self._target(), tuple(metrics)) for label, metrics in values.items()]
 
     @property
     def has_places(self) -> bool:
         return any(name.lower() in UNITS for name in self.header)
 
     def _arms(self, rows: Sequence[_Row], size: str, value: str) -> list[PublishedArm]:
-        """Single runs of one TBS share an arm; every mean is an arm of its own."""
+        """Single runs of one TBS share an arm; every mean is its own arm."""
         arms: list[PublishedArm] = []
         single: dict[int, list[_Row]] = {}
         runs, sd, lr = self.columns["runs"], self.columns["sd"], self.columns["lr"]
@@ -196,18 +196,20 @@ class CsvTable:
                 single.setdefault(row.whole(size), []).append(row)
                 continue
             spread = row.amount(sd) if sd and row.text(sd) else None
-            found = (self._observation(row, value),)
-            arms.append(PublishedArm(row.whole(size), found, count, spread, _lr(row, lr), f"a mean of {count} runs"))
-        for tbs, found in single.items():
-            observed = tuple(self._observation(row, value) for row in found)
-            arms.append(PublishedArm(tbs, observed, len(found), lr=_lr(found[0], lr)))
+            mean = (self._observation(row, value),)
+            arms.append(PublishedArm(row.whole(size), mean, count, spread, _lr(row, lr), f"a mean of {count} runs"))
+        for tbs, runs_of_tbs in single.items():
+            observed = tuple(self._observation(row, value) for row in runs_of_tbs)
+            arms.append(PublishedArm(tbs, observed, len(observed), lr=_lr(runs_of_tbs[0], lr)))
         return arms
 
     def _observation(self, row: _Row, value: str) -> Observation:
         amount, text = row.amount(value), row.text(self.columns["outcome"], "reached").lower()
         outcome = Outcome.CENSORED if text == "missed" else next((kind for kind in Outcome if kind == text), None)
         if outcome is None:
-            raise UserError(f"{row.source}, line {row.number}: outcome is {', '.join(Outcome)} or missed, not {text!r}")
+            raise UserError(
+                f"{row.source}, line {row.number}: outcome must be one of {', '.join(Outcome)}, missed, not {text!r}"
+            )
         if outcome is Outcome.REACHED:
             return observation(amount)
         return Observation(outcome, math.inf, amount if math.isfinite(amount) else 0.0)
@@ -216,69 +218,70 @@ class CsvTable:
         name = self.columns[role]
         if name is None:
             raise UserError(
-                f"{self.source} has no column of {role}: give --column {role}=NAME with NAME one of "
-                f"{', '.join(self.header)}; or --target METRIC>=VALUE, if its rows are evaluations"
+                f"{self.source} has no column for {role}: give --column {role}=NAME with NAME one of "
+                f"{', '.join(self.header)}; or --target METRIC>=VALUE if its rows are evaluations"
             )
         return name
 
     def _value(self) -> str:
-        """The column of costs: named so, or by its unit."""
+        """The column of costs, recognised by name or by unit."""
         by_unit = next((name for name in self.header if VALUE.fullmatch(name.lower())), None)
         return self.columns["value"] or by_unit or self._needed("value")
 
     def _unit_of(self, value: str) -> str:
-        found = VALUE.fullmatch(value.lower())
-        if found is None:
-            raise UserError(f"{self.source} does not say in what {value} is counted: give --unit, e.g. --unit epochs")
-        return found.group(1)
+        match = VALUE.fullmatch(value.lower())
+        if match is None:
+            raise UserError(f"{self.source} does not give the unit of {value}: give --unit, e.g. --unit epochs")
+        return match.group(1)
 
     def _meaning(self, row: _Row, value: str) -> Meaning:
-        """As a column or the command line says; a table that names its target is to a target."""
+        """The meaning given by a column or the command line; a table that names its target has costs to a target."""
         text = row.text(self.columns["meaning"])
         if text:
             return Meaning.parse(text)
-        if self.told.meaning is not None:
-            return self.told.meaning
+        if self.options.meaning is not None:
+            return self.options.meaning
         if row.text(self.columns["target"]) or re.fullmatch(r".+_to_target|olympic_mean", value.lower()):
             return Meaning.TO_TARGET
         raise UserError(
-            f"{self.source} does not say what {value} means: give --meaning to_target (what a target takes) or "
-            "in_time_budget (what fits into one fixed time)"
+            f"{self.source} does not say what {value} means: give --meaning to_target (cost to reach a target) or "
+            "in_time_budget (what fits into a fixed time)"
         )
 
     def _label(self, row: _Row) -> str:
         name = row.text(self.columns["curve"])
-        if self.told.label:
-            return f"{self.told.label} {name}".strip()
+        if self.options.label:
+            return f"{self.options.label} {name}".strip()
         return name or Path(self.source).stem
 
     def _size(self, row: _Row) -> int:
-        if self.told.batch_size is not None:
-            return self.told.batch_size
+        if self.options.batch_size is not None:
+            return self.options.batch_size
         name = self.columns["total_batch_size"]
         if name is None:
-            raise UserError(f"{self.source} has no column of total_batch_size: give --batch-size N")
+            raise UserError(f"{self.source} has no column for total_batch_size: give --batch-size N")
         return row.whole(name)
 
     def _place(self) -> str:
-        """The column that says where an evaluation was made."""
+        """The column with the position of an evaluation."""
         by_unit = {UNITS[name.lower()]: name for name in reversed(self.header) if name.lower() in UNITS}
-        wanted = parse_unit(self.told.unit) if self.told.unit else next(unit for unit in PLACES if unit in by_unit)
-        if wanted not in by_unit:
-            raise UserError(f"{self.source} has no column of {wanted}: there are {', '.join(self.header)}")
-        return by_unit[wanted]
+        given = self.options.unit
+        unit = parse_unit(given) if given else next(unit for unit in PLACES if unit in by_unit)
+        if unit not in by_unit:
+            raise UserError(f"{self.source} has no column for {unit}, only {', '.join(self.header)}")
+        return by_unit[unit]
 
     def _metric(self, row: _Row) -> float:
         value = row.amount(self._target().metric)
         return math.nan if math.isinf(value) else value
 
     def _target(self) -> Target:
-        assert self.told.target is not None
-        return self.told.target
+        assert self.options.target is not None
+        return self.options.target
 
 
 def _lr(row: _Row, name: str | None) -> float | None:
-    """An LR that is a number; a published expression is none."""
+    """The LR if it is a number; None for a published expression."""
     try:
         return float(row.text(name)) if row.text(name) else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a published list of costs over total batch sizes says, and what it does not."""
+"""Published costs over total batch sizes: their unit, their meaning and what is not known about them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from harness.statistics.estimates import Observation, scaled
 class Meaning(StrEnum):
     """What "epochs at this TBS" means: the two are never drawn on one axis (P18)."""
 
-    TO_TARGET = "to_target"  # what a target takes: MLPerf, Shallue et al., DAWNBench, this harness
-    IN_TIME_BUDGET = "in_time_budget"  # what fits into one fixed time: Smith 2018, Figure 6
+    TO_TARGET = "to_target"  # cost to reach a target: MLPerf, Shallue et al., DAWNBench, this harness
+    IN_TIME_BUDGET = "in_time_budget"  # what fits into a fixed time: Smith 2018, Figure 6
 
     @property
     def words(self) -> str:
@@ -29,7 +29,7 @@ class Meaning(StrEnum):
             raise UserError(f"meaning must be {' or '.join(Meaning)}, not {text!r}") from error
 
 
-# As files call them -> as we do. A step becomes its examples when it is read: fits are of examples over TBS.
+# Names in files -> our names. Steps are converted to examples when read, because fits are of examples over TBS.
 UNITS = {
     "epochs": "epochs",
     "epoch": "epochs",
@@ -49,7 +49,7 @@ UNITS = {
 
 
 def parse_unit(text: str) -> str:
-    """The unit by any of its usual names; UserError for others."""
+    """The unit from any of its usual names; UserError for others."""
     unit = UNITS.get(text.strip().lower().replace(" ", "_"))
     if unit is None:
         raise UserError(f"unit must be one of {', '.join(UNITS)}, not {text!r}")
@@ -61,12 +61,12 @@ class PublishedArm:
     """One total batch size of a curve."""
 
     total_batch_size: int
-    observations: tuple[Observation, ...]  # in the curve's unit, one a run; a published mean alone is one of them
-    runs: int  # behind the observations: more than their number where a mean or a best is all that was published
-    sd: float | None = None  # published beside a mean
+    observations: tuple[Observation, ...]  # in the curve's unit, one per run; a published mean alone is one of them
+    runs: int  # behind the observations: more than their number where only a mean or a best was published
+    sd: float | None = None  # published with a mean
     lr: float | None = None
-    note: str = ""  # what made the number, where it is not simply every run
-    hits: tuple[Hits, ...] = ()  # of every run, where its evaluations were published
+    note: str = ""  # how the number was obtained, if not simply from every run
+    hits: tuple[Hits, ...] = ()  # of every run, where evaluations were published
 
 
 @dataclass(frozen=True)
@@ -79,50 +79,50 @@ class PublishedCurve:
     meaning: Meaning
     arms: tuple[PublishedArm, ...]
     target: str = ""  # in the publication's words
-    train_examples: int | None = None  # what turns epochs into updates
+    train_examples: int | None = None  # converts epochs into updates
     submission_runs: int = 0  # MLPerf only: runs of a submission that these references judge
     dropped: int = 1  # MLPerf only: runs dropped at each end
 
     def __post_init__(self) -> None:
         if not self.arms:
-            raise UserError(f"{self.label}: no total batch size with a number in it")
+            raise UserError(f"{self.label} has no total batch size with a number")
 
     @property
     def by_size(self) -> dict[int, Sequence[Observation]]:
-        """As the fits take it."""
+        """Observations by total batch size, as the fits need them."""
         return {arm.total_batch_size: arm.observations for arm in self.arms}
 
     @property
     def examples_per_unit(self) -> float | None:
-        """None where updates cannot be told: tokens, seconds, and epochs of an unknown training set."""
+        """None where updates are unknown: for tokens, seconds, and epochs of an unknown training set."""
         if self.unit == "examples":
             return 1.0
         return float(self.train_examples) if self.unit == "epochs" and self.train_examples else None
 
 
 def observation(value: float, low: float = math.nan) -> Observation:
-    """A run that reached at `value`, the evaluation before at `low`; a value that is no place is a miss."""
+    """A run that reached its target at `value`, with the evaluation before at `low`; a miss unless 0 < value < inf."""
     if 0 < value < math.inf:
         return Observation(Outcome.REACHED, value, low)
     return Observation(Outcome.CENSORED, math.inf, 0.0)
 
 
 def missed(at: float) -> Observation:
-    """A run that ended at `at` without its target."""
+    """A run that ended at `at` without reaching its target."""
     return Observation(Outcome.CENSORED, math.inf, at)
 
 
 def curve(
     label: str, source: str, unit: str, meaning: Meaning, arms: Iterable[PublishedArm], **more: object
 ) -> list[PublishedCurve]:
-    """A curve in ascending TBS. A second recipe at a TBS that is taken goes to a curve of its own, never into one
-    mean with the first. Steps become examples."""
+    """Curves in ascending TBS. A second recipe at the same TBS gets its own curve and is never averaged with the first.
+    Steps become examples."""
     if unit == "steps":
         unit, arms = "examples", [_arm_in_examples(arm) for arm in arms]
     recipes: list[dict[int, PublishedArm]] = []
     for arm in arms:
         if arm.total_batch_size < 1:
-            raise UserError(f"{label}: total batch sizes are integers >= 1, not {arm.total_batch_size}")
+            raise UserError(f"{label}: total batch sizes must be integers >= 1, not {arm.total_batch_size}")
         free = next((recipe for recipe in recipes if arm.total_batch_size not in recipe), None)
         if free is None:
             recipes.append(free := {})
@@ -142,5 +142,5 @@ def curve(
 
 def _arm_in_examples(arm: PublishedArm) -> PublishedArm:
     size = arm.total_batch_size
-    observations = tuple(scaled(found, size) for found in arm.observations)
+    observations = tuple(scaled(run, size) for run in arm.observations)
     return replace(arm, observations=observations, hits=tuple(hit.scaled(size) for hit in arm.hits))

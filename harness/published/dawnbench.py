@@ -1,4 +1,4 @@
-"""DAWNBench entries: a TSV of epoch, hours and accuracy, and a JSON beside it that may name the batch size."""
+"""DAWNBench entries: a TSV of epoch, hours and accuracy, and a JSON next to it that may give the batch size."""
 
 import json
 import math
@@ -12,53 +12,53 @@ from harness.plan.target import Target
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve, parse_unit
 from harness.published.evaluations import hits
 
-# The competition's own targets, in per cent: ImageNet's tables have a top-5 column, CIFAR-10's do not.
+# The competition's own targets, in percent: ImageNet's tables have a top-5 column, CIFAR-10's do not.
 TARGETS = (("top5Accuracy", 93.0), ("top1Accuracy", 94.0))
 
 
 def read_dawnbench(
     path: Path, target: Target | None, unit: str | None, batch_size: int | None, label: str | None
 ) -> list[PublishedCurve]:
-    """One TSV, or every TSV of a folder; an entry is one run of its own recipe. Places are epochs, or seconds.
+    """One TSV, or every TSV of a folder; an entry is one run of its own recipe. Positions are epochs, or seconds.
 
-    Entries that name no batch size are left out of a folder and named in the curve's source.
+    Entries of a folder without a batch size are left out and listed in the curve's source.
     """
-    wanted = parse_unit(unit) if unit else "epochs"
-    if wanted not in ("epochs", "seconds"):
-        raise UserError(f"DAWNBench entries give epochs and seconds, not {unit}")
+    counted_in = parse_unit(unit) if unit else "epochs"
+    if counted_in not in ("epochs", "seconds"):
+        raise UserError(f"--unit of DAWNBench entries must be epochs or seconds, not {unit}")
     files = sorted(path.glob("*.tsv")) if path.is_dir() else [path]
     runs: dict[int, list[Any]] = {}
-    left_out, asked = [], None
+    left_out, goal = [], None
     for file in files:
         rows = _rows(file)
         size = batch_size or _batch_size(file.with_suffix(".json"))
         if size is None:
             left_out.append(file.stem)
             continue
-        asked = target or _own_target(file, rows[0])
-        name = _column(file, rows[0], asked.metric)
-        place = [row["epoch"] if wanted == "epochs" else 3600 * row["hours"] for row in rows]
-        runs.setdefault(size, []).append(hits(place, [row[name] for row in rows], asked).observation)
-    if asked is None:
-        raise UserError(f"{path}: no entry names its batch size: give --batch-size N")
-    without = f"; without a batch size and left out: {', '.join(left_out)}" if left_out else ""
-    arms = [PublishedArm(size, tuple(found), len(found), note="single runs") for size, found in runs.items()]
+        goal = target or _own_target(file, rows[0])
+        name = _column(file, rows[0], goal.metric)
+        places = [row["epoch"] if counted_in == "epochs" else 3600 * row["hours"] for row in rows]
+        runs.setdefault(size, []).append(hits(places, [row[name] for row in rows], goal).observation)
+    if goal is None:
+        raise UserError(f"{path} has no entry with a batch size: give --batch-size N")
+    without = f"; left out: {', '.join(left_out)} (no batch size)" if left_out else ""
+    arms = [PublishedArm(size, tuple(entries), len(entries), note="single runs") for size, entries in runs.items()]
     title = label or f"DAWNBench {path.stem if path.is_file() else path.parent.name or path.name}"
-    said = f"first {asked.metric} {'>=' if asked.mode == 'max' else '<='} {asked.value:g}"
-    return curve(title, f"{path.name}{without}", wanted, Meaning.TO_TARGET, arms, target=said)
+    goal_text = f"first {goal.metric} {'>=' if goal.mode == 'max' else '<='} {goal.value:g}"
+    return curve(title, f"{path.name}{without}", counted_in, Meaning.TO_TARGET, arms, target=goal_text)
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
-    """Rows of numbers by the header's names; UserError names a file that is none of these."""
+    """Rows of numbers by column name; UserError for a file that is not a DAWNBench table."""
     lines = [
         line.split() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()
     ]
     if not lines or not {"epoch", "hours"} <= set(lines[0]):
-        raise UserError(f"{path.name} is no DAWNBench table: its header must name epoch, hours and an accuracy")
+        raise UserError(f"{path.name} is not a DAWNBench table: its header must have epoch, hours and an accuracy")
     rows = [{key: _number(cell) for key, cell in zip(lines[0], line, strict=False)} for line in lines[1:]]
     rows = [row for row in rows if len(row) == len(lines[0]) and not math.isnan(row["epoch"])]
     if not rows:
-        raise UserError(f"{path.name} has no row of numbers")
+        raise UserError(f"{path.name} has no rows of numbers")
     return rows
 
 
@@ -78,12 +78,12 @@ def _own_target(path: Path, row: Mapping[str, float]) -> Target:
 
 def _column(path: Path, row: Mapping[str, float], metric: str) -> str:
     if metric not in row:
-        raise UserError(f"{path.name} has no column {metric!r}: there are {', '.join(row)}")
+        raise UserError(f"{path.name} has no column {metric!r}: choose one of {', '.join(row)}")
     return metric
 
 
 def _batch_size(path: Path) -> int | None:
-    """The first whole number under a key that speaks of a batch size, or after such an option of a command line."""
+    """The first integer under a key with `batch` in its name, or after --batch-size in a command line."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
@@ -91,8 +91,8 @@ def _batch_size(path: Path) -> int | None:
     for key, value in _leaves(content):
         if "batch" in key.lower() and re.fullmatch(r"\s*\d+\s*", str(value)):
             return int(value)
-    found = re.search(r"--batch[-_]?size[= ](\d+)", json.dumps(content))
-    return int(found.group(1)) if found else None
+    match = re.search(r"--batch[-_]?size[= ](\d+)", json.dumps(content))
+    return int(match.group(1)) if match else None
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Published evaluations become places: where a curve first touched a target, crossed it, and held it for good."""
+"""Where published evaluations first touched a target, crossed it, and held it to the end."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from harness.statistics.estimates import Observation, scaled
 
 @dataclass(frozen=True)
 class Hits:
-    """Where one run met a target, in the unit of its places; nan where it did not."""
+    """Where one run met a target, in the unit of its positions; nan where it did not."""
 
     first_touch: float
     crossed: float  # first of `confirm` consecutive evaluations
@@ -29,18 +29,18 @@ class Hits:
 
 
 def hits(places: Sequence[float], metrics: Sequence[float | None], target: Target) -> Hits:
-    """Read one run's evaluations, in order of place."""
-    found = target.crossing(metrics)
+    """Where one run's evaluations, given in order, meet `target`."""
+    crossing = target.crossing(metrics)
     unmet = [i for i, metric in enumerate(metrics) if not target.reached(metric)]
     start = unmet[-1] + 1 if unmet else 0
-    if found.crossed is None:
+    if crossing.crossed is None:
         observed = Observation(Outcome.CENSORED, math.inf, float(places[-1]) if len(places) else 0.0)
     else:
-        before = places[found.crossed - 1] if found.crossed else 0.0
-        observed = Observation(Outcome.REACHED, float(places[found.crossed]), float(before))
+        before = places[crossing.crossed - 1] if crossing.crossed else 0.0
+        observed = Observation(Outcome.REACHED, float(places[crossing.crossed]), float(before))
     return Hits(
-        _at(places, found.first_touch),
-        _at(places, found.crossed),
+        _at(places, crossing.first_touch),
+        _at(places, crossing.crossed),
         _at(places, start if start < len(metrics) else None),
         observed,
     )

@@ -1,4 +1,4 @@
-"""Published curves as findings: the same estimates, fits and definitions as a study's, a section for every curve."""
+"""Published curves as findings: with the same estimates, fits and definitions as a study's, one section per curve."""
 
 import math
 import re
@@ -20,14 +20,14 @@ from harness.statistics.estimates import Observation, ReachRate, median_estimate
 
 
 def published_findings(publications: Sequence[Publication]) -> Findings:
-    """One page on imported data alone; no trial of ours is in it."""
+    """Findings on imported data alone; they contain no trial of ours."""
     curves = [curve for publication in publications for curve in publication.curves]
     sections, verdict, open_lines = [], [], []
     for curve in curves:
         fitted = _fit(curve)
         sections.append(curve_section(curve, fitted))
-        said, is_open = _headline(curve, fitted)
-        (open_lines if is_open else verdict).append(said)
+        headline, is_open = _headline(curve, fitted)
+        (open_lines if is_open else verdict).append(headline)
     sections += [finals_section(finals) for publication in publications for finals in publication.finals]
     verdict += [_finals_line(finals) for publication in publications for finals in publication.finals]
     for publication in publications:
@@ -38,11 +38,11 @@ def published_findings(publications: Sequence[Publication]) -> Findings:
         sections += side_by_side(curves)
     names = ", ".join(publication.name for publication in publications)
     return Findings(
-        question=f"What do published runs say of cost over total batch size? ({names})",
+        question=f"What do published runs say about cost over total batch size? ({names})",
         protocol="as published",
         target="; ".join(dict.fromkeys(curve.target for curve in curves if curve.target)),
         read_beside=None,
-        verdict=verdict or ["Nothing is established by these tables."],
+        verdict=verdict or ["These tables establish nothing."],
         not_established=open_lines,
         aims_at_target=False,
         arms=[],
@@ -60,23 +60,23 @@ def published_findings(publications: Sequence[Publication]) -> Findings:
         planned=0,
         settings=[],
         data=fingerprint([repr(publication) for publication in publications], 16),
-        trials=0,  # of ours; the runs of others are in the sections
+        trials=0,  # of ours; other people's runs are in the sections
         provenance={"experiment": "published", "name": names},
     )
 
 
 def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
-    """One curve: what it is, its numbers with intervals, its fits, MLPerf's arithmetic where it is theirs."""
+    """One curve: what it is, its numbers with intervals, its fits, and MLPerf's own arithmetic for MLPerf's curves."""
     name = slug(curve.label)
     sentences = [f"Source: {curve.source}. {_unit_words(curve)}{f'; target: {curve.target}' if curve.target else ''}."]
     plots, tables = [cost_plot(name, curve, fitted)], [cost_table(name, curve)]
     if curve.meaning is Meaning.IN_TIME_BUDGET:
         sentences.append(
-            "These are epochs that fit into one fixed time, so they measure throughput, not what a target takes: "
+            "These are epochs that fit into a fixed time, so they measure throughput, not the cost to reach a target: "
             "no critical batch size is fitted to them, and no cost to a target is drawn on their axis."
         )
     elif fitted is None:
-        sentences.append(f"No curve was fitted: it takes {LEAST_ARMS} total batch sizes that reached the target.")
+        sentences.append(f"No curve was fitted: that needs {LEAST_ARMS} total batch sizes that reached the target.")
     else:
         sentences += [f"{fitted.diagnosis} {fitted.choice.sentence}"]
         sentences += [f"Critical batch size {size}: {size.definition}." for size in fitted.critical]
@@ -94,7 +94,7 @@ def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
 
 
 def finals_section(finals: Finals) -> Section:
-    """Finished runs of one recipe: how many met the target, and the speed-runs' test that their mean does."""
+    """Finished runs of one recipe: how many met the target, and the speed-run test of whether their mean does."""
     rate = finals_rate(finals)
     values = np.array(finals.values)
     below = [*values] if finals.target.mode == "min" else [*-values]
@@ -123,17 +123,18 @@ def finals_rate(finals: Finals) -> ReachRate:
 
 
 def cost_table(name: str, curve: PublishedCurve) -> Table:
-    """Every total batch size with its median, interval and what made the number."""
+    """Every total batch size with its median, its interval and how the number was obtained."""
     spread = pooled_log_spread(curve.by_size.values())
     rows = []
     for arm in curve.arms:
-        found = median_estimate(arm.observations, spread)
-        is_whole = 1 < arm.runs == len(arm.observations)  # a mean, a best of many or one run has no interval
-        ends = [found.interval.low, found.interval.high, found.interval.label] if is_whole else [None, None, arm.note]
+        median = median_estimate(arm.observations, spread)
+        interval = median.interval
+        has_interval = 1 < arm.runs == len(arm.observations)  # a mean, a best of many or a single run has none
+        ends = [interval.low, interval.high, interval.label] if has_interval else [None, None, arm.note]
         per = curve.examples_per_unit
-        steps = found.value * per / arm.total_batch_size if per else None
-        reached = f"{found.reached}/{found.n}"
-        rows.append([arm.total_batch_size, arm.runs, reached, found.value, *ends, steps, arm.lr, arm.sd, arm.note])
+        steps = median.value * per / arm.total_batch_size if per else None
+        reached = f"{median.reached}/{median.n}"
+        rows.append([arm.total_batch_size, arm.runs, reached, median.value, *ends, steps, arm.lr, arm.sd, arm.note])
     cost = f"{curve.unit}_{'to_target' if curve.meaning is Meaning.TO_TARGET else 'in_time_budget'}"
     columns = ["total_batch_size", "runs", "reached", cost, "low", "high", "interval", "updates", "lr", "sd", "note"]
     filled = [i for i in range(len(columns)) if i < 4 or any(row[i] not in (None, "") for row in rows)]
@@ -141,7 +142,7 @@ def cost_table(name: str, curve: PublishedCurve) -> Table:
 
 
 def hits_table(name: str, curve: PublishedCurve) -> Table:
-    """Where each run first touched the target, crossed it confirmed, and held it for good."""
+    """Where each run first touched the target, crossed it with confirmation, and held it to the end."""
     rows = [
         [arm.total_batch_size, number, _known(hit.first_touch), _known(hit.crossed), _known(hit.held_from)]
         for arm in curve.arms
@@ -171,10 +172,10 @@ def fit_table(name: str, curve: PublishedCurve, fitted: RuleFit) -> Table:
 
 
 def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
-    """Medians over TBS with the range of the runs, and the curve that describes them or the hyperbola."""
+    """Medians over TBS with the range of the runs, and the fitted curve that describes them, or the hyperbola."""
     spread = pooled_log_spread(curve.by_size.values())
     shown = [(arm, median_estimate(arm.observations, spread)) for arm in curve.arms]
-    places = [found.value if math.isfinite(found.value) else found.at_least for _, found in shown]
+    places = [median.value if math.isfinite(median.value) else median.at_least for _, median in shown]
     known = [i for i, place in enumerate(places) if 0 < place < math.inf]
     ranges = [_range(shown[i][0], places[i]) for i in known]
     series = [
@@ -189,7 +190,7 @@ def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
     ]
     if fitted is not None:
         best = next((fit for fit in fitted.fits if fit.model is fitted.shape), fitted.fits[0])
-        # Ties: a flat curve that differs from the points in the last bit only would leave an axis without a range.
+        # Rounded: a flat curve that differs from the points only in the last bit would give an axis without a range.
         xs, ys = [p.total_batch_size for p in best.curve], [float(f"{p.value:.9g}") for p in best.curve]
         if xs:
             series.append(Series(str(best.model), xs, ys, kind="curve"))
@@ -216,7 +217,7 @@ def front_plot(name: str, curve: PublishedCurve, fitted: RuleFit) -> Plot:
 
 
 def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
-    """Curves of one meaning on one axis, relative to each one's smallest TBS, so that units need not agree."""
+    """Curves of the same meaning on one axis, each relative to its smallest TBS, so that units need not agree."""
     sections = []
     for meaning in Meaning:
         alike = [curve for curve in curves if curve.meaning is meaning and relative(curve)]
@@ -236,16 +237,16 @@ def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
 
 
 def relative(curve: PublishedCurve) -> tuple[list[float], list[float]] | tuple[()]:
-    """TBS and the median cost over that at the smallest TBS that reached; empty below two such TBS."""
-    found = [(arm.total_batch_size, median_estimate(arm.observations).value) for arm in curve.arms]
-    known = [(float(size), value) for size, value in found if math.isfinite(value)]
-    if len(known) < 2:
+    """TBS and median cost relative to that of the smallest TBS that reached; empty for fewer than two such TBS."""
+    medians = [(arm.total_batch_size, median_estimate(arm.observations).value) for arm in curve.arms]
+    reached = [(float(size), value) for size, value in medians if math.isfinite(value)]
+    if len(reached) < 2:
         return ()
-    return [size for size, _ in known], [value / known[0][1] for _, value in known]
+    return [size for size, _ in reached], [value / reached[0][1] for _, value in reached]
 
 
 def slug(label: str) -> str:
-    """A label as the name of a file."""
+    """A label as a file name."""
     return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_") or "curve"
 
 
@@ -265,11 +266,11 @@ def _range(arm: PublishedArm, place: float) -> tuple[float, float]:
 
 
 def _headline(curve: PublishedCurve, fitted: RuleFit | None) -> tuple[str, bool]:
-    """One line on a curve, and whether it is one of what is not established."""
+    """One line on a curve, and whether it belongs to what is not established."""
     if curve.meaning is Meaning.IN_TIME_BUDGET:
         ends = [curve.arms[0], curve.arms[-1]]
-        said = " and ".join(f"{arm.observations[0].place:g} at TBS {arm.total_batch_size:,}" for arm in ends)
-        return f"{curve.label}: {said} {curve.unit} fit into one fixed time; nothing is said of a target.", False
+        amounts = " and ".join(f"{arm.observations[0].place:g} at TBS {arm.total_batch_size:,}" for arm in ends)
+        return f"{curve.label}: {amounts} {curve.unit} fit into a fixed time; this says nothing about a target.", False
     if fitted is None:
         return f"{curve.label}: {reached_arms(curve.by_size)} TBS reached the target, too few for a curve", True
     if not fitted.is_hyperbola:
@@ -292,16 +293,16 @@ def _unit_words(curve: PublishedCurve) -> str:
 
 
 def _outlier_line(size: int, ratio: float) -> str:
-    return f"A run at TBS {size:,} lies at {ratio:.2g} times the median of its arm: look at it."
+    return f"A run at TBS {size:,} is at {ratio:.2g} times the median of its arm: check it."
 
 
 def _caveats(curves: Sequence[PublishedCurve]) -> list[str]:
-    lines = ["published numbers: their tuning, split and target are their authors', and differ from source to source"]
+    lines = ["published numbers: tuning, split and target were chosen by their authors and differ between sources"]
     if any(arm.runs > len(arm.observations) for curve in curves for arm in curve.arms):
-        lines.append("means and bests have no spread of their own here: their arms weigh the same in a fit")
-    untold = [curve.label for curve in curves if curve.unit == "epochs" and curve.examples_per_unit is None]
-    if untold:
-        lines.append(f"updates are unknown without --train-examples N: {', '.join(untold)}")
+        lines.append("means and bests come without a spread: their arms have equal weight in a fit")
+    unknown = [curve.label for curve in curves if curve.unit == "epochs" and curve.examples_per_unit is None]
+    if unknown:
+        lines.append(f"updates are unknown without --train-examples N: {', '.join(unknown)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What MLPerf's own arithmetic makes of a curve of reference points: olympic means, pruning, fastest accepted means."""
+"""MLPerf's own arithmetic for a curve of reference points: olympic means, pruning, fastest accepted means."""
 
 from harness.analyse.sections import Table
 from harness.published.curves import PublishedCurve
@@ -6,7 +6,7 @@ from harness.statistics.rcp import ConvergencePoint, OlympicMean, fastest_accept
 
 
 def olympic_means(curve: PublishedCurve) -> dict[int, OlympicMean]:
-    """{TBS: olympic mean} of the runs, misses at infinity; nan below five runs."""
+    """{TBS: olympic mean} of the runs, with misses at infinity; nan for fewer than five runs."""
     return {
         arm.total_batch_size: olympic_mean([run.place for run in arm.observations], curve.dropped) for arm in curve.arms
     }
@@ -23,9 +23,9 @@ def pruned_set(curve: PublishedCurve) -> list[int]:
 
 
 def mlperf_table(name: str, curve: PublishedCurve) -> Table:
-    """The reference points as a submission meets them, in the curve's unit.
+    """The reference points as applied to a submission, in the curve's unit.
 
-    A floor is the fastest mean of a submission that is accepted: by the rules' text (standard deviation after
+    A floor is the fastest mean that is accepted from a submission: by the text of the rules (standard deviation after
     dropping the extremes) and by the checker's code (of all runs).
     """
     judging = set(pruned_set(curve))

@@ -1,4 +1,4 @@
-"""Published curves beside a study's own: costs to a target with costs to a target, time budgets with time budgets."""
+"""Published curves next to a study's own: costs to a target with costs to a target, time budgets with time budgets."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from harness.statistics.estimates import Observation, median_estimate
 
 
 def overlay_sections(findings: Findings, published: Sequence[PublishedCurve]) -> list[Section]:
-    """A section for each meaning among the published curves (P18); the study's own lines are in both."""
+    """A section for each meaning of the published curves (P18); the study's own lines are in both."""
     sections = []
-    to_target = [one for one in published if one.meaning is Meaning.TO_TARGET]
+    to_target = [cost for cost in published if cost.meaning is Meaning.TO_TARGET]
     if to_target:
         sections.append(_to_target(own_curves(findings), to_target))
-    in_budget = [one for one in published if one.meaning is Meaning.IN_TIME_BUDGET]
+    in_budget = [cost for cost in published if cost.meaning is Meaning.IN_TIME_BUDGET]
     if in_budget:
         sections.append(_in_time_budget(findings, in_budget))
     return sections
 
 
 def own_curves(findings: Findings) -> list[PublishedCurve]:
-    """The study's rules as curves of epochs to its target, seed by seed; those without a finished trial left out."""
+    """The study's LR rules as curves of epochs to its target, one value per seed, without arms that have no trial."""
     arms: dict[str, list[PublishedArm]] = {}
     for arm in findings.arms:
         if arm.n:
@@ -35,39 +35,38 @@ def own_curves(findings: Findings) -> list[PublishedCurve]:
                 for epochs in arm.epochs_by_seed
             )
             arms.setdefault(arm.label, []).append(PublishedArm(arm.total_batch_size, runs, len(runs), lr=arm.peak_lr))
-    return [
-        one
-        for label, found in arms.items()
-        for one in curve(f"this study: {label}", "this study", "epochs", Meaning.TO_TARGET, found)
-    ]
+    curves: list[PublishedCurve] = []
+    for label, own_arms in arms.items():
+        curves += curve(f"this study: {label}", "this study", "epochs", Meaning.TO_TARGET, own_arms)
+    return curves
 
 
 def _to_target(own: Sequence[PublishedCurve], published: Sequence[PublishedCurve]) -> Section:
-    series = [Series(one.label, *relative(one), kind="line") for one in [*own, *published] if relative(one)]
+    series = [Series(cost.label, *relative(cost), kind="line") for cost in [*own, *published] if relative(cost)]
     ends = "; ".join(f"{s.label} {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
     alt = f"Cost to the target relative to each curve's smallest total batch size: {ends}."
     y_label = "cost, relative to the smallest TBS"
     plots = [_plot("overlay_relative", "Cost to the target, relative", alt, y_label, series)]
-    in_epochs = [one for one in published if one.unit == "epochs"]
+    in_epochs = [cost for cost in published if cost.unit == "epochs"]
     if in_epochs:
-        series = [_medians(one) for one in [*own, *in_epochs]]
+        series = [_medians(cost) for cost in [*own, *in_epochs]]
         alt = f"Epochs to the target, medians: {'; '.join(_ends(s) for s in series)}."
         plots.append(_plot("overlay_epochs", "Epochs to the target", alt, "epochs to the target", series))
     sentences = [
         "Workloads, targets and tuning differ: compare shapes, not heights.",
-        *[f"{one.label}: {one.source}{f'; target {one.target}' if one.target else ''}." for one in published],
+        *[f"{cost.label}: {cost.source}{f'; target {cost.target}' if cost.target else ''}." for cost in published],
     ]
-    tables = [cost_table(f"overlay_{slug(one.label)}", one) for one in published]
-    return Section("Published costs to a target beside this study", sentences, plots, tables)
+    tables = [cost_table(f"overlay_{slug(cost.label)}", cost) for cost in published]
+    return Section("Published costs to a target, compared with this study", sentences, plots, tables)
 
 
 def _in_time_budget(findings: Findings, published: Sequence[PublishedCurve]) -> Section:
-    """What fits into one fixed time, of both; the study's own from its timing pass."""
+    """What fits into a fixed time, published and in this study; the study's own numbers are from its timing pass."""
     budgets = [budget for budget in findings.fixed_budgets if budget.unit == "seconds"]
-    series, own = [_medians(one) for one in published], "none: this study has no timing pass"
+    series, own = [_medians(cost) for cost in published], "none, as it has no timing pass"
     if budgets:
         budget = budgets[len(budgets) // 2]
-        own = f"what {budget.amount:.3g} s of training allow here"
+        own = f"epochs that fit into {budget.amount:.3g} s of training"
         lines: dict[str, tuple[list[float], list[float]]] = {}
         for cell in budget.cells:
             xs, ys = lines.setdefault(cell.label, ([], []))
@@ -79,17 +78,18 @@ def _in_time_budget(findings: Findings, published: Sequence[PublishedCurve]) -> 
         "overlay_time_budget", "Epochs that fit into a fixed time", alt, "epochs that fit into a fixed time", series
     )
     sentences = [
-        f"These published epochs are what fits into one fixed time, not what a target takes. Beside them: {own}.",
-        *[f"{one.label}: {one.source}." for one in published],
+        "These published epochs are what fits into a fixed time, not the cost to reach a target. From this study: "
+        f"{own}.",
+        *[f"{cost.label}: {cost.source}." for cost in published],
     ]
-    tables = [cost_table(f"overlay_{slug(one.label)}", one) for one in published]
-    return Section("Published fixed-time epochs beside this study", sentences, [plot], tables)
+    tables = [cost_table(f"overlay_{slug(cost.label)}", cost) for cost in published]
+    return Section("Published epochs in a fixed time, compared with this study", sentences, [plot], tables)
 
 
-def _medians(one: PublishedCurve) -> Series:
-    found = [(float(arm.total_batch_size), median_estimate(arm.observations).value) for arm in one.arms]
-    known = [(size, value) for size, value in found if math.isfinite(value)]
-    return Series(one.label, [size for size, _ in known], [value for _, value in known], kind="line")
+def _medians(cost: PublishedCurve) -> Series:
+    medians = [(float(arm.total_batch_size), median_estimate(arm.observations).value) for arm in cost.arms]
+    reached = [(size, value) for size, value in medians if math.isfinite(value)]
+    return Series(cost.label, [size for size, _ in reached], [value for _, value in reached], kind="line")
 
 
 def _ends(series: Series) -> str:
@@ -99,5 +99,5 @@ def _ends(series: Series) -> str:
 
 
 def _plot(name: str, title: str, alt: str, y_label: str, series: Sequence[Series]) -> Plot:
-    shown = [one for one in series if one.x]
+    shown = [line for line in series if line.x]
     return Plot(name, title, alt, "total batch size", y_label, shown, x_log=2, y_log=2)

@@ -17,15 +17,15 @@ from harness.published.curves import (
 )
 from harness.statistics.estimates import Observation
 
-# The files say "Epochs to converge" also where they mean samples or tokens; training_rules.adoc says which.
+# The files say "Epochs to converge" even where they mean samples or tokens; training_rules.adoc says which.
 UNIT_OF = {
     **dict.fromkeys(("resnet", "ssd", "maskrcnn", "retinanet", "rnnt", "cosmoflow", "deepcam", "oc20"), "epochs"),
-    **dict.fromkeys(("dlrm", "dlrm_dcnv2", "gnn", "rgat"), "epochs"),  # fractions of one
+    **dict.fromkeys(("dlrm", "dlrm_dcnv2", "gnn", "rgat"), "epochs"),  # fractions of an epoch
     **dict.fromkeys(("bert", "llama2_70b_lora", "llama31_8b", "llama31_405b", "flux1"), "examples"),
     **dict.fromkeys(("stable_diffusion", "deepseekv3_671b", "gpt_oss_20b"), "examples"),
     "gpt3": "tokens",
 }
-MOST_EPOCHS, LEAST_EXAMPLES = 1_000, 20_000  # what cannot be the other; between them a file has to be told its unit
+MOST_EPOCHS, LEAST_EXAMPLES = 1_000, 20_000  # values between them may be either, so the unit must be given
 # Runs of a submission (training_rules.adoc); the references are at least twice as many.
 SUBMISSION_RUNS = {"unet3d": 40, "gpt3": 3, "llama31_405b": 3, "deepseekv3_671b": 3} | dict.fromkeys(
     ("resnet", "ssd", "retinanet", "maskrcnn", "oc20", "cosmoflow", "deepcam"), 5
@@ -51,7 +51,7 @@ def read_rcp(content: Mapping[str, Any], source: str, unit: str | None, label: s
     curves = []
     for benchmark, records in benchmarks.items():
         runs = [_runs(record, source) for record in records]
-        arms = [_arm(record, found) for record, (_, found) in zip(records, runs, strict=True)]
+        arms = [_arm(record, observations) for record, (_, observations) in zip(records, runs, strict=True)]
         curves += curve(
             label or f"MLPerf {benchmark}",
             source,
@@ -66,11 +66,11 @@ def read_rcp(content: Mapping[str, Any], source: str, unit: str | None, label: s
 
 
 def _runs(record: Mapping[str, Any], source: str) -> tuple[str, tuple[Observation, ...]]:
-    """What the file calls its list, and the runs in it; a run without a number did not converge."""
+    """The name of the record's list, and the runs in it; a run without a number did not converge."""
     name = next((key for key in record if key.lower().endswith("to converge")), None)
     values = record[name] if name else None
     if name is None or not isinstance(values, list) or not values:
-        raise UserError(f"{source}: the record of BS {record.get('BS')} has no list '... to converge'")
+        raise UserError(f"{source}: the record with BS {record.get('BS')} has no list '... to converge'")
     return name, tuple(observation(float(v) if isinstance(v, int | float) else math.inf) for v in values)
 
 
@@ -90,13 +90,13 @@ def _unit(benchmark: str, runs: list[tuple[str, tuple[Observation, ...]]], sourc
         return parse_unit(words.pop())
     if benchmark in UNIT_OF:
         return UNIT_OF[benchmark]
-    reached = [found.value for _, each in runs for found in each if found.reached]
+    reached = [run.value for _, observations in runs for run in observations if run.reached]
     middle = statistics.median(reached) if reached else math.nan
     if middle <= MOST_EPOCHS:
         return "epochs"
     if middle >= LEAST_EXAMPLES:
         return "examples"
-    raise UserError(f"{source} does not say in what {benchmark} is counted: give --unit epochs, examples or tokens")
+    raise UserError(f"{source} does not give the unit of {benchmark}: give --unit epochs, examples or tokens")
 
 
 def is_collection(content: Any) -> bool:
@@ -123,7 +123,7 @@ def read_collection(content: Mapping[str, Any], source: str, label: str | None) 
             }
             for number, point in enumerate(part["points"])
         }
-        found = read_rcp(records, f"{source}, {part.get('ruleset', '')}".strip(", "), unit, label)
+        of_benchmark = read_rcp(records, f"{source}, {part.get('ruleset', '')}".strip(", "), unit, label)
         target = str(part.get("target", ""))
-        curves += [replace(curve, target=target) if target else curve for curve in found]
+        curves += [replace(curve, target=target) if target else curve for curve in of_benchmark]
     return curves

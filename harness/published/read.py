@@ -1,4 +1,4 @@
-"""Any published source by its name or path: a shipped table, a file in one of the known formats, a study's folder."""
+"""Reads any published source by name or path: a shipped table, a file in one of the known formats, a study folder."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from harness.analyse.sections import Table
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm
 from harness.published.batch_science import is_tree, read_batch_science
-from harness.published.csv_table import CsvTable, Finals, Told
+from harness.published.csv_table import CsvTable, Finals, ReadingOptions
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve
 from harness.published.dawnbench import read_dawnbench
 from harness.published.rcp_json import is_collection, is_rcp, read_collection, read_rcp
@@ -23,62 +23,70 @@ from harness.statistics.estimates import scaled
 
 @dataclass(frozen=True)
 class Publication:
-    """What one source holds."""
+    """The content of one source."""
 
     name: str
     curves: tuple[PublishedCurve, ...] = ()
     finals: tuple[Finals, ...] = ()
-    tables: tuple[Table, ...] = ()  # figures that are no cost over TBS, as they were published
+    tables: tuple[Table, ...] = ()  # numbers that are not costs over TBS, as published
     about: str = ""  # of a shipped table: what it is and where it comes from
 
 
-def read(source: str | Path, told: Told | None = None) -> Publication:
+def read(source: str | Path, options: ReadingOptions | None = None) -> Publication:
     """Everything in `source`; UserError, in one line, for what cannot be read."""
-    told = told or Told()
+    options = options or ReadingOptions()
     shipped = SHIPPED.get(str(source))
     if shipped is not None:
-        return _read_shipped(str(source), shipped, told)
+        return _read_shipped(str(source), shipped, options)
     path = Path(source)
     if not path.exists():
-        raise UserError(f"no file, folder or shipped table {str(source)!r}; shipped are {', '.join(SHIPPED)}")
+        raise UserError(
+            f"{str(source)!r} is not a file, a folder or a shipped table; the shipped tables are {', '.join(SHIPPED)}"
+        )
     if path.is_dir():
-        return Publication(path.name, tuple(_read_folder(path, told)))
+        return Publication(path.name, tuple(_read_folder(path, options)))
     if path.suffix.lower() == ".json":
-        return Publication(path.name, tuple(_read_json(path, told)))
+        return Publication(path.name, tuple(_read_json(path, options)))
     if path.suffix.lower() == ".tsv":
-        found = read_dawnbench(path, told.target, told.unit, told.batch_size, told.label)
-        return Publication(path.name, tuple(found))
-    return _read_csv(path, told)
+        entries = read_dawnbench(path, options.target, options.unit, options.batch_size, options.label)
+        return Publication(path.name, tuple(entries))
+    return _read_csv(path, options)
 
 
-def _read_shipped(name: str, shipped: Shipped, told: Told) -> Publication:
+def _read_shipped(name: str, shipped: Shipped, options: ReadingOptions) -> Publication:
     path, about = TABLES / shipped.file, f"{shipped.what}. {shipped.source}"
     if shipped.is_reference:
         with path.open(newline="") as file:
             header, *rows = csv.reader(file)
         return Publication(name, tables=(Table(name, header, rows),), about=about)
-    defaults = replace(told, target=told.target or shipped.target, batch_size=told.batch_size or shipped.batch_size)
-    found = _read_json(path, defaults) if path.suffix == ".json" else None
-    publication = Publication(name, tuple(found)) if found is not None else _read_csv(path, defaults)
-    curves = [one for one in publication.curves if shipped.only is None or one.label == f"MLPerf {shipped.only}"]
-    named = [replace(one, source=shipped.source) for one in curves]
-    finals = [replace(one, source=shipped.source) for one in publication.finals]
-    return replace(publication, name=name, curves=tuple(named), finals=tuple(finals), about=about)
+    target, batch_size = options.target or shipped.target, options.batch_size or shipped.batch_size
+    options = replace(options, target=target, batch_size=batch_size)
+    if path.suffix == ".json":
+        publication = Publication(name, tuple(_read_json(path, options)))
+    else:
+        publication = _read_csv(path, options)
+    curves = tuple(
+        replace(cost, source=shipped.source)
+        for cost in publication.curves
+        if shipped.only is None or cost.label == f"MLPerf {shipped.only}"
+    )
+    finals = tuple(replace(final, source=shipped.source) for final in publication.finals)
+    return replace(publication, name=name, curves=curves, finals=finals, about=about)
 
 
-def _read_folder(path: Path, told: Told) -> Sequence[PublishedCurve]:
+def _read_folder(path: Path, options: ReadingOptions) -> Sequence[PublishedCurve]:
     """A study of ours (imported from W&B or measured), a batch_science tree, or a folder of DAWNBench tables."""
     if (path / "plan.jsonl").exists():
         return _read_study(path)
     if any(path.glob("*.tsv")):
-        return read_dawnbench(path, told.target, told.unit, told.batch_size, told.label)
+        return read_dawnbench(path, options.target, options.unit, options.batch_size, options.label)
     if is_tree(path):
-        return read_batch_science(path, told.target, told.label)
-    raise UserError(f"{path} holds no study, no DAWNBench table (*.tsv) and no batch_science tree (study.json)")
+        return read_batch_science(path, options.target, options.label)
+    raise UserError(f"{path} has no study, no DAWNBench table (*.tsv) and no batch_science tree (study.json)")
 
 
 def _read_study(path: Path) -> list[PublishedCurve]:
-    """Epochs to target of every rule of a study, run by run."""
+    """Epochs to target of every LR rule of a study, run by run."""
     records = Records(StudyFolder(path))
     arms: dict[str, Arm] = {}
     seeds: dict[str, list[int]] = {}
@@ -87,9 +95,9 @@ def _read_study(path: Path) -> list[PublishedCurve]:
         seeds.setdefault(planned.trial.arm.label, []).append(planned.trial.seed)
     by_rule: dict[str, list[PublishedArm]] = {}
     for label, arm in arms.items():
-        found = records.of_arm(arm, dict.fromkeys(seeds[label]))
+        results = records.of_arm(arm, dict.fromkeys(seeds[label]))
         size = arm.settings.train_examples
-        runs = [scaled(result.observation(), 1 / size) for result in found]
+        runs = [scaled(result.observation(), 1 / size) for result in results]
         if runs:
             lr = arm.settings.peak_lr
             by_rule.setdefault(arm.scaling_rule, []).append(
@@ -98,30 +106,29 @@ def _read_study(path: Path) -> list[PublishedCurve]:
     if not by_rule:
         raise UserError(f"{path.name} has no finished trial")
     first = next(iter(arms.values())).settings
-    told: dict[str, Any] = {"target": str(first.target), "train_examples": first.train_examples}
-    return [
-        one
-        for rule, found in by_rule.items()
-        for one in curve(f"{path.name}: {rule}", path.name, "epochs", Meaning.TO_TARGET, found, **told)
-    ]
+    more: dict[str, Any] = {"target": str(first.target), "train_examples": first.train_examples}
+    curves: list[PublishedCurve] = []
+    for rule, arms_of_rule in by_rule.items():
+        curves += curve(f"{path.name}: {rule}", path.name, "epochs", Meaning.TO_TARGET, arms_of_rule, **more)
+    return curves
 
 
-def _read_json(path: Path, told: Told) -> list[PublishedCurve]:
+def _read_json(path: Path, options: ReadingOptions) -> list[PublishedCurve]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if is_collection(content):
-        found = read_collection(content, path.name, told.label)
+        curves = read_collection(content, path.name, options.label)
     elif is_rcp(content):
-        found = read_rcp(content, path.name, told.unit, told.label)
+        curves = read_rcp(content, path.name, options.unit, options.label)
     else:
-        raise UserError(f"{path.name} is no file of MLPerf reference points: records with BS and '... to converge'")
-    return [replace(one, train_examples=told.train_examples) for one in found]
+        raise UserError(f"{path.name} is not a file of MLPerf reference points (records with BS and '... to converge')")
+    return [replace(cost, train_examples=options.train_examples) for cost in curves]
 
 
-def _read_csv(path: Path, told: Told) -> Publication:
-    table = CsvTable(path, told)
+def _read_csv(path: Path, options: ReadingOptions) -> Publication:
+    table = CsvTable(path, options)
     if not table.is_evaluations():
         return Publication(path.name, tuple(table.costs()))
     if table.has_places:

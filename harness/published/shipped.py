@@ -1,4 +1,4 @@
-"""Tables of published figures that come with the harness, each with its source."""
+"""Tables of published numbers that are shipped with the harness, each with its source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ class Shipped:
     file: str
     what: str
     source: str
-    only: str | None = None  # one benchmark of a file of several
-    target: Target | None = None  # of evaluations and final metrics, unless another is asked for
+    only: str | None = None  # one benchmark of a file with several
+    target: Target | None = None  # of evaluations and final metrics, unless another is given
     batch_size: int | None = None
-    is_reference: bool = False  # no cost over TBS: shown as it was published
+    is_reference: bool = False  # not a cost over TBS: shown as published
 
 
 SHIPPED = {

@@ -1,1 +1,1 @@
-"""The study folder: journals are the source of truth, everything else is a projection of them (P23)."""
+"""The study folder: journals are the source of truth, and everything else is derived from them (P23)."""

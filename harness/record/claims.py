@@ -1,7 +1,7 @@
 """Which of the drivers that share a study runs which trial (cluster.share_study).
 
-A trial belongs to whoever created the newest `claim.n.json` in its folder, for as long as that driver holds its lease;
-then anybody may create number n + 1. Nobody writes another driver's file, so nothing can be undone late.
+A trial belongs to the driver that created the newest `claim.n.json` in its folder, for as long as that driver holds its
+lease; after that any driver may create number n + 1. No driver writes another's file, so no late write undoes a claim.
 """
 
 import time
@@ -13,14 +13,14 @@ from harness.record.study import STALE_S, Lease, StudyFolder
 
 
 class Claims:
-    """The claims of one driver, which holds `lease` somewhere inside the study."""
+    """The claims of one driver, which holds `lease` inside the study."""
 
     def __init__(self, study: Path, lease: Lease) -> None:
         self.study = study
         self._me = {"lease": str(lease.folder.relative_to(study)), "attempt": lease.number}
 
     def take(self, key: str) -> bool:
-        """Whether the trial is this driver's from now on; False while another driver that lives has it."""
+        """Claim a trial; returns whether it is now this driver's, False while another live driver has it."""
         folder = self.study / "trials" / key
         folder.mkdir(parents=True, exist_ok=True)
         number = _newest(folder)
@@ -29,7 +29,7 @@ class Claims:
             owner = read_json(path)
             if owner == self._me:
                 return True
-            if self._lives(path, owner):
+            if self._is_alive(path, owner):
                 return False
         try:
             with open(folder / f"claim.{number + 1}.json", "x", encoding="utf-8") as file:
@@ -38,12 +38,12 @@ class Claims:
             return False
         return True
 
-    def _lives(self, path: Path, owner: dict[str, Any] | None) -> bool:
-        if owner is None:  # its taker is writing it, or died before it had
+    def _is_alive(self, path: Path, owner: dict[str, Any] | None) -> bool:
+        if owner is None:  # its driver is still writing it, or died before it could
             return time.time() - path.stat().st_mtime < STALE_S
         folder = StudyFolder(self.study / owner["lease"])
-        held = folder.lease_held()
-        return held is not None and held["attempt"] == owner["attempt"] and folder.is_being_run
+        lease = folder.lease_held()
+        return lease is not None and lease["attempt"] == owner["attempt"] and folder.is_being_run
 
 
 def claimed_by(folder: Path) -> dict[str, Any] | None:

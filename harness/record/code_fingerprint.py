@@ -1,9 +1,9 @@
-"""Which code made a study's numbers, as a fingerprint of its syntax, and which older fingerprints give the same bits.
+"""Which code made a study's results, as a fingerprint of its syntax, and which older fingerprints give the same bits.
 
-A comment, a docstring or formatting changes no number, so none of them is part of the fingerprint. The dotted name of
-a module is: `_target_` and imports name it, and two modules that traded names would otherwise go unnoticed. Whatever
-else changes in these packages and leaves every number alone (a moved module, a function that is new) is listed in
-compatible.json once golden runs of both versions agree to the bit (tests/golden/compare_commits.py).
+Comments, docstrings and formatting change no result, so they are not part of the fingerprint. The dotted name of a
+module is: `_target_` and imports name it, and two modules that swapped names would otherwise go unnoticed. Any other
+change in these packages that leaves every result the same (a moved module, a new function) is listed in compatible.json
+once golden runs of both versions agree bit for bit (tests/golden/compare_commits.py).
 """
 
 import ast
@@ -18,19 +18,19 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent
 NUMBER_PACKAGES = ("plan", "models", "datasets", "optimizers", "train")
 COMPATIBLE = Path(__file__).with_name("compatible.json")
-# Fields of a syntax tree that say nothing about what runs, or that only some versions of Python fill.
+# Fields of a syntax tree that do not affect what runs, or that only some versions of Python fill.
 NOT_SYNTAX = frozenset(("ctx", "kind", "type_comment", "type_ignores"))
 
-# As study.json stores it: the digests {"harness": ..., "own": ...}, where `own` is null for a study that names no file
-# of its user's; a string (one digest over the bytes of all these files) in studies made up to commit ffbf2ab.
+# As stored in study.json: the digests {"harness": ..., "own": ...}, where `own` is null for a study that uses none of
+# the user's own files; a string (one digest over the bytes of all these files) in studies made up to commit ffbf2ab.
 Fingerprint = str | Mapping[str, str | None]
 
 
 def code_fingerprint(specs: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
     """Digests of the code that computes records: `harness` our packages, `own` the files of the classes in `specs`.
 
-    Equal on every version of Python, and after every change that leaves the syntax tree alone. What a user's own file
-    imports is not part of it.
+    Equal on every version of Python, and after every change that leaves the syntax tree the same. What a user's own
+    file imports is not included.
     """
     files = ((path, PACKAGE / path) for path in _number_files(PACKAGE))
     ours = [f"{path} {_file_digest(place)}" for path, place in files]
@@ -39,10 +39,10 @@ def code_fingerprint(specs: Iterable[Mapping[str, Any]]) -> dict[str, str | None
 
 
 def gives_the_same_numbers(stored: Fingerprint | None, now: Fingerprint) -> bool:
-    """Whether the code that a study was made by (`stored`) and the code here (`now`) compute the same bits.
+    """Whether the code that made a study (`stored`) and the code here (`now`) compute the same bits.
 
-    They do where both fingerprints are equal, or where the stored one of our packages is listed in compatible.json. A
-    string is listed only where it covers no file of the user's.
+    They do if both fingerprints are equal, or if the stored one of our packages is listed in compatible.json. A string
+    is listed only if it covers none of the user's files.
     """
     if stored == now:
         return True
@@ -55,7 +55,7 @@ def gives_the_same_numbers(stored: Fingerprint | None, now: Fingerprint) -> bool
 
 
 def fingerprint_text(stored: Fingerprint | None) -> str:
-    """For a person: `0123456789abcdef`, or `0123456789abcdef + own fedcba9876543210`."""
+    """For messages: `0123456789abcdef`, or `0123456789abcdef + own fedcba9876543210`."""
     if isinstance(stored, Mapping):
         own = f" + own {stored['own']}" if stored.get("own") else ""
         return f"{stored.get('harness')}{own}"
@@ -69,9 +69,9 @@ def compatible_fingerprints() -> frozenset[str]:
 
 
 def syntax_text(source: str | bytes) -> str:
-    """The syntax tree of a module as text, without docstrings. SyntaxError or ValueError where it is no Python.
+    """The syntax tree of a module as text, without docstrings. SyntaxError or ValueError if it is not Python.
 
-    `ast.dump` and `ast.unparse` would do but for their output, which changes between versions of Python.
+    Not `ast.dump` or `ast.unparse`, because their output changes between versions of Python.
     """
     parts: list[str] = []
     _write(ast.parse(source), parts.append)
@@ -107,7 +107,7 @@ def _write(value: Any, emit: Callable[[str], None]) -> None:
 
 
 def _is_remark(statement: Any) -> bool:
-    """A docstring, or another string that stands alone."""
+    """Whether a statement is a docstring, or another string on its own."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -116,7 +116,7 @@ def _is_remark(statement: Any) -> bool:
 
 
 def _joined(values: Sequence[ast.expr]) -> list[Any]:
-    """The parts of an f-string, neighbouring texts in one and none empty: versions of Python cut it differently."""
+    """The parts of an f-string with neighbouring strings joined and none empty, as versions of Python differ."""
     parts: list[Any] = []
     for value in values:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
@@ -130,7 +130,7 @@ def _joined(values: Sequence[ast.expr]) -> list[Any]:
 
 
 def _number_files(package: Path) -> list[str]:
-    """Paths below `package`, with slashes, of the source that computes records."""
+    """Paths below `package`, with slashes, of the source files that compute records."""
     paths = (path for name in NUMBER_PACKAGES for path in (package / name).rglob("*.py"))
     return sorted(path.relative_to(package).as_posix() for path in paths)
 
@@ -142,7 +142,7 @@ def _file_digest(path: Path) -> str:
 
 @cache
 def _digest_of_version(path: Path, mtime_ns: int, size: int) -> str:
-    """Digest of the file as of its last change; of its bytes where it is no Python source (a compiled module)."""
+    """Digest of the file as of its last change; of its bytes if it is not Python source (e.g. a compiled module)."""
     content = path.read_bytes()
     try:
         return _digest(syntax_text(content))
@@ -158,7 +158,7 @@ def _own_modules(spec: Any) -> Iterable[tuple[str, Path]]:
     """Names and files of the modules of a user's own targets; installed packages are covered by their versions."""
     if isinstance(spec, Mapping):
         target = spec.get("_target_")
-        # `experiments.` means the project's own folder wherever one runs: never a folder of that name found from here.
+        # `experiments.` always means the project's own folder, never a folder of that name in the working directory.
         if isinstance(target, str) and not target.startswith(("harness.", "torch.", "experiments.")):
             name, path = _module_of(target)
             if path and "site-packages" not in path.parts:
@@ -170,13 +170,13 @@ def _own_modules(spec: Any) -> Iterable[tuple[str, Path]]:
 
 
 def _module_of(target: str) -> tuple[str, Path | None]:
-    """The module that holds a class or function, nested ones too, and its file; no file where it is not found."""
+    """The module of a class or function, also of a nested one, and its file; None if the file is not found."""
     name = target
     while "." in name:
         name = name.rpartition(".")[0]
         try:
             spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
-            continue  # a class that holds the target
+            continue  # a class that contains the target
         return name, Path(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
     return name, None

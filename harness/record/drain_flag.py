@@ -1,7 +1,7 @@
-"""The file `drain` of a study: how a driver asks trials on any node to stop at their next update (section 3).
+"""The file `drain` of a study: how a driver asks trials on any node to stop at their next update.
 
 It holds the number of a study attempt; trials of that attempt and of earlier ones stop. Each driver begins by writing
-the number before its own, so that what an abandoned driver left running stops as well.
+the number before its own, so that trials left running by an abandoned driver stop as well.
 """
 
 import os
@@ -15,8 +15,8 @@ class DrainFlag:
 
     def __init__(self, path: Path, attempt: int) -> None:
         self._attempt = attempt
-        # Always the same file, written in place: network file systems promise a reader who opens it the newest
-        # content, while a file that appears may stay unseen for as long as they cache a directory.
+        # Always the same file, written in place: network file systems guarantee that a reader who opens it gets the
+        # newest content, while a new file may stay invisible for as long as they cache a directory.
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         self._write(attempt - 1)
 
@@ -32,17 +32,17 @@ class DrainFlag:
 
 
 def is_draining(path: Path, attempt: int) -> bool:
-    """Whether trials of `attempt` are to stop; False where the file cannot be read just now."""
+    """Whether trials of `attempt` must stop; False if the file cannot be read at the moment."""
     return _number(path) >= attempt
 
 
 def is_current(path: Path, attempt: int) -> bool:
-    """Whether `path` is the flag that the driver of `attempt` lowered; a copy of the study holds an older one."""
+    """Whether `path` is the flag that the driver of `attempt` lowered; a copy of the study has an older number."""
     return _number(path) >= attempt - 1
 
 
 def _number(path: Path) -> int:
-    """What the file holds; -1 where it cannot be read."""
+    """The number in the file; -1 if it cannot be read."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

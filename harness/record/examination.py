@@ -1,4 +1,4 @@
-"""What the doctor found of a workload, kept next to the studies, whose reports state it."""
+"""The doctor's results for a workload, kept next to the studies, whose reports state them."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ NAME = "doctor.json"
 EXAMINED = ("model", "loss", "optimizer", "schedule", "batch_norm", "averaging", "parameter_groups", "clip_norm")
 
 
-# Fields of the first version, always part of the fingerprint; those added since are part of it unless they are at their
-# default, so that an examination made before a field existed is still found.
+# Fields of the first version, always part of the fingerprint; those added later are part of it unless they have their
+# default value, so that an examination made before a field existed is still found.
 FIRST_FIELDS = {
     "batch_norm": ("span", "span_examples", "statistics", "statistics_examples", "half_life_examples"),
     "averaging": ("half_life_examples", "decide_on"),
@@ -25,7 +25,7 @@ WRITTEN = ("workload_fingerprint", "code_fingerprint", "where", "at", "checks")
 
 
 def workload_fingerprint(workload: Workload) -> str:
-    """Equal for workloads that the doctor would examine alike: data, model, loss, optimizer, schedule, batch norm."""
+    """Equal for workloads that are the same to the doctor: data, model, loss, optimizer, schedule, batch norm."""
     dataset = {key: value for key, value in workload.dataset.items() if key not in PATHS}
     values = {name: getattr(workload, name) for name in EXAMINED}
     for name, first in FIRST_FIELDS.items():
@@ -35,8 +35,8 @@ def workload_fingerprint(workload: Workload) -> str:
 
 
 def write_examination(folder: Path, workload: Workload, code: Fingerprint, where: str, checks: Sequence[Any]) -> None:
-    """Keep `checks` (each with `name`, `passed` and `detail`) in `folder`; `code`: fingerprint of what ran, `where`:
-    in which arithmetic and on which device."""
+    """Write `checks` (each with `name`, `passed` and `detail`) to `folder`; `code`: fingerprint of the code that ran,
+    `where`: the precision and the device."""
     folder.mkdir(parents=True, exist_ok=True)
     examination = {
         "workload": workload.name,
@@ -50,16 +50,16 @@ def write_examination(folder: Path, workload: Workload, code: Fingerprint, where
 
 
 def find_examination(outputs: Path, workload: Workload, code: Fingerprint) -> dict[str, Any] | None:
-    """The newest examination of a workload under `outputs`, as study.json keeps it; None where there is none.
+    """The newest examination of a workload under `outputs`, as stored in study.json; None if there is none.
 
-    One that a newer version wrote in another form is no reason to stop a study: its summary is that it was not read.
+    One that a newer version wrote in another form does not stop a study: its summary says that it was not read.
     """
-    wanted = workload_fingerprint(workload)
+    same_workload = workload_fingerprint(workload)
     stored = {path: read_json(path) for path in sorted(outputs.glob(f"doctor/*/{NAME}"))}
     fitting = [
         (path, value)
         for path, value in stored.items()
-        if isinstance(value, Mapping) and value.get("workload_fingerprint") == wanted
+        if isinstance(value, Mapping) and value.get("workload_fingerprint") == same_workload
     ]
     readable = [value for _, value in fitting if _is_readable(value)]
     if not readable:
@@ -71,8 +71,8 @@ def find_examination(outputs: Path, workload: Workload, code: Fingerprint) -> di
     count = len(newest["checks"])
     verdict = f"{len(failed)} of {count} checks failed: {', '.join(failed)}" if failed else f"all {count} checks passed"
     day = time.strftime("%Y-%m-%d", time.gmtime(newest["at"]))
-    alike = gives_the_same_numbers(newest["code_fingerprint"], code)
-    code_note = "" if alike else ", with other code than this study's"
+    same_code = gives_the_same_numbers(newest["code_fingerprint"], code)
+    code_note = "" if same_code else ", with different code from this study's"
     return {**newest, "failed": failed, "summary": f"{verdict} on {day}, {newest['where']}{code_note}"}
 
 
@@ -82,5 +82,8 @@ def _is_readable(examination: Mapping[str, Any]) -> bool:
     except NewerFormatError:
         return False
     checks = examination.get("checks")
-    whole = isinstance(checks, list) and all(isinstance(c, Mapping) and {"name", "passed"} <= c.keys() for c in checks)
-    return whole and all(key in examination for key in WRITTEN)
+    if not isinstance(checks, list) or not all(
+        isinstance(c, Mapping) and {"name", "passed"} <= c.keys() for c in checks
+    ):
+        return False
+    return all(key in examination for key in WRITTEN)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and appended lines that tolerate a torn end."""
+"""Files that are complete or absent, and appended lines that tolerate a torn end."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from harness.plan.errors import UserError
 
 
 def plain(value: Any) -> Any:
-    """JSON-able copy in which a non-finite number is null: a missing value never becomes a number."""
+    """A JSON-serialisable copy in which a non-finite number is null: a missing value never becomes a number."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -41,7 +41,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The parsed file, or None where it is absent or not whole."""
+    """The parsed file, or None if it is absent or incomplete."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -55,7 +55,7 @@ def json_line(value: Mapping[str, Any]) -> str:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a torn last line (or any line that does not parse) is passed over."""
+    """The complete lines of a JSON-lines file; a torn last line (or any line that does not parse) is skipped."""
     try:
         file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError):
@@ -68,10 +68,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parsed(lines: list[str]) -> list[Any]:
-    """Every line that parses. All in one call where they all do: that takes a third of the time."""
+    """Every line that parses, in one call if they all do, which takes a third of the time."""
     try:
         values = json.loads(f"[{','.join(lines)}]")
-        if len(values) == len(lines):  # no line held two
+        if len(values) == len(lines):  # no line had two values
             return values
     except json.JSONDecodeError:
         pass
@@ -83,16 +83,16 @@ def _parsed(lines: list[str]) -> list[Any]:
 
 
 def append_lines(path: Path, values: list[dict[str, Any]]) -> None:
-    """Append whole lines durably; a torn end left by a killed writer is closed first."""
+    """Append complete lines durably; a torn end left by a killed writer is first ended with a newline."""
     with open(path, "ab") as file:
-        if file.tell() and not _ends_whole(path):
+        if file.tell() and not _ends_with_newline(path):
             file.write(b"\n")
         file.write("".join(map(json_line, values)).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _ends_whole(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

@@ -1,8 +1,8 @@
-"""A trial's folder: attempts that fence each other, an append-only journal, a record written last (section 3).
+"""A trial's folder: attempts that fence off earlier ones, an append-only journal, a record written last.
 
-Attempt n is owned by whoever created `events.n.jsonl`. A writer that sees `events.n+1.jsonl` has lost the trial and
-stops before its next write; a reader drops rows of attempt n beyond the step where attempt n+1 resumed, and takes a
-record only from the newest attempt.
+Attempt n is owned by the process that created `events.n.jsonl`. A writer that sees `events.n+1.jsonl` has lost the
+trial and stops before its next write; a reader drops rows of attempt n beyond the step where attempt n+1 resumed, and
+takes a record only from the newest attempt.
 """
 
 import os
@@ -21,7 +21,7 @@ FSYNC_EVERY_S = 1.0
 
 
 class LostTrialError(RuntimeError):
-    """Another attempt has taken this trial over; the writer must stop and leave its files alone."""
+    """Another attempt has taken over this trial; the writer must stop and not touch its files."""
 
 
 class Attempt:
@@ -54,12 +54,12 @@ class Attempt:
             raise LostTrialError(f"attempt {self.number} of {self.folder} was taken over")
 
     def start(self, resumed_from_step: int) -> None:
-        """The opening row: every row that follows lies beyond `resumed_from_step`."""
+        """Write the opening row: every row that follows is beyond `resumed_from_step`."""
         row = {"kind": "start", "schema": SCHEMA, "attempt": self.number, "resumed_from_step": resumed_from_step}
         self.write({**row, "host": socket.gethostname(), "pid": os.getpid(), "at": time.time()})
 
     def write(self, row: Mapping[str, Any], durable: bool = False) -> None:
-        """Append one row; it reaches the disk at once when `durable`, else within FSYNC_EVERY_S of the next row."""
+        """Append one row; synced to disk at once if `durable`, else with the first row FSYNC_EVERY_S after the last."""
         self.check()
         self._file.write(json_line(row))
         self._file.flush()
@@ -80,7 +80,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """What the files of one trial say."""
+    """The content of one trial's files."""
 
     evaluations: list[dict[str, Any]]  # in order of step, attempts resolved
     outcome: Outcome | None  # None while unfinished
@@ -99,8 +99,8 @@ def attempt_numbers(folder: Path) -> list[int]:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
-    found = (name.split(".") for name in names)
-    return sorted(int(n[1]) for n in found if len(n) == 3 and n[::2] == ["events", "jsonl"] and n[1].isdigit())
+    parts = (name.split(".") for name in names)
+    return sorted(int(p[1]) for p in parts if len(p) == 3 and p[::2] == ["events", "jsonl"] and p[1].isdigit())
 
 
 def newest_attempt(folder: Path) -> int:
@@ -108,7 +108,7 @@ def newest_attempt(folder: Path) -> int:
 
 
 def newest_rows(folder: Path) -> list[dict[str, Any]]:
-    """What the newest attempt has written behind its opening row, as its trainer yielded it."""
+    """What the newest attempt has written after its opening row, as its trainer yielded it."""
     rows = read_lines(folder / f"events.{newest_attempt(folder)}.jsonl")
     return [row for row in rows if row.get("kind") != "start"]
 
@@ -116,8 +116,8 @@ def newest_rows(folder: Path) -> list[dict[str, Any]]:
 def read_trial(folder: Path) -> TrialRecord:
     """Resolve a trial's attempts into one sequence of evaluations and, if it ended, its record.
 
-    Raises NewerFormatError for what a newer version wrote in another form. Fields that are only new are let pass: a
-    measurement more changes none of the others.
+    Raises NewerFormatError for what a newer version wrote in another form. Unknown fields are accepted: an additional
+    measurement changes none of the others.
     """
     try:
         return _read_trial(folder)
@@ -126,7 +126,7 @@ def read_trial(folder: Path) -> TrialRecord:
 
 
 def _read_trial(folder: Path) -> TrialRecord:
-    # First: once it is there all rows are, while a trial that ends between the two reads would lack its last ones.
+    # Read first: once it exists all rows do, while a trial that ends between the two reads would lack its last rows.
     stored = read_json(folder / "record.json")
     record = stored if isinstance(stored, dict) else {}
     check_schema(record, "record.json")

@@ -1,4 +1,4 @@
-"""The file `limit` of a trial that races: how its driver tells it, wherever it runs, that it can no longer win.
+"""The file `limit` of a trial that races: how its driver stops it, on any node, once it can no longer win.
 
 It holds a number of examples: from there on the trial stops at its next evaluation that misses the target. See
 plan.racing.
@@ -12,7 +12,7 @@ NAME = "limit"
 
 
 def write_limit(folder: Path, examples: float) -> None:
-    """Set the limit of the trial in `folder`; infinity: none yet."""
+    """Set the limit of the trial in `folder`; infinity means no limit yet."""
     folder.mkdir(parents=True, exist_ok=True)
     # The same file, written in place, for the reason given in record.drain_flag.
     file = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -23,7 +23,7 @@ def write_limit(folder: Path, examples: float) -> None:
 
 
 def read_limit(file: Path) -> float:
-    """Examples from which on a trial is to stop; infinity where the file cannot be read just now."""
+    """Examples from which on a trial must stop; infinity if the file cannot be read at the moment."""
     try:
         return float(file.read_text())
     except (OSError, ValueError):

@@ -13,14 +13,14 @@ from rich.text import Text
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 
-QUIET_S = 60.0  # a log that has said nothing for so long gets a line on how far the sweep is
+QUIET_S = 60.0  # after this time without a line, a log gets one with the progress of the sweep
 NAMED = 4  # running trials that such a line names
-AROUND_ROWS = 6  # lines of a terminal that the rows of running trials leave to everything else
-BAR_WIDTH, AROUND_BAR = 30, 62  # columns of the bar where there is room, and of the counts beside it
+AROUND_ROWS = 6  # lines of a terminal reserved for everything except the rows of running trials
+BAR_WIDTH, AROUND_BAR = 30, 62  # columns of the bar at most, and of the counts next to it
 
 
 class Screen:
-    """Listens to the launcher; shows done/running/left, ETA, and one row per running trial.
+    """Listens to the launcher; shows done/running/left, the time left, and one row per running trial.
 
     A live view on a terminal; in a log one line for every trial that ends, and one a minute while none does.
     """
@@ -28,7 +28,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = self.skipped = 0
-        self._over: set[str] = set()  # a trial that lost its race may end once more
+        self._over: set[str] = set()  # a set, as a trial that lost its race may end a second time
         self.slots = 1
         self.failed: list[tuple[str, str]] = []
         self._running: dict[str, dict[str, Any]] = {}
@@ -48,7 +48,7 @@ class Screen:
             self.say(f"all {feed.total} trials are already finished")
             return
         resumed = f", {self.skipped} already finished" if self.skipped else ""
-        self.say(f"{left} trials to run{resumed}, {slots} side by side")
+        self.say(f"{left} trials to run{resumed}, {slots} at a time")
         if self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True)
             self._live.start()
@@ -64,7 +64,7 @@ class Screen:
             elif row["kind"] == "end":
                 self._ended(planned, row)
         if self._live is None and self._running and time.monotonic() - self._last_said >= QUIET_S:
-            self.say(self._standing())
+            self.say(self._progress_line())
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
         self._running.pop(planned.key, None)
@@ -77,17 +77,17 @@ class Screen:
             self.say(f"retrying {label} from its checkpoint: {reason}")
 
     def say(self, line: str) -> None:
-        """One line for the record, above the live view."""
+        """Print one permanent line, above the live view."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         self._last_said = time.monotonic()
 
     @property
     def done(self) -> int:
-        """Distinct trials that have ended since the start, for other drivers of a shared study too."""
+        """Distinct trials that have ended since the start, including those of other drivers of a shared study."""
         return self._feed.total - self.skipped - len(self._left())
 
     def trials_over(self) -> None:
-        """What is said from now on is a line of its own."""
+        """Close the live view: from now on only lines are printed."""
         self.close()
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Screen:
             self._live.stop()
             self._live = None
 
-    # -- rendering: the live view is drawn by a thread of its own, hence the copies ------------------------------------
+    # -- rendering: another thread draws the live view, hence the copies -----------------------------------------------
 
     def _ended(self, planned: PlannedTrial, row: dict[str, Any]) -> None:
         state = self._running.pop(planned.key)
@@ -108,64 +108,65 @@ class Screen:
             self.say(f"[{self.skipped + self.done}/{self._feed.total}] {self._last_ending}")
 
     def _left(self) -> list[PlannedTrial]:
-        """Trials that are not over, the running ones included."""
+        """Trials that are not over, including the running ones."""
         running = {key: state["planned"] for key, state in self._running.copy().items()}
-        known = {**{planned.key: planned for planned in self._feed.waiting}, **self._feed.running.copy(), **running}
-        return [planned for key, planned in known.items() if key in running or key not in self._over]
+        waiting = {planned.key: planned for planned in self._feed.waiting}
+        left = {**waiting, **self._feed.running.copy(), **running}
+        return [planned for key, planned in left.items() if key in running or key not in self._over]
 
     def eta_s(self) -> float | None:
         """Seconds left, from the pace so far; a running trial counts as half done. None before anything has finished.
 
-        What the launcher expects of each trial would not do as its weight: that tells long from short, but says little
-        of how seconds a step grow with the TBS.
+        The launcher's expected seconds would be poor weights: they separate long trials from short ones, but do not
+        capture how seconds per step grow with the TBS.
         """
         if not self._over:
             return None
         half = len(self._running) / 2
         return (time.monotonic() - self._began) / (len(self._over) + half) * (len(self._left()) - half)
 
-    def _about(self) -> str:
-        """The estimate for people; empty where nothing is left."""
+    def _time_left(self) -> str:
+        """The estimate in words; empty if no trial is left."""
         if not self._left():
             return ""
         eta = self.eta_s()
-        return f"about {_duration(eta)} left" if eta is not None else "measuring the pace"
+        return f"about {_duration(eta)} left" if eta is not None else "estimating the time left"
 
-    def _standing(self) -> str:
-        """How far the sweep is, in one line."""
+    def _progress_line(self) -> str:
+        """The progress of the sweep, in one line."""
         named = [state["planned"].trial.label + _where(state) for state in self._running.values()]
         more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        return f"{len(self._left())} trials left, {self._about()}; running: {'; '.join(named[:NAMED])}{more}"
+        return f"{len(self._left())} trials left, {self._time_left()}; running: {'; '.join(named[:NAMED])}{more}"
 
     def _view(self) -> RenderableType:
         left = len(self._left())
         progress = Progress(
             TextColumn("trials {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=max(4, min(BAR_WIDTH, self.console.width - AROUND_BAR))),
-            TextColumn(f"running {len(self._running)}  left {left - len(self._running)}" if left else "over"),
+            TextColumn(f"running {len(self._running)}  left {left - len(self._running)}" if left else "done"),
             TextColumn(f"failed {len(self.failed)}" if self.failed else ""),
-            TextColumn(self._about()),
+            TextColumn(self._time_left()),
         )
         progress.add_task("", total=self._feed.total - self.skipped, completed=self.done)
         parts: list[RenderableType] = [progress]
         if self._running:
-            room = max(3, self.console.height - AROUND_ROWS)
+            rows = max(3, self.console.height - AROUND_ROWS)
             states = list(self._running.values())
             table = Table(box=None, pad_edge=False, header_style="dim")
             for title in ("trial", "epochs", "step", "metric", "LR", "examples/s"):
                 table.add_column(title, justify="left" if title == "trial" else "right", no_wrap=True)
-            for state in states[:room]:
+            for state in states[:rows]:
                 table.add_row(*_cells(state))
-            parts += [table, *([Text(f"and {len(states) - room} more")] if len(states) > room else [])]
+            parts += [table, *([Text(f"and {len(states) - rows} more")] if len(states) > rows else [])]
         if self._last_ending and left:
             parts.append(Text(f"last: {self._last_ending}", "dim", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 
 
 def _ending(planned: PlannedTrial, row: dict[str, Any]) -> str:
-    """The outcome; a trial that aimed at no target has neither reached nor missed it."""
-    aimed = planned.trial.arm.settings.stop_at_target
-    return row["outcome"] if aimed or row["outcome"] not in (Outcome.REACHED, Outcome.CENSORED) else "ended"
+    """The outcome; a trial that does not stop at a target has neither reached nor missed one."""
+    stops = planned.trial.arm.settings.stop_at_target
+    return row["outcome"] if stops or row["outcome"] not in (Outcome.REACHED, Outcome.CENSORED) else "ended"
 
 
 def _cells(state: dict[str, Any]) -> list[str | Text]:
@@ -187,13 +188,13 @@ def _cells(state: dict[str, Any]) -> list[str | Text]:
 
 
 def _where(state: dict[str, Any]) -> str:
-    """Where a running trial is, for a line of a log."""
+    """How far a running trial is, for a line of a log."""
     _, epochs, _, metric, *_ = map(str, _cells(state))
     return f" at {epochs} epochs, {metric}" if epochs else " starting"
 
 
 def _duration(seconds: float) -> str:
-    """Rounded as an estimate deserves: seconds below 2 minutes, minutes below 2 hours, then hours."""
+    """Rounded to the precision of an estimate: seconds below 2 minutes, minutes below 2 hours, then hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.plan.noise_scale import Moments, two_batch
+from harness.plan.gradient_noise import Moments, two_batch
 
 Array = NDArray[np.float64]
 

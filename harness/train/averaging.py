@@ -12,7 +12,7 @@ def decay_per_step(half_life_examples: float, total_batch_size: int) -> float:
 
 
 class AveragedModel:
-    """A copy of the model whose parameters are the average; evaluate `module` as any model."""
+    """A copy of the model whose parameters are the average; evaluate `module` like any model."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).requires_grad_(False).eval()
@@ -23,10 +23,10 @@ class AveragedModel:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after one more update.
+        """Add the weights after one more update to the average.
 
-        The weight (1 - d) / (1 - d^t) keeps the average unbiased at every t: after one update it is the weights
-        themselves (Adam's correction, Kingma & Ba 2015, section 3, folded into the recursion).
+        The factor (1 - d) / (1 - d^t) keeps the average unbiased at every t: after one update it equals the weights
+        (Adam's correction, Kingma & Ba 2015, section 3, folded into the recursion).
         """
         self.steps += 1
         weight = (1 - self.decay) / (1 - self.decay**self.steps)

@@ -1,7 +1,8 @@
 """Batch norm over a chosen span of examples, and its evaluation statistics for the weights being evaluated (P3).
 
-Running statistics are a memory in steps: at a large TBS they lag behind the weights and fake slow convergence. Here
-evaluation statistics are re-estimated on a fixed set of training examples, or averaged with a half-life in examples.
+Running statistics have a memory in steps: at a large TBS they lag behind the weights and make convergence look slow.
+Here evaluation statistics are re-estimated on a fixed set of training examples, or averaged with a half-life in
+examples.
 """
 
 import torch
@@ -36,8 +37,8 @@ class SpanBatchNorm(nn.Module):
         self.bias = source.bias
         self.register_buffer("mean", torch.zeros(source.num_features))
         self.register_buffer("var", torch.ones(source.num_features))
-        self.collecting = False  # keep the statistics of the groups that pass
-        self.estimating = False  # re-estimation: groups lie within one rank, whatever the span in training
+        self.collecting = False  # whether statistics of the groups are summed up
+        self.estimating = False  # re-estimation: groups are within one rank, whatever the span in training
         self._sums: tuple[Tensor, Tensor, int] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class SpanBatchNorm(nn.Module):
         return out
 
     def _over_all_ranks(self, inputs: Tensor) -> Tensor:
-        x = inputs.to(self.mean.dtype)  # sums are not taken in half precision
+        x = inputs.to(self.mean.dtype)  # never sum in half precision
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()
@@ -97,12 +98,12 @@ def convert_batch_norm(model: nn.Module, plan: BatchNorm) -> nn.Module:
     """
     if isinstance(model, _BatchNorm):
         if type(model) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm):
-            # A subclass may do more than normalise (an activation, say), which replacing it would lose.
+            # A subclass may do more than normalise (e.g. apply an activation), which replacing it would lose.
             raise UserError(f"the model's {type(model).__name__} is not torch's own batch norm and cannot be converted")
         if plan.span == "none":
             raise UserError(
-                "the model has batch norm but workload.batch_norm.span is none: choose ghost (with span_examples), "
-                "sync or per_device"
+                "the model has batch norm but workload.batch_norm.span is none: choose one of ghost "
+                "(with span_examples), sync, per_device"
             )
         return SpanBatchNorm(model, plan.span, plan.span_examples)
     for name, child in model.named_children():
@@ -120,8 +121,8 @@ def batch_norms(model: nn.Module) -> list[SpanBatchNorm]:
 def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) -> None:
     """Set every layer's evaluation statistics to the mean over ghost groups of `batch` at the current weights.
 
-    `batch` holds this rank's groups in group layout; groups are shared out over the ranks, and one reduction makes
-    the statistics the same everywhere whatever their number.
+    `batch` holds this rank's groups in group layout; the groups are divided among the ranks, and one reduction makes
+    the statistics the same on every rank, whatever their number.
     """
     layers = batch_norms(model)
     if not layers:
@@ -149,7 +150,7 @@ def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) ->
 
 @torch.no_grad()
 def advance_running(layers: list[SpanBatchNorm], decay: float) -> None:
-    """One update per optimizer step of the running average, from all groups of this rank since the last one.
+    """One update of the running average per optimizer step, from all groups of this rank since the previous one.
 
     The recursion is linear in the group statistics, so the mean of the ranks' averages is the average over all groups.
     """

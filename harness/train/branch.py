@@ -1,4 +1,4 @@
-"""Branches: a trial that begins where another one of its study stood, at another batch size and LR."""
+"""Branches: a trial that starts from another trial's state in the same study, at another batch size and LR."""
 
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,20 @@ from harness.train.checkpoint import save_checkpoint
 from harness.train.learner import Learner
 from harness.train.learner_state import continue_from, state_of
 
-KEPT = "kept"  # folder of the states that branches begin at, beside the trial's checkpoints
+KEPT = "kept"  # folder of the states that branches start from, next to the trial's checkpoints
 
 
 def keep_state(learner: Learner, folder: Path, examples: int) -> None:
-    """Keep what a branch needs at `examples` of the trial in `folder`; rank 0 writes, all ranks hold the same."""
+    """Save what a branch needs at `examples` of the trial in `folder`; rank 0 writes, since all ranks hold the same."""
     if learner.world.is_main and examples in learner.settings.keep_at_examples:
         save_checkpoint(folder / KEPT, examples, state_of(learner), keep=None)
 
 
 def begin_branch(learner: Learner, folder: Path) -> None:
-    """Take over weights, optimizer state and average of the trial that the settings start from, where they do.
+    """Load weights, optimizer state and average of the trial that the settings start from, if they name one.
 
-    `folder` is the branch's own, in the same study. Momentum, betas and weight decay are the branch's, its schedule
-    starts anew. Raises RuntimeError where the state is not there.
+    `folder` is the branch's own, in the same study. Momentum, betas and weight decay are the branch's, and its schedule
+    starts from the beginning. Raises RuntimeError where the state is missing.
     """
     start = learner.settings.start
     if start is None:
@@ -35,7 +35,9 @@ def begin_branch(learner: Learner, folder: Path) -> None:
 
 def _load(folder: Path, settings: Settings, seed: int, examples: int) -> dict[str, Any]:
     trial_id = Trial(Arm("", "", "", 1, 1.0, settings), seed).trial_id
-    found = sorted((folder.parent.parent / trial_id).glob(f"*/{KEPT}/{examples}.pt"))
-    if not found:
-        raise RuntimeError(f"trial {trial_id}, which this one branches from, has kept no state at {examples} examples")
-    return torch.load(found[0], map_location="cpu", weights_only=True)
+    kept = sorted((folder.parent.parent / trial_id).glob(f"*/{KEPT}/{examples}.pt"))
+    if not kept:
+        raise RuntimeError(
+            f"trial {trial_id}, which this trial branches from, has no saved state at {examples} examples"
+        )
+    return torch.load(kept[0], map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""A trial's checkpoint: whole or absent, tensors and plain numbers only, the newest two kept (P9)."""
+"""A trial's checkpoint: complete or absent, tensors and plain numbers only, the newest two kept (P9)."""
 
 import os
 import re
@@ -11,8 +11,9 @@ KEEP = 2
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | None = KEEP) -> None:
-    """Write `folder/<step>.pt` by temporary name, fsync and rename, then drop all but the newest `keep`; None: none."""
-    folder.mkdir(exist_ok=True)  # never the trial's own: where that is gone, its file system is
+    """Write `folder/<step>.pt` by temporary name, fsync and rename, then delete all but the newest `keep` (None: keep
+    all)."""
+    folder.mkdir(exist_ok=True)  # never its parent, the trial's folder: if that is gone, so is the file system
     temporary = folder / f".{step}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -23,19 +24,19 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | 
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # torch hides a full disk behind its archive's "unexpected pos"
+            raise error.__context__ from None  # torch reports a full disk as its archive's "unexpected pos"
         raise
     for old in checkpoint_steps(folder)[:-keep] if keep else []:
         (folder / f"{old}.pt").unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, as (step, state on the CPU); None where there is none."""
+    """The newest readable checkpoint, as (step, state on the CPU); None where there is none."""
     for step in reversed(checkpoint_steps(folder)):
         try:
             return step, torch.load(folder / f"{step}.pt", map_location="cpu", weights_only=True)
         except Exception:
-            continue  # a damaged file raises anything; the one before it is as good
+            continue  # a damaged file can raise anything; the one before it will do
     return None
 
 
@@ -45,7 +46,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Drop a finished trial's checkpoints and what a killed writer left."""
+    """Delete a finished trial's checkpoints and what a killed writer left behind."""
     if folder.is_dir():
         for path in folder.iterdir():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Three clocks: training, evaluation, everything (P8). Read only where the device has been waited for."""
+"""Three clocks: training, evaluation, total (P8). Read only after waiting for the device."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Clock:
         self._started = self.now()
 
     def enter(self, section: str | None) -> None:
-        """Close the running section and open `train`, `evaluate` or none of them, waiting for the device first."""
+        """Close the running section and open `train`, `evaluate` or neither (None), waiting for the device first."""
         self.wait()
         now = self.now()
         if self._section == "train":
@@ -43,5 +43,5 @@ class Clock:
 
 
 def device_wait(device: torch.device) -> Callable[[], None]:
-    """Blocks until the device has done what was asked of it; nothing on the CPU."""
+    """A function that blocks until the device has finished its queued work; it does nothing on the CPU."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None

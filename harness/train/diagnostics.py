@@ -1,7 +1,7 @@
-"""What an evaluation row says of the updates before it: gradient norm, size of the update, clipping.
+"""What an evaluation row reports about the updates before it: gradient norm, size of the update, clipping.
 
-All is measured on the device and read once per evaluation. Norms are those of the interval's last update, so that the
-others pay nothing; clipping is counted at every update.
+Everything is measured on the device and read once per evaluation. Norms are those of the interval's last update, so
+that the others cost nothing; clipping is counted at every update.
 """
 
 import math
@@ -13,24 +13,24 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 class Diagnostics:
-    """Watches the updates of one model; equal on every rank, because gradients are."""
+    """Observes the updates of one model; the same on every rank, because gradients are."""
 
     def __init__(self, model: nn.Module, clip_norm: float | None) -> None:
         self.clip_norm = clip_norm
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [p for _, p in trained]
-        self._groups: dict[str, list[int]] = {}  # places in `_parameters`
-        for place, (name, _) in enumerate(trained):
-            self._groups.setdefault(layer_group(name), []).append(place)
+        self._groups: dict[str, list[int]] = {}  # layer group -> indices into `_parameters`
+        for index, (name, _) in enumerate(trained):
+            self._groups.setdefault(layer_group(name), []).append(index)
         self._before: list[Tensor] | None = None
-        self._norms: Tensor | None = None  # [1], the gradient's; once stepped [1 + 2 P]: updates', then parameters'
+        self._norms: Tensor | None = None  # [1]: the gradient's; after the step [1 + 2 P]: also updates', parameters'
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self.clipped = torch.zeros((), dtype=torch.int64, device=device)
-        self.updates = 0  # made since the last reading
+        self.updates = 0  # since the last reading
 
     def before_step(self, last: bool) -> None:
-        """Between the backward pass and the optimizer's step: clip by global norm, where set, and where this update is
-        the `last` of its interval note norm and weights."""
+        """Call between the backward pass and the optimizer's step: clips by global norm where that is set and, where
+        this update is the `last` of its interval, records the norm and the weights."""
         self._norms = None
         norm: Tensor | None = None
         if last or self.clip_norm is not None:
@@ -43,31 +43,31 @@ class Diagnostics:
             self._before = [p.detach().clone() for p in self._parameters]
 
     def after_step(self) -> None:
-        """After the optimizer's step, where one was made."""
+        """Call after the optimizer's step, if it was made."""
         self.updates += 1
         if self._before is None or self._norms is None:
             return
         after = [p.detach() for p in self._parameters]
         moved = torch._foreach_sub(after, self._before)  # pyright: ignore[reportPrivateImportUsage]
-        # One call for all: they are joined by layer group on the host.
+        # One call for all parameters; `read` combines their norms by layer group on the host.
         norms = torch._foreach_norm([*moved, *self._before])  # pyright: ignore[reportPrivateImportUsage]
         self._norms = torch.stack([self._norms[0], *norms])
         self._before = None
 
     def skip_step(self) -> None:
-        """Where the step was not made: there is no update to measure."""
+        """Call where the step was skipped: there is no update to measure."""
         self._norms = self._before = None
 
     def read(self) -> dict[str, Any]:
-        """The interval's numbers, JSON-able; None for what is not finite or was not measured. Starts a new interval.
+        """The interval's numbers, as JSON values; None if not finite or not measured. Starts a new interval.
 
         `update_ratio`: |update| / |parameters before it| of each layer group; about 1e-3 is a common rule of thumb.
         """
         gradient, *norms = self._norms.tolist() if self._norms is not None else [math.nan]
         ratios = dict.fromkeys(self._groups)
         moved, sizes = norms[: len(norms) // 2], norms[len(norms) // 2 :]
-        for name, places in self._groups.items() if norms else ():
-            update, size = (math.hypot(*(values[place] for place in places)) for values in (moved, sizes))
+        for name, indices in self._groups.items() if norms else ():
+            update, size = (math.hypot(*(values[index] for index in indices)) for values in (moved, sizes))
             ratios[name] = _finite(update / size if size else math.nan)
         row: dict[str, Any] = {"gradient_norm": _finite(gradient), "update_ratio": ratios}
         if self.clip_norm is not None:
@@ -85,13 +85,13 @@ class Diagnostics:
 
 
 def layer_group(name: str) -> str:
-    """The layer a parameter is reported under: the first part of its name, with a number that follows it."""
+    """The layer a parameter is reported under: the first part of its name, and the next if that is a number."""
     first, *rest = name.split(".")
     return f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first
 
 
 def memory_peak_bytes(device: torch.device) -> int:
-    """Peak since the process began: allocated on a GPU, resident on the CPU."""
+    """Peak since the process began: memory allocated on a GPU, resident memory on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

@@ -1,7 +1,8 @@
-"""Proof, on a workload's own model and data, that what splits a batch changes nothing: probes and what they must show.
+"""Checks, on a workload's own model and data, that splitting a batch changes nothing: probes and what they must show.
 
-A probe is a trial of a few updates, run as any other; the checks read its journal rows. In float64 two ways to compute
-one thing agree to TOLERANCE, and a fault of the training loop, the model or the data is larger by orders of magnitude.
+A probe is a trial of a few updates, run like any other; the checks read its journal rows. In float64 two ways to
+compute the same thing agree to TOLERANCE, and a fault of the training loop, the model or the data is larger by orders
+of magnitude.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from harness.plan.batch import Placement
 from harness.plan.coscaling import CoScaling
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings
 from harness.plan.target import Target
@@ -31,19 +32,19 @@ from harness.train.trainer import Execution
 from harness.train.worker import Task
 
 TOLERANCE = 1e-9  # relative, float64, over a few updates
-EXCERPT = 101  # validation and test examples of a probe: odd, so that neither two ranks nor a batch divide them
+EXCERPT = 101  # validation and test examples of a probe: odd, so neither two ranks nor a batch size divide them
 EVALUATION_BATCH = 16
 MICRO = 8  # examples of the smallest micro-batch where there is no ghost group to keep whole
-STILL = 1e-12  # an LR that leaves the weights where they are
+STILL = 1e-12  # an LR that does not move the weights
 
 Rows = list[dict[str, Any]]
-Run = Callable[[Task], Rows]  # runs a task to its end on ranks of its own; all its rows
-Interrupt = Callable[[Task], Rows]  # the same, dropped behind its first evaluation and started again
+Run = Callable[[Task], Rows]  # runs a task to its end on ranks of its own; returns all its rows
+Interrupt = Callable[[Task], Rows]  # the same, interrupted after its first evaluation and started again
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `detail` says with which numbers."""
+    """The result of one check; `detail` gives the numbers."""
 
     name: str
     passed: bool
@@ -55,7 +56,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A data set with few validation and test examples; the training split is whole."""
+    """A data set with few validation and test examples; the training split is complete."""
 
     dataset: Dataset
     examples: int = EXCERPT
@@ -89,7 +90,7 @@ def _first(examples: Examples, count: int) -> First:
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
-    """The model with its dropout modules off: dropout is the same in distribution only, whatever splits the batch."""
+    """The model with its dropout modules off: across splits of a batch, dropout agrees in distribution only."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -105,7 +106,7 @@ class Probes:
     workload: Workload
     folder: Path
     updates: int
-    device: str  # of the probes that compare ways to split a batch
+    device: str  # for the probes that compare ways to split a batch
     topology: tuple[str, str]  # device and precision of the user's own trials
 
     @property
@@ -115,7 +116,7 @@ class Probes:
         return 4 * (self.workload.batch_norm.span_examples if ghost else MICRO)
 
     def split(self, world: int, accumulation: int, evaluation_batch: int, lr: float | None = None) -> Task:
-        """In float64 and without dropout: what another split must repeat."""
+        """A probe in float64 and without dropout, which must agree whatever splits its batch."""
         name = f"w{world}-a{accumulation}-e{evaluation_batch}-{lr}"
         model = {"_target_": f"{__name__}.{without_dropout.__name__}", "model": dict(self.workload.model)}
         settings = self._settings(world, accumulation, model, lr)
@@ -124,7 +125,7 @@ class Probes:
         )
 
     def real(self, name: str) -> Task:
-        """On one rank, in the arithmetic of the user's trials, with a checkpoint behind every evaluation."""
+        """A probe on one rank, in the precision of the user's trials, with a checkpoint after every evaluation."""
         settings = self._settings(1, 1, self.workload.model, None)
         return self._task(name, settings, 1, 1, self.topology, Execution(checkpoint_every_s=0.0, hang_s=0.0))
 
@@ -135,7 +136,7 @@ class Probes:
             self.workload,
             dataset={"_target_": f"{__name__}.{Excerpt.__name__}", "dataset": dict(self.workload.dataset)},
             model=model,
-            # Every update at another LR, so that one too many would show.
+            # Every update has a different LR, so that one update too many would show.
             schedule={"_target_": "harness.plan.schedules.Constant", "warmup": {"steps": 2 * self.updates}},
             target=Target(target.metric, unreachable, target.mode),
             budget=Duration(self.updates * size, "examples"),
@@ -157,11 +158,11 @@ class Probes:
         return Task(trial_id, settings, 0, Topology(batch, *where), str(self.folder / name), how)
 
 
-PROBES = 9  # that `examine` runs
+PROBES = 9  # how many `examine` runs
 
 
 def examine(probes: Probes, run: Run, interrupt: Interrupt) -> list[Check]:
-    """Every check, in the order of what rests on what."""
+    """Every check; later ones rely on earlier ones."""
     alone = evaluations(run(probes.split(1, 1, EXCERPT)))
     accumulated = evaluations(run(probes.split(1, 2, EXCERPT)))
     shared = evaluations(run(probes.split(2, 1, EXCERPT)))
@@ -187,7 +188,7 @@ def evaluations(rows: Rows) -> Rows:
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """What an evaluation says of the science, flat: losses, metrics, LR, norms."""
+    """The results in an evaluation row, flat: losses, metrics, LR, norms."""
     flat = {"train_loss": row["train_loss"], "lr": row["lr"]}
     flat |= {f"{w} {name}": value for w, scores in row["validation"].items() for name, value in scores.items()}
     norms = {"gradient_norm": row["diagnostics"]["gradient_norm"], **row["diagnostics"]["update_ratio"]}
@@ -198,36 +199,39 @@ def largest_difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mappi
     """The largest relative difference between the numbers of two journals, and where; infinite if one is shorter."""
     if len(rows) != len(others):
         return inf, f"{len(rows)} against {len(others)} evaluations"
-    worst, place = 0.0, "nowhere"
+    worst, where = 0.0, "nowhere"
     for row, other in zip(rows, others, strict=True):
         mine, theirs = numbers(row), numbers(other)
         for name in mine.keys() | theirs.keys():
             a, b = mine.get(name, inf), theirs.get(name, inf)
             difference = abs(a - b) / max(abs(a), abs(b), 1e-12) if a != b else 0.0
             if isnan(difference) or difference > worst:
-                worst, place = inf if isnan(difference) else difference, f"{name} at update {row['step']}"
-    return worst, place
+                worst, where = inf if isnan(difference) else difference, f"{name} at update {row['step']}"
+    return worst, where
 
 
 def check_split(name: str, alone: Rows, split: Rows) -> Check:
     """P1 to P3: gradient, loss weighting, batch norm and examples of a batch do not depend on what splits it."""
-    worst, place = largest_difference(alone, split)
-    where = f", {place}" if worst > TOLERANCE else ""
-    detail = f"largest relative difference {worst:.1e} over {len(alone)} updates (limit {TOLERANCE:.0e}){where}"
+    worst, where = largest_difference(alone, split)
+    place = f", {where}" if worst > TOLERANCE else ""
+    detail = f"largest relative difference {worst:.1e} over {len(alone)} updates (limit {TOLERANCE:.0e}){place}"
     return Check(name, worst <= TOLERANCE, detail)
 
 
 def check_evaluation(alone: Rows, batched: Rows, shared: Rows) -> Check:
-    """P6: metrics are means over each example once, whatever the batch and the number of ranks."""
+    """P6: metrics are means that count each example once, whatever the batch size and the number of ranks."""
 
     def scores(rows: Rows) -> list[float]:
         return [value for row in rows for score in row["validation"].values() for value in score.values()]
 
-    found = [max(abs(a - b) for a, b in zip(scores(alone), scores(rows), strict=True)) for rows in (batched, shared)]
-    detail = (
-        f"{EXCERPT} examples in batches of {EVALUATION_BATCH} differ by {found[0]:.1e}, over 2 ranks {found[1]:.1e}"
+    in_batches, over_ranks = (
+        max(abs(a - b) for a, b in zip(scores(alone), scores(rows), strict=True)) for rows in (batched, shared)
     )
-    return Check("evaluation is unpadded", max(found) <= TOLERANCE, detail)
+    detail = (
+        f"largest difference on {EXCERPT} examples {in_batches:.1e} in batches of {EVALUATION_BATCH}, "
+        f"{over_ranks:.1e} over 2 ranks"
+    )
+    return Check("evaluation is unpadded", max(in_batches, over_ranks) <= TOLERANCE, detail)
 
 
 def check_order(workload: Workload, total_batch_size: int) -> Check:
@@ -263,7 +267,7 @@ def check_schedule(workload: Workload) -> Check:
     end = int(horizon) if horizon else settings.budget_steps
     peak, last = settings.peak_lr, settings.peak_lr * schedule.lr_factor(end)
     declared = getattr(schedule, "final_lr_factor", None)
-    detail = f"LR {peak * schedule.lr_factor(0):.3g} at update 0, {last:.3g} behind update {end}"
+    detail = f"LR {peak * schedule.lr_factor(0):.3g} at update 0, {last:.3g} after update {end}"
     if declared is None:
         return Check("schedule", 0 <= last < inf, detail)
     detail += f", declared {peak * declared:.3g}"
@@ -271,21 +275,21 @@ def check_schedule(workload: Workload) -> Check:
 
 
 def check_determinism(first: Rows, second: Rows) -> Check:
-    """P10: the same seed repeats; to the bit on a CPU, to rounding where kernels add in any order."""
-    worst, place = largest_difference(first, second)
-    kind = "to the bit" if worst == 0 else f"to {worst:.1e} ({place}): the kernels used here are not deterministic"
+    """P10: the same seed repeats: bit for bit on a CPU, to rounding where kernels add in varying order."""
+    worst, where = largest_difference(first, second)
+    kind = "bit for bit" if worst == 0 else f"to {worst:.1e} ({where}): the kernels used here are not deterministic"
     return Check("the same seed repeats", worst <= 1e-2, kind)
 
 
 def check_resume(whole: Rows, resumed: Rows) -> Check:
-    """P9: stopped behind an evaluation and resumed, a trial says what it would have said."""
-    worst, place = largest_difference(whole, resumed)
-    detail = "to the bit" if worst == 0 else f"differs by {worst:.1e} ({place})"
+    """P9: a trial stopped after an evaluation and resumed gives the results of an uninterrupted run."""
+    worst, where = largest_difference(whole, resumed)
+    detail = "bit for bit" if worst == 0 else f"differs by {worst:.1e} ({where})"
     return Check("resume = one run", worst == 0, detail)
 
 
 def check_clocks(rows: Rows) -> Check:
-    """P8: clocks run forward, and training and evaluation are parts of everything."""
+    """P8: clocks run forward, and training and evaluation are parts of the total."""
     clocks = [row["clock"] for row in rows]
     forward = all(b[name] >= a[name] for a, b in pairwise(clocks) for name in a)
     last = clocks[-1]

@@ -12,7 +12,7 @@ from harness.train.stream import group_layout
 
 
 class Evaluator:
-    """Evaluates one learner, `batch_examples` at a time on each rank. All ranks call it in step."""
+    """Evaluates one learner, `batch_examples` at a time on each rank. All ranks must call it together."""
 
     def __init__(self, learner: Learner, batch_examples: int) -> None:
         self.learner = learner
@@ -20,7 +20,7 @@ class Evaluator:
         self._statistics: Batch | None = None
 
     def validation_scores(self) -> dict[str, dict[str, float]]:
-        """Validation metrics of the raw and, where an average is kept, of the averaged weights."""
+        """Validation metrics of the raw weights and, where an average is kept, of the averaged ones."""
         validation = self.learner.splits.validation
         scores = {"raw": self.evaluate(validation, averaged=False)}
         if self.learner.average is not None:
@@ -29,11 +29,11 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
-        """Mean of every metric over all `examples`, unpadded and exact over ranks (P6); with statistics of batch
-        norm for the very weights that are evaluated (P3)."""
+        """Mean of every metric over all `examples`, unpadded and exact over ranks (P6), with batch-norm statistics for
+        exactly the weights being evaluated (P3)."""
         learner, loss, world = self.learner, self.learner.loss, self.learner.world
         model = learner.average.module if averaged and learner.average is not None else learner.model
-        was_training = model.training  # an average never is, and walking over all its modules takes time
+        was_training = model.training  # never for an average; switching modes walks all modules, which takes time
         if was_training:
             model.eval()
         self._prepare_statistics(model)
@@ -65,11 +65,11 @@ class Evaluator:
         """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
         world = self.learner.world
         for own, layer in zip(self.learner.running, batch_norms(model), strict=True):
-            for source, place in ((own.mean, layer.mean), (own.var, layer.var)):
-                place.copy_(world.sum(source.clone()) / world.size)
+            for source, shared in ((own.mean, layer.mean), (own.var, layer.var)):
+                shared.copy_(world.sum(source.clone()) / world.size)
 
     def statistics_batch(self) -> Batch:
-        """This rank's groups of the fixed training examples that evaluation statistics are re-estimated on (P3).
+        """This rank's groups of the fixed training examples on which evaluation statistics are re-estimated (P3).
 
         The set is a function of the training-set size alone: the first `statistics_examples` of permutation
         ("statistics", 0), the same for every trial, TBS and seed.

@@ -1,8 +1,8 @@
-"""Measures the gradient's noise at frozen weights: products of gradients of examples drawn apart from each other.
+"""Measures the gradient noise at frozen weights: products of gradients of independently drawn examples.
 
-A draw is one example, whose gradient is exact and comes from torch.func, many at a time. Batch norm makes the examples
-of a group depend on each other, so there a draw is one ghost group. Without replacement from a training set; an
-endless stream's draws are new ones. The weights, the random state and the statistics stay as they are.
+A draw is one example, whose exact gradient comes from torch.func, many at a time. Batch norm makes the examples of a
+group depend on each other, so there a draw is one ghost group. Draws are without replacement from a training set, and
+new examples of an endless stream. Weights, random state and statistics are left unchanged.
 """
 
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.datasets.examples import Batch
-from harness.plan.noise_scale import FROZEN_BLOCKS, two_batch
+from harness.plan.gradient_noise import FROZEN_BLOCKS, two_batch
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
-from harness.train.noise_scale import METRICS, preconditioner
+from harness.train.noise_meter import METRICS, preconditioner
 from harness.train.seeds import derive_seed
 
-CHUNK_VALUES = 1 << 24  # of per-example gradients held at a time
+CHUNK_VALUES = 1 << 24  # values of per-example gradients held at a time
 CHUNK_EXAMPLES = 64
 PRODUCT_COLUMNS = 1 << 20
 
 
 class GradientTree:
-    """Squared norms of the sums of 1, 2, 4, ... consecutive vectors, fed one after another."""
+    """Squared norms of the sums of 1, 2, 4, ... consecutive vectors, which are added one by one."""
 
     def __init__(self, share: int, device: torch.device) -> None:
         depth = (share & -share).bit_length()  # 2^j draws for every 2^j that divides a block
@@ -44,8 +44,8 @@ class GradientTree:
 
 
 def measure_noise(learner: Learner, start: int, step: int) -> dict[str, Any]:
-    """What the row of the evaluation at `step` says of the gradient's noise since the one at `start`, in training and
-    at frozen weights; empty where nothing is measured (see plan.noise_scale)."""
+    """The gradient noise since the evaluation at `start`, in training and at frozen weights, for the row of the
+    evaluation at `step`; empty where nothing is measured (see plan.gradient_noise)."""
     every, size = learner.settings.noise_scale.frozen_every_examples, learner.batch.total_batch_size
     parts = [] if learner.noise is None else [learner.noise.read()]
     if every and step * size // every > start * size // every:
@@ -58,7 +58,7 @@ def measure_noise(learner: Learner, start: int, step: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
-    """Rows as harness.statistics.noise_scale reads them; the same on every number of ranks, dropout apart."""
+    """Rows as harness.statistics.noise_scale reads them; apart from dropout the same for any number of ranks."""
     plan, world, group = learner.settings.noise_scale, learner.world, learner.group
     drawn = _draw(learner, step, plan.frozen_units * group).view(FROZEN_BLOCKS, -1, group)
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
@@ -75,12 +75,12 @@ def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
         for block in range(*world.share(FROZEN_BLOCKS)):
             for count, gradients in _gradients(learner, drawn[block], step):
                 counted += count
-                for place, scale in enumerate(flat):
+                for metric, scale in enumerate(flat):
                     for gradient in gradients if scale is None else gradients * scale:
-                        sums[place][block] += gradient
-                        squares[place, block] += _square(gradient)
-                        trees[place].add(gradient)
-    # Sums over counted elements (tokens, say) become means over them.
+                        sums[metric][block] += gradient
+                        squares[metric, block] += _square(gradient)
+                        trees[metric].add(gradient)
+    # Sums over counted elements (e.g. tokens) become means over them.
     factor = (drawn.numel() / world.sum(counted)).square()
     population = None if learner.splits.endless else learner.settings.train_examples
     sizes = {"unit_examples": group, "units": plan.frozen_units, "population": population}
@@ -97,7 +97,7 @@ def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
 
 
 def _draw(learner: Learner, step: int, count: int) -> Tensor:
-    """Indices [count] on the device, a function of (seed, step); other draws than training's."""
+    """Indices [count] on the device, a function of (seed, step); independent of the draws of training."""
     seed = derive_seed(learner.seed, "noise", step)
     if learner.splits.endless:
         drawn = torch.arange(count) + (seed >> 16)
@@ -108,7 +108,7 @@ def _draw(learner: Learner, step: int, count: int) -> Tensor:
 
 
 def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int | Tensor, Tensor]]:
-    """(counted elements, mean gradients [draws, size]) of `drawn` [units, examples of a unit], some at a time."""
+    """(counted elements, mean gradients [draws, size]) of `drawn` [units, examples of a unit], in chunks."""
     size = sum(p.numel() for p in learner.model.parameters() if p.requires_grad)
     together = 1 if batch_norms(learner.model) else max(1, min(CHUNK_EXAMPLES, CHUNK_VALUES // size))
     for units in drawn.split(together):
@@ -119,7 +119,7 @@ def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int
 
 
 def _of_group(learner: Learner, batch: Batch) -> Tensor:
-    """[1, size] of one batch-norm group."""
+    """The mean gradient [1, size] of one batch-norm group."""
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     with torch.enable_grad():
         outputs = learner.precision.forward(learner.model, batch.inputs)
@@ -129,7 +129,7 @@ def _of_group(learner: Learner, batch: Batch) -> Tensor:
 
 
 def _of_examples(learner: Learner, batch: Batch) -> Tensor:
-    """[examples, size], each exactly its own."""
+    """The exact gradient of each example, [examples, size]."""
     model = learner.model
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
@@ -142,14 +142,14 @@ def _of_examples(learner: Learner, batch: Batch) -> Tensor:
         return learner.loss.total(learner.precision.forward(call, inputs[None]), target[None])
 
     each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels run one by one under vmap, with a warning each
+    with sdpa_kernel(SDPBackend.MATH):  # under vmap the fused attention kernels run one by one, each with a warning
         gradients = each(trained, batch.inputs, batch.targets)
     return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
 
 
 @contextmanager
 def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """The model in training mode, its running statistics left alone."""
+    """The model in training mode, without updating its running statistics."""
     collecting = [layer for layer in batch_norms(model) if layer.collecting]
     was_training = model.training
     model.train()
@@ -164,7 +164,7 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
 
 
 def _products(vectors: Tensor) -> Tensor:
-    """Inner products of all pairs of rows, in float64 whatever they are: differences of them are wanted."""
+    """Inner products of all pairs of rows, in float64 whatever their dtype, because differences of them are taken."""
     parts = (part.double() for part in vectors.split(PRODUCT_COLUMNS, dim=1))
     return torch.stack([part @ part.T for part in parts]).sum(0)
 

@@ -18,22 +18,22 @@ def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
 
 
 def resolve(spec: Mapping[str, Any]) -> Callable[..., Any]:
-    """The class or function a spec names; UserError with the nearest name where it does not exist."""
+    """The class or function that a spec names; UserError with the nearest name where it does not exist."""
     path = spec.get("_target_")
     if not isinstance(path, str) or "." not in path:
         raise UserError(f"_target_ must be a dotted path like package.module.Class, not {path!r}")
     module_name, _, attribute = path.rpartition(".")
     module, rest = _import_prefix(module_name, path)
-    found: Any = module
+    target: Any = module
     for name in [*rest, attribute]:
-        if not hasattr(found, name):
-            near = get_close_matches(name, dir(found), 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise UserError(f"_target_ {path}: {getattr(found, '__name__', found)} has no {name!r}{hint}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise UserError(f"_target_ {path} is not callable")
-    return found
+        if not hasattr(target, name):
+            near = get_close_matches(name, dir(target), 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"_target_ {path}: {getattr(target, '__name__', target)} has no {name!r}{hint}")
+        target = getattr(target, name)
+    if not callable(target):
+        raise UserError(f"_target_ {path} must be a class or a function")
+    return target
 
 
 def _import_prefix(module_name: str, path: str) -> tuple[Any, list[str]]:
@@ -47,7 +47,7 @@ def _import_prefix(module_name: str, path: str) -> tuple[Any, list[str]]:
             continue  # a class within a module, or a misspelt name
         except UserError as error:
             raise UserError(f"_target_ {path} cannot be imported: {error}") from error
-    raise UserError(f"_target_ {path}: no module named {parts[0]!r} can be imported from here")
+    raise UserError(f"_target_ {path}: no module named {parts[0]!r} can be imported")
 
 
 def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
@@ -58,14 +58,15 @@ def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):
-        return  # a C callable tells nothing beforehand
+        return  # a C callable may have no signature
     given = {key: value for key, value in spec.items() if key != "_target_"}
     parameters = signature.parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in given:
             if key not in parameters:
                 near = get_close_matches(key, parameters, 1)
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(parameters) or 'nothing'}"
+                hint = f"choose one of {', '.join(parameters)}" if parameters else "it takes no arguments"
+                hint = f"did you mean {near[0]!r}?" if near else hint
                 raise UserError(f"{spec['_target_']} has no argument {key!r}: {hint}")
     try:
         signature.bind(*args, **{**given, **extra})

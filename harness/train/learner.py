@@ -1,4 +1,4 @@
-"""Model, DDP wrapper, optimizer and average of one trial on one rank, and the updates made with them."""
+"""Model, DDP wrapper, optimizer and average of one trial on one rank, and the updates they make."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate
 from harness.train.loader import Loader
 from harness.train.losses import as_float64, loss_named
-from harness.train.noise_scale import NoiseMeter, check_noise
+from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.precision import Precision
 from harness.train.seeds import derive_seed
 from harness.train.speed import check_speed, compiled, compress_gradients, recompute_activations
@@ -31,11 +31,11 @@ from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
-CHUNK_EXAMPLES = 1 << 20  # indices cut at a time
+CHUNK_EXAMPLES = 1 << 20  # example indices cut into micro-batches at a time
 
 
 class Learner:
-    """Everything of a trial that lives on the device. All ranks build it alike and call it in step."""
+    """The parts of a trial that are on the device. All ranks build the same and must call it together."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Learner:
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
-        self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch goes on
+        self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
         check_noise(settings, topology.precision)
         check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
@@ -74,19 +74,19 @@ class Learner:
         self.model = model.to(self.world.device, self.precision.dtype)
         if self.speed.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._groups()  # frozen parameters must not ask for gradients when DDP looks
+        self._groups()  # freezes parameters, which must happen before DDP collects those that need gradients
         if self.speed.activation_checkpointing:
             recompute_activations(self.model)
         self.wrapped: nn.Module = self.model
         self._ddp: DistributedDataParallel | None = None
         if self.world.size > 1:
-            # Buffers are statistics the evaluation recomputes: broadcasting them each step would cost and say nothing.
+            # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
             self.wrapped = self._ddp = DistributedDataParallel(
                 self.model,
                 gradient_as_bucket_view=True,
                 static_graph=self.batch.gradient_accumulation_steps == 1,
             )
-            self._ddp.broadcast_buffers = False  # the argument of this name warns from torch 2.13 on
+            self._ddp.broadcast_buffers = False  # the argument of this name gives a warning from torch 2.13 on
             if self.speed.gradient_compression:
                 compress_gradients(self._ddp)
         self.noise = None
@@ -98,8 +98,8 @@ class Learner:
         self.running = [] if self.settings.batch_norm.statistics == "reestimated" else batch_norms(self.model)
         for layer in self.running:
             layer.collecting = True
-        # What a rank's sum of losses weighs in the gradient: DDP takes the mean over ranks of what each hands in, so
-        # times W this makes it the mean over the global batch. A tensor, because scaling the loss costs more.
+        # The weight of a rank's sum of losses in the gradient: DDP averages the ranks' gradients, so the factor W makes
+        # the result the mean over the global batch. A tensor given to backward, because scaling the loss costs more.
         share = self.world.size / self.batch.total_batch_size
         self._loss_share = torch.tensor(share, dtype=self.precision.dtype, device=self.world.device)
         self.train_model: Callable[..., Any] = self.wrapped
@@ -108,12 +108,12 @@ class Learner:
         self._fresh_state()
 
     def _graph(self) -> dict[str, Any]:
-        """What a compiled graph depends on besides the shapes of a micro-batch."""
+        """What a compiled graph depends on in addition to the shapes of a micro-batch."""
         values = self.settings.to_json()
         return {key: values[key] for key in ("dataset", "model", "batch_norm", "parameter_groups")}
 
     def _fresh_state(self) -> None:
-        """A new optimizer, a new average over the weights as they are, nothing counted."""
+        """A new optimizer, a new average that starts at the current weights, and all counts at zero."""
         model, averaging = self.model, self.settings.averaging
         self.optimizer: torch.optim.Optimizer = instantiate(self.settings.optimizer, self._groups())
         self.scaler = self.precision.new_scaler()
@@ -122,7 +122,7 @@ class Learner:
             self.noise.reset()
         if self.gain is not None:
             self.gain.reset()
-        self.skipped = 0  # updates that were not made, because their gradients overflowed in fp16
+        self.skipped = 0  # updates that were not made because their gradients overflowed in fp16
         self._weight_decays = [group.get("weight_decay") for group in self.optimizer.param_groups]
         decay = (
             decay_per_step(averaging.half_life_examples, self.batch.total_batch_size)
@@ -132,7 +132,7 @@ class Learner:
         self.average = AveragedModel(model, decay) if averaging.half_life_examples else None
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameter groups; an optimizer whose conf says nothing of weight decay keeps its own default."""
+        """Parameter groups; an optimizer whose conf does not set weight decay keeps its own default."""
         weight_decay = self.settings.optimizer.get("weight_decay")
         options = ParameterGroups(**self.settings.parameter_groups)
         groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, options=options)
@@ -156,20 +156,20 @@ class Learner:
                     yield step, on_device[step - first]
 
     def lr(self, step: int) -> float:
-        """LR of update `step`; under AdaScale of the last one made, whatever `step`."""
+        """LR of update `step`; under AdaScale always that of the last update made."""
         if self.gain is not None:
             return self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0].get("lr_factor", 1.0)
         return self.settings.peak_lr * self.schedule.lr_factor(self._position(step))
 
     def _position(self, step: int) -> int:
-        """Place of update `step` in the schedule; updates that were skipped have not moved it (P11)."""
+        """Position of update `step` in the schedule; skipped updates do not advance it (P11)."""
         return step - self.skipped if self.gain is None else self.gain.rule.step
 
     def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
         """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
-        The `last` one before an evaluation is looked at more closely (see diagnostics).
+        Of the `last` update before an evaluation more is measured (see diagnostics).
 
-        The gradient is that of the mean over the global batch: losses are summed, divided by the global count once
+        The gradient is that of the mean over the global batch: losses are summed and divided once by the global count
         (P1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
         """
         indices, epochs = examples
@@ -184,7 +184,7 @@ class Learner:
         total: Tensor | None = None
         counted: Tensor | None = None
         for number in range(micros):
-            # Dropout and the like: a function of (seed, update, rank, micro-batch), so nothing needs saving.
+            # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
             batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
             count = self.loss.count(batch.targets)
@@ -216,13 +216,13 @@ class Learner:
         return total
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
-        """Training examples as the model gets them: changed at random where the data set does so."""
+        """Training examples as the model receives them: augmented where the data set defines an augmentation."""
         if self.splits.augment is None:
             return batch
         return self.splits.augment(batch, derive_seed(self.seed, "augment"), epochs, indices, self.group)
 
     def _step(self, last: bool) -> bool:
-        """Clip and make the update from the gradients as they are; False where fp16 overflowed and it was skipped."""
+        """Clip the gradients and make the update; False where fp16 overflowed and it was skipped."""
         if self.scaler is not None:
             self.scaler.unscale(self.optimizer)
         self.diagnostics.before_step(last)
@@ -236,7 +236,7 @@ class Learner:
         return True
 
     def outputs(self, model: Callable[..., Any], inputs: Tensor) -> Tensor:
-        """What `model`, of this trial's kind, answers in the trial's arithmetic."""
+        """The outputs of `model` in this trial's precision and memory format."""
         return self.precision.forward(model, self.laid_out(inputs))
 
     def laid_out(self, inputs: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class Learner:
         return inputs.contiguous(memory_format=torch.channels_last) if images else inputs
 
     def _set_hyperparameters(self, step: int) -> None:
-        """LR, and where the schedule says so momentum and weight decay, of update `step` in every group (P4)."""
+        """Set LR, and momentum and weight decay where the schedule has them, of update `step` in every group (P4)."""
         position = self._position(step)
         lr, momentum = self.settings.peak_lr * self.schedule.lr_factor(position), self.schedule.momentum(position)
         lr = lr if self.gain is None else lr * self.gain.rule.gain
@@ -264,11 +264,11 @@ class Learner:
         first = self.optimizer.param_groups[0]
         momentum = first["betas"][0] if "betas" in first else first.get("momentum")
         decays = [group["weight_decay"] for group in self.optimizer.param_groups if "weight_decay" in group]
-        found = {"momentum": momentum, "weight_decay": max(decays, default=None)}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        values = {"momentum": momentum, "weight_decay": max(decays, default=None)}
+        return {name: float(value) for name, value in values.items() if value is not None}
 
     def seed_random(self, seed: int) -> None:
-        """Of dropout and the like."""
+        """Seed the random numbers of dropout and the like."""
         # Not torch.manual_seed: without a CUDA context that one records a stack trace at every call.
         torch.default_generator.manual_seed(seed)
         if self.world.device.type == "cuda":
@@ -284,7 +284,7 @@ class Learner:
         return factor
 
     def warm_up(self) -> None:
-        """Untimed updates on throw-away examples through the trial's own wrapper, then the state as before (P8)."""
+        """Untimed updates on throw-away examples through the trial's own wrapper; the state is then restored (P8)."""
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
@@ -292,4 +292,4 @@ class Learner:
             self.update(step, examples)
         self.model.load_state_dict(weights)
         self._fresh_state()
-        self.loader.read_waited_s()  # the first interval does not wait for what was thrown away
+        self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a learner, and how it goes on from there (P9)."""
+"""What a checkpoint holds of a learner, and how the learner continues from it (P9)."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
 
 
 def restore(learner: Learner, state: dict[str, Any]) -> None:
-    """Go on from what `state_of` returned."""
+    """Continue from what `state_of` returned."""
     learner.model.load_state_dict(state["model"])
     learner.optimizer.load_state_dict(state["optimizer"])
     learner.schedule.restore(state["schedule"])
@@ -43,30 +43,30 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
 
 
 def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
-    """Weights, optimizer state and average out of `state` of a trial at `total_batch_size`; all else stays new."""
+    """Load weights, optimizer state and average from the `state` of a trial at `total_batch_size`, nothing else."""
     learner.model.load_state_dict(state["model"])
     own = learner.optimizer.state_dict()
     learner.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
     if learner.average is not None:
         learner.average.module.load_state_dict(state["average"]["model"])
-        # The same examples lie behind it, in other updates.
+        # It has seen the same examples, in a different number of updates.
         learner.average.steps = max(1, state["average"]["steps"] * total_batch_size // learner.batch.total_batch_size)
 
 
 def rank_state(learner: Learner) -> Tensor:
-    """What differs between ranks until an evaluation joins it, float64 [k]: running batch-norm averages, sums of
+    """What differs between ranks until an evaluation reduces it, float64 [k]: running batch-norm averages, sums of
     squared gradients."""
     return torch.cat([torch.zeros(0, dtype=torch.float64, device=learner.world.device), *_own(learner)])
 
 
 def restore_rank_state(learner: Learner, state: Tensor) -> None:
-    """Go on from what `rank_state` returned on this rank."""
-    places = _own(learner)
-    for place, value in zip(places, state.split([place.numel() for place in places]), strict=True):
-        place.copy_(value)
+    """Continue from what `rank_state` returned on this rank."""
+    own = _own(learner)
+    for tensor, value in zip(own, state.split([tensor.numel() for tensor in own]), strict=True):
+        tensor.copy_(value)
 
 
 def _own(learner: Learner) -> list[Tensor]:
-    """Flat views of what is this rank's alone."""
+    """Flat views of the state that only this rank has."""
     values = [value for layer in learner.running for value in (layer.mean, layer.var)]
     return values if learner.noise is None else [*values, learner.noise.sums.view(-1)]

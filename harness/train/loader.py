@@ -1,4 +1,4 @@
-"""Batches of examples that stay on the host, gathered by threads of their own while the device computes."""
+"""Batches of examples that stay on the host, gathered by their own threads while the device computes."""
 
 import time
 from collections import deque
@@ -16,10 +16,10 @@ THREADS = 2  # one copies while the other waits for the disk
 
 
 class Loader:
-    """`batch` as of `examples`; those that live on the host are gathered ahead between `ahead` and its end.
+    """Gives the same batches as `examples`; examples on the host are gathered in advance inside `ahead`.
 
-    It counts the seconds in which training stood still for data. On a GPU that is an upper bound: work queued on the
-    device goes on meanwhile.
+    It counts the seconds for which training waited for data. On a GPU that is an upper bound: work queued on the device
+    continues meanwhile.
     """
 
     def __init__(self, examples: Examples, device: torch.device) -> None:
@@ -28,23 +28,23 @@ class Loader:
         self._waited_s = 0.0
         self._pinned = device.type == "cuda"
         self._threads = ThreadPoolExecutor(THREADS, "loader") if self.host is not None else None
-        self._to_come: Iterator[Tensor] = iter(())
+        self._upcoming: Iterator[Tensor] = iter(())
         self._gathered: deque[Future[Tensor]] = deque()
 
     @property
     def streams(self) -> bool:
-        """Whether there is anything to wait for: the examples do not live on the device."""
+        """Whether the examples are on the host, so that training may have to wait for them."""
         return self.host is not None
 
     @contextmanager
     def ahead(self, indices: Iterable[Tensor]) -> Iterator[None]:
-        """Inside, `batch` will be called for each of `indices` (int64 [n], on the host), in this order."""
-        self._to_come = iter(indices)
+        """Inside this context `batch` must be called for each of `indices` (int64 [n], on the host), in this order."""
+        self._upcoming = iter(indices)
         self._top_up()
         try:
             yield
         finally:
-            self._to_come = iter(())
+            self._upcoming = iter(())
             for future in self._gathered:
                 future.cancel()
             self._gathered.clear()
@@ -67,5 +67,5 @@ class Loader:
     def _top_up(self) -> None:
         if self.host is None or self._threads is None:
             return
-        while len(self._gathered) < AHEAD and (index := next(self._to_come, None)) is not None:
+        while len(self._gathered) < AHEAD and (index := next(self._upcoming, None)) is not None:
             self._gathered.append(self._threads.submit(self.host.gather, index, self._pinned))

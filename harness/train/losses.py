@@ -1,4 +1,4 @@
-"""Losses as sums with a count, so that the mean over the global batch is taken once, whatever splits it (P1)."""
+"""Losses as sums and counts, so that the mean over the global batch is taken once, however it is split (P1)."""
 
 import math
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch.nn import functional
 
 from harness.plan.errors import UserError
 
-IGNORED = -100  # target value of an element that does not count, torch's own convention
+IGNORED = -100  # target value of an element that does not count: torch's convention
 
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` sums the loss over counted elements; `scores` gives the sums behind each of `metrics`.
+    """`total` sums the loss over counted elements; `scores` gives the sum for each of `metrics`.
 
-    `count` is the number of counted elements: an int where it is known without looking at the data, else a tensor.
+    `count` is the number of counted elements: an int where it does not depend on the data, else a tensor.
     """
 
     metrics: tuple[str, ...]
@@ -56,9 +56,9 @@ LOSSES = {
 
 
 def loss_named(name: str) -> Loss:
-    """A loss by its conf name. Losses whose value depends on which examples share a batch are not offered (P1)."""
+    """A loss by its conf name. Losses whose value depends on which examples share a batch are not available (P1)."""
     if name not in LOSSES:
-        raise UserError(f"unknown loss {name!r}: use one of {', '.join(LOSSES)}")
+        raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     return LOSSES[name]
 
 

@@ -1,4 +1,4 @@
-"""The largest micro-batch that trains in a worker's memory, found by trying (cluster.per_device_batch_size=auto)."""
+"""The largest micro-batch that fits in a worker's memory, by trial runs (cluster.per_device_batch_size=auto)."""
 
 import gc
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from harness.datasets.examples import Splits
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.learner import Learner
 from harness.train.world import World
 
-HEADROOM = 0.9  # of a worker's memory that a trial may plan with; the rest is for DDP's buckets and fragmentation
+HEADROOM = 0.9  # share of a worker's memory that a trial may use; the rest is for DDP's buckets and fragmentation
 
 
 def largest_that_fits(largest: int, quantum: int, fits: Callable[[int], bool]) -> int:
     """`largest`, or the first of its halves, quarters, ... (whole multiples of `quantum`) that `fits`.
 
-    Raises UserError where not even `quantum` examples do.
+    Raises UserError where not even `quantum` examples fit.
     """
     size = largest
     while size >= quantum:
@@ -38,7 +38,7 @@ def largest_that_fits(largest: int, quantum: int, fits: Callable[[int], bool]) -
 def largest_micro_batch(
     settings: Settings, topology: Topology, world: World, splits: Splits, speed: Speed, memory_share: float
 ) -> int:
-    """Train a few updates at TBS / W and downwards until they fit in `memory_share` of the device's memory."""
+    """Try a few updates at TBS / W and below until they fit in `memory_share` of the device's memory."""
     if world.device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(memory_share * HEADROOM, world.device)
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a trial: dtype of the weights, autocast, loss scaling, TF32."""
+"""The precision of a trial: dtype of the weights, autocast, loss scaling, TF32."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
+# Dtype of weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -19,19 +19,19 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """What one of harness.plan.trial.PRECISIONS means on a device, which it sets up for this process."""
+    """One of harness.plan.trial.PRECISIONS on a device; also sets torch's TF32 switches for this process."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name = name
         self.device = device
         self.dtype = DTYPES[name]
         if device.type == "cuda":
-            # Said both ways: torch leaves TF32 on for convolutions, so that plain float32 would not be float32.
+            # Set in either case: torch has TF32 on for convolutions by default, so float32 would not be float32.
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
             torch.backends.cudnn.allow_tf32 = name == "tf32"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around the forward pass; the backward pass follows it by itself."""
+        """Context for the forward pass; the backward pass uses the same precision on its own."""
         half = HALF.get(self.name)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
@@ -39,7 +39,7 @@ class Precision:
         """The model's output, in the dtype of the weights: losses and their sums are never taken in half precision."""
         with self.autocast():
             outputs = model(inputs)
-        outputs = getattr(outputs, "logits", outputs)  # the models of transformers answer with more than logits
+        outputs = getattr(outputs, "logits", outputs)  # the models of transformers return more than logits
         return outputs.to(self.dtype) if outputs.is_floating_point() else outputs
 
     def new_scaler(self) -> "LossScaler | None":
@@ -47,10 +47,10 @@ class Precision:
 
 
 class LossScaler:
-    """torch's GradScaler, told apart what it skips: an update whose gradients overflowed is not made (P11).
+    """torch's GradScaler, which also reports when it skips an update because gradients overflowed (P11).
 
-    Whether one was made must be known before the next LR is, so fp16 waits for the device at every update; bf16 has
-    neither the overflow nor the wait.
+    The next LR depends on whether the update was made, so fp16 waits for the device at every update; bf16 has neither
+    the overflow nor the wait.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A trial's parts built once on the driver, so that what cannot work is told before anything starts (P19)."""
+"""A trial's parts built once on the driver, so that what cannot work is rejected before anything starts (P19)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ LEAST_EXAMPLES = 2  # batch norm over a single example has no variance
 
 def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> None:
     """Build model, parameter groups and optimizer of each kind of trial as a worker would; where trials run on CPUs,
-    pass a few training examples through model and loss too (a model for GPUs may have no kernels here). Nothing is
+    also pass a few training examples through model and loss (a model for GPUs may have no kernels here). Nothing is
     compiled.
 
     Raises UserError with the reason in one line.
@@ -30,7 +30,7 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
     for p in planned:
         check_gain(p.trial.arm.settings, p.topology)
     kinds = {_kind(p.trial.arm.settings): p for p in planned}
-    asks_about_batch_norm = len({str(p.trial.arm.settings.batch_norm) for p in kinds.values()}) > 1
+    varies_batch_norm = len({str(p.trial.arm.settings.batch_norm) for p in kinds.values()}) > 1
     for p in kinds.values():
         settings = p.trial.arm.settings
         try:
@@ -42,10 +42,10 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
                 f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
                 f"{settings.dataset['_target_']}: {one_line(error)}"
             ) from error
-        if asks_about_batch_norm and not batch_norms(learner.model):
+        if varies_batch_norm and not batch_norms(learner.model):
             raise UserError(
                 f"the arms differ in workload.batch_norm, but model {settings.model['_target_']} has no batch norm: "
-                "choose a model that has, or another experiment"
+                "choose a model with batch norm, or another experiment"
             )
 
 
@@ -65,7 +65,7 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learne
 
 
 def _kind(settings: Settings) -> str:
-    """Equal for settings whose parts are the same but for their LR."""
+    """Equal for settings whose parts are the same except for their LR."""
     optimizer = {key: value for key, value in settings.optimizer.items() if key != "lr"}
     values = settings.to_json()
     same = {key: values[key] for key in ("dataset", "model", "loss", "batch_norm", "averaging", "parameter_groups")}

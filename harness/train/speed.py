@@ -1,4 +1,4 @@
-"""What makes updates faster or smaller and changes nothing but rounding; and where it may not be used."""
+"""Options that make updates faster or smaller and change nothing but rounding, and where they cannot be used."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,39 +19,39 @@ from harness.plan.trial import Topology
 
 
 def check_speed(settings: Settings, topology: Topology, speed: Speed) -> None:
-    """Raises UserError for options that this trial cannot be run with."""
+    """Raises UserError for options that do not work with this trial."""
     if speed.compile and settings.batch_norm.statistics == "running":
-        raise UserError("cluster.compile=true cannot collect batch_norm.statistics=running: use reestimated")
+        raise UserError("cluster.compile=true does not work with batch_norm.statistics=running: use reestimated")
     if speed.activation_checkpointing and settings.noise_scale.frozen_units:
         raise UserError(
             "noise_scale.frozen_units needs per-example gradients: use cluster.activation_checkpointing=false"
         )
     if speed.gradient_compression and topology.precision != "bf16":
         raise UserError(
-            f"cluster.gradient_compression=true rounds gradients to bf16, which cluster.precision={topology.precision} "
-            "does not: use it with cluster.precision=bf16"
+            "cluster.gradient_compression=true rounds gradients to bf16: use it with cluster.precision=bf16, "
+            f"not {topology.precision}"
         )
 
 
 def compress_gradients(ddp: DistributedDataParallel) -> None:
-    """Let ranks exchange their gradients in bf16, summed as the backend sums bf16."""
+    """Let ranks exchange their gradients in bf16; the backend sums them in bf16."""
     ddp.register_comm_hook(None, _in_bf16)
 
 
 def _in_bf16(state: None, bucket: dist.GradBucket) -> Future[Tensor]:  # pyright: ignore[reportPrivateImportUsage]
-    # torch's own hook, which DDP refuses under its own name on CPUs, although gloo knows bf16.
+    # torch's own hook, which DDP rejects by name on CPUs although gloo supports bf16.
     return bf16_compress_hook(state, bucket)  # pyright: ignore[reportArgumentType]
 
 
 def recompute_activations(model: nn.Module) -> None:
-    """Keep the inputs of the model's blocks only; what happens inside of one is computed again in the backward pass
-    (Chen et al. 2016, 1604.06174), with the same random numbers. Raises UserError for a model without blocks.
+    """Keep only the inputs of the model's blocks and recompute what is inside them in the backward pass (Chen et al.
+    2016, 1604.06174), with the same random numbers. Raises UserError for a model without blocks.
     """
     blocks = list(_blocks(model))
     if not blocks:
         raise UserError(
-            f"cluster.activation_checkpointing=true finds no blocks in {type(model).__name__}: they are nn.Sequential "
-            "containers and the members of containers"
+            f"cluster.activation_checkpointing=true needs a model with nn.Sequential or nn.ModuleList blocks, which "
+            f"{type(model).__name__} does not have"
         )
     for block in blocks:
         # On the instance, so that names of modules and parameters stay; a deep copy binds its own forward.
@@ -59,8 +59,8 @@ def recompute_activations(model: nn.Module) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost containers that are made of layers; else, where its members are layers, a container
-    as a whole."""
+    """The members of the outermost containers that are themselves made of layers; where none is, an nn.Sequential as a
+    whole."""
     for child in module.children():
         if not isinstance(child, nn.Sequential | nn.ModuleList):
             yield from _blocks(child)
@@ -69,20 +69,21 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
         yield from composed or [child] * isinstance(child, nn.Sequential)
 
 
-_compiled_for: tuple[object, ...] | None = None  # what the graphs that this process holds were made for
+_compiled_for: tuple[object, ...] | None = None  # what the graphs that this process holds were compiled for
 
 
 def compiled(model: nn.Module, topology: Topology, workload: str) -> Callable[..., Any]:
     """`model` through torch.compile with fixed shapes; graphs are kept while (workload, W, precision, micro-batch) are
-    those of the last call, and dropped with any change. Reaching the recompile limit raises, it never runs eagerly.
+    those of the last call, and dropped otherwise. Reaching the recompile limit is an error; it never falls back to
+    eager.
     """
     global _compiled_for
     batch = topology.batch
-    wanted = (workload, batch.world_size, topology.precision, batch.per_device_batch_size, topology.device)
-    if wanted != _compiled_for:
+    key = (workload, batch.world_size, topology.precision, batch.per_device_batch_size, topology.device)
+    if key != _compiled_for:
         torch._dynamo.reset()
-        _compiled_for = wanted
+        _compiled_for = key
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # pyright: ignore[reportAttributeAccessIssue]
-    # On a CPU inductor would lay images out channels last, where every fold into ghost groups is a copy.
+    # On a CPU inductor would choose channels last for images, where every fold into ghost groups is a copy.
     options: dict[str, Any] | None = {"layout_optimization": False} if topology.device == "cpu" else None
     return torch.compile(model, dynamic=False, options=options)

@@ -1,4 +1,4 @@
-"""One endless stream of training examples, and how its global batches are cut over ranks and micro-batches (P2)."""
+"""One endless stream of training examples, and how its global batches are cut into ranks and micro-batches (P2)."""
 
 import torch
 from torch import Tensor
@@ -40,16 +40,17 @@ class ExampleStream:
         return torch.cat(pieces)
 
     def epochs(self, start: int, stop: int) -> Tensor:
-        """The permutation each of these positions lies in, int64 [stop - start]; 0 for an endless stream."""
+        """The epoch of each of these positions, int64 [stop - start]; 0 for an endless stream."""
         return torch.arange(start, stop) // self.train_examples * (not self.endless)
 
 
 def cut(values: Tensor, plan: BatchPlan, rank: int, group: int) -> Tensor:
-    """What `rank` gets of `values`, one per stream position of whole global batches: [steps, accumulation, micro].
+    """The part of `values` (one per stream position of whole global batches) that `rank` gets: [steps, accumulation,
+    micro].
 
-    Ranks take contiguous slices of each global batch, micro-batches contiguous slices of those, so any cut holds the
-    same batch-norm groups of `group` consecutive examples. Inside a micro-batch the groups are laid out strided (see
-    `group_layout`).
+    Ranks take contiguous slices of each global batch, and micro-batches contiguous slices of those, so every cut has
+    the same batch-norm groups of `group` consecutive examples. Inside a micro-batch the groups are laid out strided
+    (see `group_layout`).
     """
     shape = (-1, plan.world_size, plan.gradient_accumulation_steps, plan.per_device_batch_size)
     return group_layout(values.view(shape)[:, rank], group).contiguous()

@@ -1,4 +1,4 @@
-"""Seconds per update of one (TBS, topology, precision), measured alone on the machine (section 1, the timing pass)."""
+"""Seconds per update of one (TBS, topology, precision), measured alone on the machine: the timing pass."""
 
 import statistics
 import time
@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 
 from harness.datasets.examples import Splits
 from harness.plan.execution import Speed
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.clock import device_wait
 from harness.train.learner import Learner
 from harness.train.world import World
 
-BLOCKS = 6  # the device is waited for once a block, so waiting costs a block little
+BLOCKS = 6  # the host waits for the device once per block, so that waiting costs little
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Median over blocks of the seconds per update, with the extremes; `steps` updates in all, of whose time training
-    stood still for data for `loader_fraction` (0 where data live on the device)."""
+    """Median over blocks of the seconds per update, with the extremes; `steps` updates in all. For `loader_fraction` of
+    the time training waited for data (0 where data are on the device)."""
 
     median_s: float
     fastest_s: float
@@ -38,7 +38,9 @@ def time_steps(
     speed: Speed | None = None,
 ) -> StepTime:
     """Run updates until `min_steps` or `min_s` seconds, whichever comes first, in blocks of equal length."""
-    settings = replace(settings, noise_scale=NoiseScale())  # the training alone, not what is measured beside it
+    settings = replace(
+        settings, noise_scale=NoiseScale()
+    )  # time the training alone, without gradient-noise measurement
     learner = Learner(settings, 0, topology, world, splits, speed)
     learner.warm_up()
     wait = device_wait(world.device)

@@ -1,4 +1,4 @@
-"""The one loop: train to the next evaluation, evaluate, agree on what to do; until the target, the budget or the end.
+"""The one loop: train to the next evaluation, evaluate, agree on what to do; until the target or the end of the budget.
 
 It reads top to bottom like the protocol. Every rank runs it; rank 0 writes the journal and decides, the others follow.
 """
@@ -32,10 +32,10 @@ from harness.train.learner_state import rank_state, restore, restore_rank_state,
 from harness.train.losses import exploded
 from harness.train.world import World
 
-# What rank 0 decides, as bits of one broadcast integer; above them travel the updates until the next decision.
+# What rank 0 decides, as bits of one broadcast integer; the higher bits hold the updates until the next decision.
 STOP, CHECKPOINT, PAUSE, DRAIN = 1, 2, 4, 8
 BITS = 4
-POLL_S = 1.0  # seconds of updates between two looks at the drain flag and at the time since the last checkpoint
+POLL_S = 1.0  # seconds of updates between two checks of the drain flag and of the time since the last checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Execution(ExecutionOptions):
     limit_file: str | None = None  # see record.limit; None: this trial does not race
 
     def is_draining(self) -> bool:
-        """Whether the study's driver wants its trials to stop."""
+        """Whether the study's driver has asked its trials to stop."""
         return self.drain_file is not None and is_draining(Path(self.drain_file), self.study_attempt)
 
     def limit_examples(self) -> float:
@@ -57,12 +57,12 @@ class Execution(ExecutionOptions):
 
 @dataclass
 class Progress:
-    """Where a trial stands; everything but `weights` that a checkpoint holds."""
+    """How far a trial has come: the part of a checkpoint that is plain numbers."""
 
     step: int = 0
     evaluations: int = 0
     metrics: list[float | None] = field(default_factory=list)  # the target's metric on the deciding weights
-    first_loss: float | None = None  # of the first update: what 'exploding' is measured against
+    first_loss: float | None = None  # of the first update: the reference for an exploding loss
     interval_start: int = 0  # step of the last evaluation
     interval_train_s: float = 0.0  # the train clock there
 
@@ -85,8 +85,8 @@ def train(
 ) -> Iterator[list[dict[str, Any]]]:
     """Run one trial in `folder`; yields the rows written since the last yield, whenever rank 0 wants a pause.
 
-    The last row of the last yield is `end`, or `drain` where rank 0 wanted one: the trial then lies in a checkpoint.
-    Every rank calls `beat` about once in POLL_S: it is alive, whatever it waits for next.
+    The last row of the last yield is `end`, or `drain` where rank 0 wanted one: the trial is then in a checkpoint.
+    Every rank calls `beat` about every POLL_S to show that it is alive.
     `attempt` is rank 0's right to write (None on other ranks). Continues from the newest checkpoint in `folder`.
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
@@ -113,7 +113,7 @@ def train(
     updates = 1  # until the next decision; the same number on every rank
 
     def decide(wanted: int) -> int:
-        """Rank 0's decision on every rank (P7). Costs a host sync on a GPU, hence about once in POLL_S."""
+        """Rank 0's decision on every rank (P7). Costs a host sync on a GPU, hence only about every POLL_S."""
         nonlocal updates
         beat()
         if world.is_main:
@@ -123,7 +123,7 @@ def train(
         return decision
 
     def checkpoint(losses: Tensor) -> None:
-        """Save; `losses` are this rank's since the last evaluation. Rows up to here are on the disk already."""
+        """Save; `losses` are this rank's since the last evaluation. Rows up to here are already on disk."""
         nonlocal last_checkpoint
         own = world.gather(torch.cat([losses, rank_state(learner)]))
         if world.is_main:
@@ -136,7 +136,7 @@ def train(
         shares = torch.zeros(target_step - start, device=world.device, dtype=torch.float64)
         shares[: len(interval_losses)] = interval_losses
         interval_losses = shares[:0]
-        world.meet()  # waiting for a rank that writes a checkpoint is not training
+        world.meet()  # so that waiting for a rank that writes a checkpoint does not count as training
         clock.enter("train")
         while True:
             began_updates, stop = time.perf_counter(), min(progress.step + updates, target_step)
@@ -146,7 +146,7 @@ def train(
             progress.step = stop
             if stop == target_step:
                 break
-            decision = decide(0)  # between evaluations: to checkpoint or to drain, if anything
+            decision = decide(0)  # between evaluations the only decisions are to checkpoint and to drain
             if decision & CHECKPOINT:
                 clock.enter(None)
                 _slowest(clock, world)
@@ -196,16 +196,16 @@ def train(
         if metric is not None:
             learner.schedule.observe(metric)  # after the row: it may change the LR of the next update
         outcome = _outcome(settings, progress, diverged_step)
-        # Rank 0 alone asks whether the race is lost. While the target is met, confirmation comes first.
+        # Only rank 0 checks whether the race is lost. While the target is met, confirmation comes first.
         lost = world.is_main and not settings.target.reached(metric) and examples >= execution.limit_examples()
         decision = decide((STOP if outcome or lost else 0) | (PAUSE if wants_pause() else 0))
         if decision & STOP:
             outcome = outcome or Outcome.DOMINATED
             write(row, durable=outcome is Outcome.DOMINATED)
             if outcome is Outcome.DOMINATED:
-                checkpoint(shares[:0])  # it goes on from here if its arm wins after all, or lies beside the winner
+                checkpoint(shares[:0])  # it resumes from here if its arm wins after all or is next to the winner
             break
-        # Before a checkpoint the row is on the disk: whoever resumes there continues behind it.
+        # The row must be on disk before the checkpoint: a trial that resumes there continues after it.
         write(row, durable=bool(decision & CHECKPOINT))
         if decision & CHECKPOINT:
             checkpoint(shares[:0])
@@ -234,9 +234,9 @@ def train(
 
 
 def _next_evaluation(settings: Settings, step: int) -> int:
-    """The update after which the evaluation that follows the one at `step` happens."""
-    behind = step * settings.total_batch_size // settings.evaluate_every_examples  # grid points
-    return min(settings.evaluation_step(behind), settings.budget_steps)
+    """The update after which the next evaluation after `step` happens."""
+    passed = step * settings.total_batch_size // settings.evaluate_every_examples  # grid points
+    return min(settings.evaluation_step(passed), settings.budget_steps)
 
 
 def _updates_to_poll(updates: int, done: int, seconds: float) -> int:
@@ -245,7 +245,7 @@ def _updates_to_poll(updates: int, done: int, seconds: float) -> int:
 
 
 def _outcome(settings: Settings, progress: Progress, diverged_step: int | None) -> Outcome | None:
-    """How the trial ends now, or None to go on."""
+    """The outcome if the trial ends now; None if it continues."""
     if diverged_step is not None:
         return Outcome.DIVERGED
     is_over = progress.step >= settings.budget_steps
@@ -255,14 +255,14 @@ def _outcome(settings: Settings, progress: Progress, diverged_step: int | None) 
 
 
 def _slowest(clock: Clock, world: World) -> None:
-    """Clocks show the slowest rank (P8)."""
+    """Set every rank's clocks to those of the slowest rank (P8)."""
     if world.size > 1:
         values = torch.tensor(list(clock.state().values()), dtype=torch.float64, device=world.device)
         clock.restore(dict(zip(clock.state(), world.maximum(values).tolist(), strict=True)))
 
 
 def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:
-    """Which part of the interval's training the slowest rank stood still for data; nothing where data are resident."""
+    """The share of the interval's training for which the slowest rank waited for data; empty if data are resident."""
     if not learner.loader.streams:
         return {}
     waited = torch.tensor(learner.loader.read_waited_s(), dtype=torch.float64, device=learner.world.device)
@@ -272,14 +272,14 @@ def _loader_fraction(learner: Learner, interval_s: float) -> dict[str, float]:
 def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple[Progress, Tensor]:
     """Continue from the newest checkpoint, the same one on every rank, or from the start.
 
-    The tensor holds this rank's losses since the last evaluation, as `checkpoint` was given them.
+    The tensor holds this rank's losses since the last evaluation, as given to `checkpoint`.
     """
     loaded = load_checkpoint(folder)
     step = world.decide(loaded[0] if loaded else 0)
     if step == 0:
         return Progress(), torch.zeros(0, dtype=torch.float64)
     if loaded is None or loaded[0] != step:
-        raise RuntimeError(f"rank {world.rank} does not see the checkpoint of step {step} that rank 0 resumes from")
+        raise RuntimeError(f"rank {world.rank} does not see the checkpoint of step {step} from which rank 0 resumes")
     state = loaded[1]
     restore(learner, state)
     clock.restore(state["clock"])
@@ -292,7 +292,7 @@ def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple
 def _record(
     settings: Settings, seed: int, topology: Topology, progress: Progress, end: dict[str, Any]
 ) -> dict[str, Any]:
-    """What record.json says of a finished trial."""
+    """The content of record.json of a finished trial."""
     examples = progress.step * settings.total_batch_size
     return {
         "outcome": end["outcome"],

@@ -31,12 +31,12 @@ from harness.train.trainer import Execution, train
 from harness.train.world import World
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-STDERR = 2  # the descriptor: a trial's log, whatever sys.stderr is
+STDERR = 2  # the file descriptor, which is a trial's log whatever sys.stderr is
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial to run, as it travels to the workers."""
+    """One trial to run, as sent to the workers."""
 
     trial_id: str
     settings: Settings
@@ -46,7 +46,7 @@ class Task:
     execution: Execution
 
     def to_json(self) -> dict[str, Any]:
-        """The content of trial.json; the folder stays out of it, so that a study can be moved."""
+        """The content of trial.json; the folder is left out, so that a study can be moved."""
         topology = {"key": self.topology.key, **self.topology.to_json()}
         settings = self.settings.to_json()
         return {"trial_id": self.trial_id, "seed": self.seed, "topology": topology, "settings": settings}
@@ -78,9 +78,9 @@ class Worker:
         self._hang_s = 0.0
 
     def bind_store(self, host: str) -> int:
-        """Rank 0: open the rendezvous store on a free port of `host` and return it; nobody can take it in between.
+        """Rank 0: open the rendezvous store on a free port of `host` and return the port, which no one else can take.
 
-        It listens on that address alone, hence on loopback for a gang of one machine; torch's own listens on all.
+        It listens on that address only, hence on loopback for a gang on one machine; torch's own store listens on all.
         """
         listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         port = listener.getsockname()[1]
@@ -99,7 +99,7 @@ class Worker:
         if self.world.device.type == "cuda":
             torch.cuda.set_device(self.world.device)
         if ipaddress.ip_address(host).is_loopback:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # else gloo listens where the host's name points
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # otherwise gloo listens where the host name resolves to
         if not self.world.is_main:
             self._store = TCPStore(host, port, self.world.size, is_master=False)
         backend = "nccl" if self.world.device.type == "cuda" else "gloo"
@@ -112,10 +112,10 @@ class Worker:
         )
 
     def splits(self, settings: Settings, topology: Topology) -> Splits:
-        """The task's data on this rank's device, kept from trial to trial. UserError: not of the planned size."""
+        """The task's data on this rank's device, kept from trial to trial. UserError if not of the planned size."""
         key = fingerprint({"dataset": dict(settings.dataset), "precision": topology.precision})
         if key not in self._splits:
-            self._splits.clear()  # one workload at a time lives on the device
+            self._splits.clear()  # the device holds one workload's data at a time
             loaded: Splits = instantiate(settings.dataset).load()
             device, dtype = self.world.device, DTYPES[topology.precision]
             self._splits[key] = replace(
@@ -124,9 +124,10 @@ class Worker:
                 validation=loaded.validation.to(device, dtype),
                 test=loaded.test.to(device, dtype),
             )
-        if (found := len(self._splits[key].train)) != settings.train_examples:
+        if (size := len(self._splits[key].train)) != settings.train_examples:
             raise UserError(
-                f"the training set here has {found} examples, the trial was planned for {settings.train_examples}"
+                f"the training set on this node has {size} examples, but the trial was planned for "
+                f"{settings.train_examples}"
             )
         return self._splits[key]
 
@@ -153,9 +154,9 @@ class Worker:
         self._hang_s = task.execution.hang_s
 
     def advance(self, seconds: float) -> list[dict[str, Any]]:
-        """Train on until the first evaluation after `seconds`; returns the rows written.
+        """Continue training until the first evaluation after `seconds`; returns the rows written.
 
-        The last one is `end` when done and `drain` when stopped on demand; after either, the answer is an empty list.
+        The last one is `end` when done and `drain` when stopped on request; after either, the list is empty.
         """
         self._pause_at = time.monotonic() + seconds
         _watch(self._hang_s)
@@ -168,7 +169,7 @@ class Worker:
         return rows
 
     def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
-        """Seconds per update of a task's (TBS, topology, precision), this gang being alone on its nodes."""
+        """Seconds per update of a task's (TBS, topology, precision); this gang must be alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
         return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, task.execution)
 
@@ -178,15 +179,15 @@ class Worker:
         return largest_micro_batch(task.settings, task.topology, alone, splits, task.execution, memory_share)
 
     def stop(self) -> None:
-        """Drop the running trial, if any; its files stay as they are."""
+        """Drop the running trial, if any; its files are not touched."""
         if self._running is None and self._attempt is None:
             return
         self._running = None
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None
-        gc.collect()  # DDP and its hooks form cycles; a soak of trials must stay flat
-        gc.freeze()  # what is left outlives trials: not to walk it again makes the next collection cheap
+        gc.collect()  # DDP and its hooks form cycles; memory must not grow over many trials
+        gc.freeze()  # what is left outlives trials: not walking it again makes the next collection cheap
 
     def resident_bytes(self) -> int:
         """Resident memory of this process."""
@@ -197,8 +198,8 @@ class Worker:
 def _watch(hang_s: float) -> None:
     """Unless called again in time, every thread's traceback goes to the trial's log and this process ends.
 
-    The watchdog is a thread of the interpreter's own that needs no lock, so a rank stuck in a collective, in a driver
-    or in a lock is ended as well; its gang fails at once and the trial goes on from its checkpoint.
+    The watchdog is the interpreter's own thread and needs no lock, so it also ends a rank stuck in a collective, in a
+    driver or in a lock; its gang fails at once and the trial resumes from its checkpoint.
     """
     if hang_s:
         faulthandler.dump_traceback_later(hang_s, exit=True, file=STDERR)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks and the device it computes on."""
+    """This process's rank, the number of ranks and the device it computes on."""
 
     rank: int
     size: int
@@ -48,9 +48,9 @@ class World:
         return int(flag.item())
 
     def meet(self) -> None:
-        """Return once every rank has come this far (on a GPU: once the device has been waited for)."""
+        """A barrier: returns once every rank has called it (on a GPU after waiting for the device)."""
         self.sum(torch.zeros((), device=self.device))
 
     def share(self, count: int) -> tuple[int, int]:
-        """This rank's contiguous part [start, stop) of `count` things; parts differ by at most one."""
+        """This rank's contiguous part [start, stop) of `count` items; sizes of parts differ by at most one."""
         return self.rank * count // self.size, (self.rank + 1) * count // self.size

@@ -44,5 +44,5 @@ def test_a_dry_run_says_what_would_be_examined_and_examines_nothing(tmp_path, mo
     monkeypatch.setattr(sys, "argv", ["harness", "+experiment=doctor", "dry_run=true"])
     assert main() == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("doctor of digits_bn_cnn: 9 probes of 4 updates, splits compared in float64")
+    assert line.startswith("doctor: checking digits_bn_cnn with 9 probes of 4 updates;")
     assert not list(tmp_path.iterdir())

@@ -21,9 +21,9 @@ DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerp
 
 
 def attempt(study: Study, seed: int) -> Attempt:
-    begun = Attempt.claim(study.trial_path(planned("linear", 128, seed)))
-    begun.start(0)
-    return begun
+    started = Attempt.claim(study.trial_path(planned("linear", 128, seed)))
+    started.start(0)
+    return started
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def shown(capsys, folder: Path) -> str:
 def test_every_trial_is_counted_in_one_state(study, capsys):
     out = shown(capsys, study.path)
     assert "tbs_sweep s: 1 of 4 trials finished" in out
-    assert "1 begun, 1 failed, 1 reached, 1 waiting" in out
+    assert "1 failed, 1 reached, 1 started, 1 waiting" in out
 
 
 def test_trials_under_way_show_their_last_evaluation_and_failed_ones_their_reason(study, capsys):
@@ -64,7 +64,7 @@ def test_trials_under_way_show_their_last_evaluation_and_failed_ones_their_reaso
 def test_a_living_driver_is_told_from_one_that_gave_up_and_one_that_died(study, capsys):
     assert "running: process" in shown(capsys, study.path)
     study.close()
-    assert "given up): the same command goes on from here" in shown(capsys, study.path)
+    assert "ended): run the same command again to resume" in shown(capsys, study.path)
     lease = study.path / "leases/1.json"
     held = json.loads(lease.read_text())
     lease.write_text(json.dumps({**held, "released": False, "host": "elsewhere", "heartbeat": 0.0}))
@@ -82,9 +82,9 @@ def test_every_driver_of_a_shared_study_is_shown_with_what_it_runs(study, capsys
     me = f"{os.getpid()} on {socket.gethostname()}"
     lines = re.sub(r"heartbeat \d+ s", "heartbeat N s", shown(capsys, study.path)).splitlines()
     assert [line for line in lines if "process" in line] == [
-        f"  running: process {me}, attempt 1, heartbeat N s ago, runs 1",
-        f"  helper: process {me}, heartbeat N s ago, runs 1",
-        f"  helper: process {me}, heartbeat N s ago, runs 0",
+        f"  running: process {me}, attempt 1, heartbeat N s ago, trials: 1",
+        f"  helper: process {me}, heartbeat N s ago, trials: 1",
+        f"  helper: process {me}, heartbeat N s ago, trials: 0",
     ]
     assert next(line for line in lines if "seed 3" in line).endswith(me)
     for helper in helpers:

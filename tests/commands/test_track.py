@@ -167,7 +167,7 @@ def test_a_study_that_is_being_run_is_left_to_its_driver(tmp_path):
     attempt(study, planned[1], Deaf(), stop_after=2)
     refused = track(study.path, "--mode", "offline")
     assert refused.returncode == 2
-    assert refused.stderr == "error: study s is being run and tracked (offline): wait for it\n"
+    assert refused.stderr == "error: study s is running and tracked (offline): wait until it has ended\n"
     with WandbServer() as server:
         done = track(study.path, "--mode", "online", **server.environment())
         assert done.returncode == 0, done.stdout + done.stderr
@@ -180,7 +180,10 @@ def test_a_study_that_is_being_run_is_left_to_its_driver(tmp_path):
     [
         (["--mode", "offline"], r"error: .* is not a study: it has no readable study.json\n"),
         (["--from-wandb", "."], r"error: there is no W&B run in \.\n"),
-        (["--from-wandb", ".", "--column", "x=y"], r"error: --column takes NAME=KEY with NAME one of .*, not 'x=y'\n"),
+        (
+            ["--from-wandb", ".", "--column", "x=y"],
+            r"error: --column must be NAME=KEY with .*, not 'x=y'\n",
+        ),
     ],
 )
 def test_what_cannot_be_tracked_is_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, said):

@@ -34,7 +34,7 @@ def test_an_experiment_must_be_named_and_with_a_plus(harness):
     assert "Add +experiment=NAME with one of: base_lr, " in harness("seeds=[0]").refusal()
     assert harness("experiment=tbs_sweep").refusal() == "write +experiment=NAME, with the plus sign"
     assert "experiment is given twice" in harness("+experiment=tbs_sweep", "+experiment=base_lr").refusal()
-    assert "not by null" in harness("+experiment=null").refusal()
+    assert "a name, not null" in harness("+experiment=null").refusal()
 
 
 LR_IS_GIVEN_ELSEWHERE = "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
@@ -44,14 +44,14 @@ KEYS = {
     "++workload.target.valu=1": "unknown key 'workload.target.valu': did you mean 'workload.target.value'?",
     "clustr.cpus=2": "unknown key 'clustr': did you mean 'cluster'?",
     "seed=[0]": "unknown key 'seed': did you mean 'seeds'?",
-    "+foo=1": "unknown key 'foo': the configuration has ",
-    "schedule.final=0.1": "unknown key 'schedule.final': schedule has _target_, warmup, warmup_shape, warmup_start",
+    "+foo=1": "unknown key 'foo': choose one of ",
+    "schedule.final=0.1": "unknown key 'schedule.final': choose one of _target_, warmup, warmup_shape, warmup_start",
     "optimizer.momentun=0.8": "unknown key 'optimizer.momentun': did you mean 'optimizer.momentum'?",
     "optimizer.lr=0.1": LR_IS_GIVEN_ELSEWHERE,
     "+optimizer.lr=0.1": LR_IS_GIVEN_ELSEWHERE,
     "workload.budget={epoch: 3}": "unknown unit 'epoch' of workload.budget: write workload.budget={UNIT: number}",
     "schedule.warmup={step: 3}": "unknown unit 'step' of schedule.warmup",
-    "schedule.warmup=5": "schedule.warmup needs one unit, like {epochs: 5}, not 5",
+    "schedule.warmup=5": "schedule.warmup needs a unit, like {epochs: 5}, not 5",
     "+question.total_batch_size=[16]": "did you mean 'question.total_batch_sizes'?",
     "hydra.run.dir=x": "hydra.run.dir has no effect here",
     "~seeds": "seeds must be given",
@@ -81,11 +81,11 @@ TYPES = {
     "question.total_batch_sizes=[a]": "question.total_batch_sizes must be a list of integers, not ['a']",
     "question.total_batch_sizes=16": "question.total_batch_sizes must be a list of integers, not 16",
     "question.total_batch_sizes=[16.5]": "question.total_batch_sizes must be a list of integers, not [16.5]",
-    "workload.base_lr=0.1,0.2": "a list is written workload.base_lr=[1,2]",
-    "seeds=range(5)": "a list is written seeds=[1,2]",
+    "workload.base_lr=0.1,0.2": "write a list as workload.base_lr=[1,2]",
+    "seeds=range(5)": "write a list as seeds=[1,2]",
     "seeds=[0": "cannot read 'seeds=[0': write key=value",
     "seeds": "cannot read 'seeds': write key=value",
-    "model=null": "a config group is chosen by a name, not by null",
+    "model=null": "a config group needs a name, not null",
 }
 
 
@@ -97,22 +97,22 @@ def test_a_value_of_the_wrong_type_is_told_with_its_key(harness, argument):
 VALUES = {
     "seeds=[]": "seeds is empty: give at least one seed, e.g. seeds=[0,1,2,3,4]",
     "seeds=[0,0]": "seeds must differ, not [0, 0]",
-    "seeds=[-1]": "seeds are integers >= 0, not -1",
+    "seeds=[-1]": "seeds must be integers >= 0, not -1",
     "lr_scaling.rules=[]": "lr_scaling.rules is empty",
     "lr_scaling.rules=[sqrt,sqrt]": "lr_scaling.rules must differ",
     "lr_scaling.rules=[power]": "needs lr_scaling.power",
     "workload.base_lr=-0.1": "workload.base_lr must be a number > 0, not -0.1",
     "workload.base_lr=nan": "workload.base_lr must be a number > 0, not nan",
-    "workload.target.mode=min": "target accuracy improves towards max, but mode=min was given: use mode=max",
+    "workload.target.mode=min": "target metric accuracy needs mode=max, not mode=min",
     "workload.target.mode=up": "target mode must be min or max, not 'up'",
-    "workload.target.metric=acuracy": "is not measured with loss cross_entropy: use one of loss, accuracy",
+    "workload.target.metric=acuracy": "is not measured with loss cross_entropy: choose one of loss, accuracy",
     "workload.loss=mse": "unknown loss 'mse'",
-    "'workload.budget={epochs: 0}'": "workload.budget must be more than nothing",
+    "'workload.budget={epochs: 0}'": "workload.budget must be > 0, not",
     "'workload.budget={epochs: -1}'": "a duration must be a number >= 0, not -1 epochs",
     "workload.evaluate_every_examples=0": "workload.evaluate_every_examples must be >= 1, not 0",
     "schedule=plateau schedule.mode=min": "use schedule.mode=max",
     "schedule=cosine schedule.final=7": "schedule.final must be",
-    "lr_scaling.co_scaling.momentum=foo": "use one of fixed, half_life",
+    "lr_scaling.co_scaling.momentum=foo": "choose one of fixed, half_life",
     "cluster.workers_per_trial=0": "cluster.workers_per_trial must be >= 1, not 0",
     "cluster.cpus=0": "cluster.cpus must be >= 1, not 0",
     "cluster.per_device_batch_size=0": "cluster.per_device_batch_size must be >= 1, not 0",
@@ -120,9 +120,9 @@ VALUES = {
     "cluster.max_failures=-1": "cluster.max_failures must be >= 0, not -1",
     "cluster.checkpoint_every_s=nan": "cluster.checkpoint_every_s must be >= 0, not nan",
     "cluster.gpus_per_worker=0.5 cluster.workers_per_trial=2": "two ranks of one trial cannot share a GPU",
-    "cluster.gpus_per_worker=0.4": "trials share one by 1/n, e.g. 0.5 for 2 of them",
-    "cluster.workers_per_trial=null": "set cluster.per_device_batch_size, or a number of workers",
-    "cluster.max_workers_per_trial=4": "leave it out where cluster.workers_per_trial is a number",
+    "cluster.gpus_per_worker=0.4": "use 1/n for n trials on a GPU, e.g. 0.5 for 2",
+    "cluster.workers_per_trial=null": "needs cluster.per_device_batch_size",
+    "cluster.max_workers_per_trial=4": "remove it where cluster.workers_per_trial is a number",
     "cluster.launcher=slurm": "cluster.launcher must be ray or inline, not 'slurm'",
     "cluster.address=auto": "cluster.address must be 'local' or host:port, not 'auto'",
     "cluster.precision=float17": "precision must be one of ",
@@ -137,35 +137,42 @@ def test_a_value_that_cannot_be_meant_is_told_with_what_can(sweep, arguments):
 
 
 BATCHES = {
-    (24,): "evaluate_every_examples=512 is no multiple of total batch size 24: nearest legal values are 504 and 528",
-    (8,): "total batch size 8 cannot be split over 1 worker in batch-norm groups of 16: nearest legal values are 16 ",
+    (
+        24,
+    ): "evaluate_every_examples=512 is not a multiple of total batch size 24: the nearest valid values are 504 and 528",
+    (
+        8,
+    ): "total batch size 8 cannot be split over 1 worker in batch-norm groups of 16: the nearest valid values are 16 ",
     (2048, 4096): "total batch size 2048 exceeds the training set of 1024 examples: use at most 1024",
-    (0,): "total batch sizes are integers >= 1, not 0",
+    (0,): "total batch sizes must be integers >= 1, not 0",
     (): "question.total_batch_sizes is empty",
 }
 
 
 @pytest.mark.parametrize("sizes", BATCHES)
-def test_an_illegal_total_batch_size_is_told_with_the_nearest_legal_ones(sweep, sizes):
+def test_an_invalid_total_batch_size_is_rejected_with_the_nearest_valid_ones(sweep, sizes):
     assert BATCHES[sizes] in sweep(f"question.total_batch_sizes={list(sizes)}").refusal()
 
 
 def test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_batches(sweep):
     refusal = sweep("cluster.workers_per_trial=2", "question.total_batch_sizes=[16,64]").refusal()
-    assert "16 cannot be split over 2 workers in batch-norm groups of 16: nearest legal values are 32 and 64" in refusal
+    assert (
+        "16 cannot be split over 2 workers in batch-norm groups of 16: the nearest valid values are 32 and 64"
+        in refusal
+    )
     refusal = sweep("cluster.per_device_batch_size=8").refusal()
     assert "per_device_batch_size 8 is below the batch-norm span of 16 examples: use a multiple of 16" in refusal
 
 
 def test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size(sweep):
     refusal = sweep("workload.evaluate_every_examples=500").refusal()
-    assert "nearest legal values are 512 and 1024" in refusal
+    assert "the nearest valid values are 512 and 1024" in refusal
 
 
 def test_more_workers_than_the_machine_has_are_refused_with_what_it_has(sweep):
     wanted = ["cluster.workers_per_trial=4", "cluster.cpus=2", "question.total_batch_sizes=[64]"]
     refusal = sweep(*wanted).refusal()
-    assert "asks for 4 workers" in refusal
+    assert "needs 4 workers" in refusal
     assert "the cluster has 2 CPUs" in refusal
     assert "at most 2 workers fit" in refusal
 
@@ -185,20 +192,20 @@ def test_a_dataset_and_a_model_without_a_workload_of_their_own_are_refused(sweep
 
 
 OBJECTS = {
-    "model._target_=harness.models.bn_cnn.BnCn": "did you mean BnCnn?",
-    "model._target_=no_such_package.Model": "no module named 'no_such_package' can be imported from here",
+    "model._target_=harness.models.bn_cnn.BnCn": "did you mean 'BnCnn'?",
+    "model._target_=no_such_package.Model": "no module named 'no_such_package' can be imported",
     "model._target_=BnCnn": "_target_ must be a dotted path like package.module.Class, not 'BnCnn'",
-    "+model.width=3": "harness.models.bn_cnn.BnCnn has no argument 'width': it takes in_channels, classes",
+    "+model.width=3": "harness.models.bn_cnn.BnCnn has no argument 'width': choose one of in_channels, classes",
     "model.classes=many": "model harness.models.bn_cnn.BnCnn cannot be trained with torch.optim.SGD on ",
     "model.classes=5": "cannot be trained with torch.optim.SGD on harness.datasets.digits.Digits: IndexError: Target ",
     "model.in_channels=3": "expected input[16, 1, 8, 8] to have 3 channels, but got 1 channels instead",
     "optimizer.momentum=-1": "ValueError: Invalid momentum value: -1",
-    "+optimizer.momentun=0.9": "torch.optim.SGD has no argument 'momentun': did you mean momentum?",
+    "+optimizer.momentun=0.9": "torch.optim.SGD has no argument 'momentun': did you mean 'momentum'?",
     "parameter_groups.frozen=[hed.*]": "frozen pattern 'hed.*' matches no parameter of the model: the nearest is 'head",
     "dataset.train=5000": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
     "dataset.train=-5": "dataset harness.datasets.digits.Digits cannot be loaded: ValueError: ",
     "dataset.test=0": "dataset harness.datasets.digits.Digits has no test examples",
-    "question._target_=experiments.nope.Nope": "there is no experiment file nope.py; there are: ablation, base_lr, ",
+    "question._target_=experiments.nope.Nope": "there is no experiment file nope.py: choose one of ablation, base_lr, ",
     "question._target_=experiments.tbs_sweep.Nope": "experiments.tbs_sweep has no 'Nope'",
     "question._target_=no_such_package.Nope": "cannot be imported: No module named 'no_such_package'",
     "question._target_=Nope": "question._target_ must be a dotted path like package.module.Class, not 'Nope'",
@@ -250,11 +257,11 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(harness, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["lr_scaling.rules=[none,adascale]"], "give it a study of its own, lr_scaling=adascale study=NAME"),
+        (["lr_scaling.rules=[none,adascale]"], "give it its own study, lr_scaling=adascale study=NAME"),
         (["lr_scaling=adascale", "optimizer=adamw"], "AdaScale's gain is derived for SGD, not for torch.optim.AdamW"),
         (
             ["lr_scaling=adascale", "workload.base_batch_size=48", "question.total_batch_sizes=[64]"],
-            "nearest legal values are 1 and 2",
+            "the nearest valid values are 1 and 2",
         ),
         (["lr_scaling=adascale"], "use cluster.per_device_batch_size=16, not "),
     ],

@@ -69,14 +69,14 @@ def test_something_that_listens_and_never_answers_is_given_up_after_seconds(swee
     monkeypatch.setattr(ray_cluster, "ANSWER_S", 3.0)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         refusal = sweep(f"cluster.address=127.0.0.1:{server.getsockname()[1]}").refusal()
-    assert "answers, but not as a Ray cluster that lets us in: no answer in 3 s" in refusal
+    assert "answers, but cannot be joined as a Ray cluster: no answer within 3 s" in refusal
 
 
 def test_a_cluster_that_does_not_know_our_token_is_refused(sweep, cluster, environment):
     address, _ = cluster
     environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64})
     assert (
-        "that lets us in: it asks for its token: set RAY_AUTH_MODE=token"
+        "cannot be joined as a Ray cluster: it requires its token: set RAY_AUTH_MODE=token"
         in sweep(f"cluster.address={address}").refusal()
     )
 
@@ -87,7 +87,7 @@ def test_more_workers_than_a_running_cluster_has_are_refused_before_the_study_ex
     arguments = ["cluster.workers_per_trial=3", "question.total_batch_sizes=[480]"]
     grid = ["workload.evaluate_every_examples=480", "tracking=disabled", f"cluster.address={address}"]
     refusal = harness("+experiment=tbs_sweep", *arguments, *grid).refusal()
-    assert "asks for 3 workers" in refusal
+    assert "needs 3 workers" in refusal
     assert "the cluster has 2 CPUs and 0 GPUs on 1 node(s): at most 2 workers fit" in refusal
 
 
@@ -108,4 +108,4 @@ def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(sweep, cluster, env
     nodes[0].kill()
     while nodes[0].is_running() and nodes[0].status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert "this machine is none of its nodes" in sweep(f"cluster.address={address}").refusal()
+    assert "this machine is not one of its nodes" in sweep(f"cluster.address={address}").refusal()

@@ -121,14 +121,14 @@ def test_own_model_workload_and_question_run_through_ray(project, workers):
 
 
 MISFITS = {
-    "+model.depth=3": "models.Own has no argument 'depth': did you mean width?",
+    "+model.depth=3": "models.Own has no argument 'depth': did you mean 'width'?",
     "~model.width": "models.Own: missing a required argument: 'width'",
     "model.width=wide": "model models.Own cannot be trained with torch.optim.SGD on harness.datasets.digits.Digits: ",
-    "model._target_=models.Owm": "_target_ models.Owm: models has no 'Owm': did you mean Own?",
+    "model._target_=models.Owm": "_target_ models.Owm: models has no 'Owm': did you mean 'Own'?",
     "+question.size=[64]": "unknown key 'question.size': did you mean 'question.sizes'?",
     "question.sizes=[a]": "question.sizes must be a list of integers, not ['a']",
     "~question.sizes": "question.sizes must be given",
-    "+question.rule=3": "question.rule must be a text, not 3",
+    "+question.rule=3": "question.rule must be a string, not 3",
     "question._target_=my_question.Three": "my_question has no 'Three'",
 }
 
@@ -145,7 +145,7 @@ def test_arguments_that_do_not_fit_an_own_class_are_refused(project, harness, mo
 BROKEN = {
     "import math\nimport nowhere_to_be_found\n": "broken.py, line 2: No module named 'nowhere_to_be_found'",
     "from my_question import Three\n": "broken.py, line 1: cannot import name 'Three' from 'my_question'",
-    "from experiments.nope import Nope\n": "broken.py, line 1: there is no experiment file nope.py; there are: ",
+    "from experiments.nope import Nope\n": "broken.py, line 1: there is no experiment file nope.py: choose one of ",
     "class Two:\n    def trials(self, records)\n": "broken.py, line 2: SyntaxError: expected ':'",
     "\n\nsizes = [undefined]\n": "broken.py, line 3: NameError: name 'undefined' is not defined",
     "import json\n\njson.loads('{')\n": "broken.py, line 3: JSONDecodeError: Expecting property name",

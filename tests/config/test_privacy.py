@@ -11,7 +11,7 @@ def test_the_value_of_a_secret_variable_is_refused_without_being_told(harness, m
         refusal = harness(
             *SWEEP, argument.replace("=https", "='https") + ("'" if "https" in argument else "")
         ).refusal()
-        assert "dataset.url holds the value of the environment variable SOMEONES_TOKEN" in refusal
+        assert "dataset.url contains the value of the environment variable SOMEONES_TOKEN" in refusal
         assert "CANARY" not in refusal
 
 
@@ -32,8 +32,8 @@ def test_a_path_in_a_secret_sounding_variable_is_no_secret(harness, monkeypatch,
     ("argument", "said"),
     [
         ("tracking.mode=sometimes", "tracking.mode must be one of offline, online, auto, disabled, not 'sometimes'"),
-        ("tracking.project='a/b'", "tracking.project takes letters, digits"),
-        ("tracking.finish_s=0", "tracking.finish_s must lie in (0, 3600] seconds, not 0"),
+        ("tracking.project='a/b'", "tracking.project must be 1 to 128 letters, digits"),
+        ("tracking.finish_s=0", "tracking.finish_s must be in (0, 3600] seconds, not 0"),
         ("tracking.api_key=x", "unknown key 'tracking.api_key'"),
     ],
 )

@@ -131,7 +131,7 @@ def test_an_empty_class_is_named(folder):
     (folder / "train" / "quince").mkdir()
     write_image(folder / "val" / "quince" / "0.jpg", seed=0)
     (folder / "train" / "quince" / "notes.txt").write_text("none ripe yet")
-    assert f"{folder}/train/quince holds no image" in refusal(folder)
+    assert f"{folder}/train/quince has no images" in refusal(folder)
 
 
 def test_classes_of_train_and_val_that_differ_are_named(folder):
@@ -143,9 +143,9 @@ def test_a_missing_folder_a_folder_without_classes_and_impossible_sizes_are_refu
     assert "train/<class>/" in refusal(folder / "train")
     (folder / "bare" / "train").mkdir(parents=True)
     assert "no class folder" in refusal_of_arguments(folder / "bare")
-    assert "of 12 in train/" in refusal(folder, validation=12)
-    assert "of 12 in train/" in refusal(folder, validation=0)
-    assert ">= 1 pixels" in refusal(folder, size=0)
+    assert "of train/'s 12 images" in refusal(folder, validation=12)
+    assert "of train/'s 12 images" in refusal(folder, validation=0)
+    assert "dataset.size must be >= 1" in refusal(folder, size=0)
 
 
 def test_a_disk_without_room_is_refused_before_decoding(folder):

@@ -54,7 +54,7 @@ def test_test_suites_packages_and_build_files_are_left_out():
 
 
 def test_more_text_than_there_is_and_empty_splits_are_refused():
-    with pytest.raises(UserError, match=r"ask for fewer dataset\.train blocks"):
+    with pytest.raises(UserError, match=r"reduce dataset\.train"):
         StdlibText(train=10**6).load()
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="must be >= 1"):
         StdlibText(test=0)

@@ -121,16 +121,16 @@ def test_shards_in_other_formats_are_refused(folder):
     write_shard(path, np.arange(14), version=2)
     assert "format version 2" in refusal(folder)
     write_shard(path, np.arange(CONTEXT))
-    assert "less than one block" in refusal(folder)
+    assert "fewer than one block" in refusal(folder)
     path.write_bytes(b"")
-    assert "less than one block" in refusal(folder)
+    assert "fewer than one block" in refusal(folder)
 
 
 def test_more_blocks_than_there_are_and_missing_files_are_refused(folder):
-    assert "holds 5 blocks of 4 tokens, but 6 are asked for" in refusal(folder, train=6)
-    assert "holds 3 blocks of 4 tokens, but 4 are asked for" in refusal(folder, test=2)
-    assert "holds no file other*.bin" in refusal(folder, train_files="other*.bin")
-    assert "at least 1" in refusal(folder, validation=0)
+    assert "has 5 blocks of 4 tokens, but 6 are needed" in refusal(folder, train=6)
+    assert "has 3 blocks of 4 tokens, but 4 are needed" in refusal(folder, test=2)
+    assert "no file that matches other*.bin" in refusal(folder, train_files="other*.bin")
+    assert "must be >= 1" in refusal(folder, validation=0)
 
 
 def test_a_shard_that_would_be_in_training_and_validation_is_refused(folder):

@@ -70,7 +70,7 @@ REFUSED = {
     "question.window_examples=0": "must be positive multiples",
     "question.tolerance=-1": "question.tolerance is a loss >= 0",
     "schedule=cosine": "use schedule=constant",
-    "question.multipliers=[1,3]": "no multiple of total batch size 24",
+    "question.multipliers=[1,3]": "not a multiple of total batch size 24",
 }
 
 

@@ -263,7 +263,7 @@ def test_a_budget_beyond_what_was_run_has_no_number(tmp_path):
         (["bn_span", "question.choices.ghost_64.batch_norm.span_examples=24"], "multiple of the span"),
         (["ema", "question.total_batch_sizes=[]"], "is empty"),
         (["ema", "question.baseline=other"], "none of question.choices: half_life_1024, half_life_256"),
-        (["ema", "+question.choices.typo={averageing: {}}"], "averageing, which there is not"),
+        (["ema", "+question.choices.typo={averageing: {}}"], "averageing, which does not exist"),
         (["base_lr_sensitivity", "question.factors=[1.0]"], "2 or more numbers"),
         (["base_lr_sensitivity", "lr_scaling=linear"], "name two or more"),
         (["split_check", "question.split_seeds=[0]"], "2 or more integers"),

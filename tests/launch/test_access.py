@@ -12,8 +12,8 @@ import pytest
 from sweeps import SMALL, sweep
 
 from harness.launch.gang import ProcessGang
-from harness.launch.ray_cluster import open_door
-from harness.launch.ray_probe import IMPATIENT
+from harness.launch.ray_cluster import token_warning
+from harness.launch.ray_probe import SHORT_WAITS
 
 # The embedded cluster as the driver starts it, held open while the test knocks.
 HOST = """
@@ -52,7 +52,7 @@ def host():
 def knock(address: str, home: Path, **environment: str) -> bool:
     """Whether a process with this environment gets in, as patient as our own probe: Ray's client tries for long."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    ours = {**kept, **IMPATIENT, "HOME": str(home), **environment}
+    ours = {**kept, **SHORT_WAITS, "HOME": str(home), **environment}
     guest = [sys.executable, "-c", GUEST, address]
     try:
         done = subprocess.run(guest, env=ours, capture_output=True, text=True, timeout=40)
@@ -111,12 +111,12 @@ def test_a_gang_of_one_machine_listens_on_loopback_alone():
 
 def test_joining_without_a_token_warns_and_with_one_does_not(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert open_door("local") is None
-    assert "without token authentication" in str(open_door("10.0.0.1:6379"))
+    assert token_warning("local") is None
+    assert "without token authentication" in str(token_warning("10.0.0.1:6379"))
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert "without token authentication" in str(open_door("10.0.0.1:6379"))
+    assert "without token authentication" in str(token_warning("10.0.0.1:6379"))
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert open_door("10.0.0.1:6379") is None
+    assert token_warning("10.0.0.1:6379") is None
 
 
 def test_a_study_folder_that_everyone_may_write_is_refused(tmp_path):

@@ -40,5 +40,5 @@ def test_what_ray_says_of_a_lost_worker_is_told_in_our_words_also_from_inside_a_
         "Memory on the node (IP: 10.0.0.1, ID: a) was 4.85GB used / 23.54GB limit (0.2)\nRefer to the documentation"
     )
     assert cause(f"1 worker(s) were killed due to the node running low on memory. {memory}") == (
-        "out of memory: Ray ended a worker as its node had 4.85GB used / 23.54GB limit"
+        "out of memory: Ray ended a worker because its node had 4.85GB used / 23.54GB limit"
     )

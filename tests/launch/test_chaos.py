@@ -89,7 +89,7 @@ def test_nodes_lost_at_ten_random_moments_and_replaced_cost_nothing_but_time(clu
         found = finish(process, output)
         as_if_left_alone(found, undisturbed)
         heard += found.out
-    assert "is gone: its trials go on elsewhere" in heard
+    assert "was lost: its trials resume elsewhere" in heard
     assert "has joined: 1 CPUs" in heard
     assert "retrying" in heard
 
@@ -110,10 +110,10 @@ def test_a_sweep_whose_trials_fit_no_longer_says_so_and_goes_on_when_the_node_is
     try:
         found = finish(process, tmp_path)
         assert found.code == 75, found.out + found.err
-        assert "a trial asks for 3 workers, and the 2 node(s) left have held 2 at most for 2 s" in found.out
+        assert "a trial needs 3 workers, but for 2 s the 2 remaining node(s) have had room for at most 2" in found.out
         refused = finish(start(tmp_path, *arguments, env=cluster.env), tmp_path)
         assert refused.code == 2
-        assert "asks for 3 workers" in refused.err
+        assert "needs 3 workers" in refused.err
     finally:
         cluster.add("b")
     resumed = finish(start(tmp_path, *arguments, env=cluster.env), tmp_path)

@@ -117,7 +117,7 @@ def test_a_folder_that_is_gone_for_a_while_costs_a_retry_and_one_that_stays_away
     study.rename(away)
     ended = finish(process, tmp_path)
     assert ended.code == 74, ended.out + ended.err
-    assert "s: the study is not there any more; what is written stays valid" in ended.err
+    assert "s: the study no longer exists; what is written stays valid" in ended.err
     assert not study.exists()  # nothing is begun anew where it was
     away.rename(study)
     process = checkpointing(tmp_path, 2)

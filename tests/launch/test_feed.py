@@ -168,5 +168,5 @@ def test_slots_count_whole_workers_on_every_node(cluster, workers, nodes, slots)
 
 
 def test_a_world_size_that_fits_nowhere_is_refused_with_what_the_cluster_has():
-    with pytest.raises(UserError, match=r"asks for 3 workers.*2 CPUs and 0 GPUs on 1 node.*at most 2 workers fit"):
+    with pytest.raises(UserError, match=r"needs 3 workers.*2 CPUs and 0 GPUs on 1 node.*at most 2 workers fit"):
         fit(CLUSTER, {3}, [(2.0, 0.0)])

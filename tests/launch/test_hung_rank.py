@@ -70,7 +70,7 @@ def test_a_trial_alone_in_its_process_is_retried_when_it_hangs_and_when_it_is_st
     assert found.code == 0, found.out + found.err
     assert {record["attempt"] for record in found.records().values()} == {3}
     assert found.out.count("retrying") == 2
-    assert "no sign of life for 15 s (cluster.hang_s)" in found.out
+    assert "no progress for 15 s (cluster.hang_s)" in found.out
     assert not alone.is_running()
     log = next(found.folder.glob("trials/*/*/log.txt")).read_text()
     assert "Timeout (0:00:10)!" in log

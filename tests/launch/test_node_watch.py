@@ -29,35 +29,35 @@ def test_a_node_that_leaves_and_one_that_joins_are_told_once(watch):
     watched, nodes, said, now = watch
     for nodes[:], expected in (([A, B], 0), ([A], 1), ([A], 1), ([A, B], 2)):
         now[0] += 3
-        assert not watched.has_no_room(lambda: [of_workers(1)])
+        assert not watched.lacks_capacity(lambda: [of_workers(1)])
         assert len(said) == expected
     assert said == [
-        "node b is gone: its trials go on elsewhere from their last checkpoints",
+        "node b was lost: its trials resume elsewhere from their last checkpoints",
         "node b has joined: 1 CPUs, 0 GPUs",
     ]
 
 
 def test_a_trial_that_fits_nowhere_ends_the_sweep_after_the_wait(watch):
     watched, nodes, said, now = watch
-    assert not watched.has_no_room(lambda: [of_workers(3)])
+    assert not watched.lacks_capacity(lambda: [of_workers(3)])
     nodes.remove(B)
     for _ in range(4):
         now[0] += 2.4
-        assert not watched.has_no_room(lambda: [of_workers(3)])
+        assert not watched.lacks_capacity(lambda: [of_workers(3)])
     now[0] += 2.4
-    assert watched.has_no_room(lambda: [of_workers(3)])
-    assert "asks for 3 workers, and the 1 node(s) left have held 2 at most for 10 s" in said[-1]
+    assert watched.lacks_capacity(lambda: [of_workers(3)])
+    assert "needs 3 workers, but for 10 s the 1 remaining node(s) have had room for at most 2" in said[-1]
 
 
 def test_a_smaller_trial_or_a_returning_node_keeps_the_sweep_alive(watch):
     watched, nodes, _, now = watch
     nodes.remove(B)
     now[0] += 100
-    assert not watched.has_no_room(lambda: [of_workers(3), of_workers(2)])
+    assert not watched.lacks_capacity(lambda: [of_workers(3), of_workers(2)])
     now[0] += 9
-    assert not watched.has_no_room(lambda: [of_workers(3)])
+    assert not watched.lacks_capacity(lambda: [of_workers(3)])
     nodes.append(B)
     now[0] += 9
-    assert not watched.has_no_room(lambda: [of_workers(3)])
+    assert not watched.lacks_capacity(lambda: [of_workers(3)])
     now[0] += 100
-    assert not watched.has_no_room(list)  # nothing waits: everything left runs
+    assert not watched.lacks_capacity(list)  # nothing waits: everything left runs

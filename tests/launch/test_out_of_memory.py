@@ -76,7 +76,7 @@ def test_a_worker_that_ray_ends_for_its_memory_fails_with_that_cause(tmp_path):
     found = finish(start(tmp_path, *arguments, env=env), tmp_path)
     assert found.code == 1, found.out + found.err
     (record,) = found.records().values()
-    assert record["error"].startswith("out of memory: Ray ended a worker as its node had ")
+    assert record["error"].startswith("out of memory: Ray ended a worker because its node had ")
 
 
 def test_a_collective_that_times_out_costs_the_gang_a_retry(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from private_ray import ROOT, PrivateRay, may_mount
 from sweeps import SMALL, Sweep, command
 
-from harness.launch.preflight import shows
+from harness.launch.preflight import becomes_visible
 
 needs_mounts = pytest.mark.skipif(
     not may_mount(), reason="nodes with another view of the file system need the right to mount"
@@ -72,7 +72,7 @@ def test_a_node_with_other_code_is_named(ray_head, view, tmp_path):
         file.write("\nANOTHER_VERSION = True\n")
     ray_head.add("bad", mounts={ROOT / "harness" / "plan": other})
     try:
-        assert "has other code of the harness or of your classes" in refusal_of(sweep_on(ray_head, view["there"]))
+        assert "has different code of the harness or of your classes" in refusal_of(sweep_on(ray_head, view["there"]))
     finally:
         ray_head.lose("bad")
 
@@ -99,7 +99,7 @@ def test_a_record_that_shows_up_late_is_waited_for_and_one_that_never_does_is_no
     late = tmp_path / "record.json"
     writer = threading.Timer(0.5, late.touch)
     writer.start()
-    assert shows(late)
+    assert becomes_visible(late)
     writer.join()
     monkeypatch.setattr("harness.launch.preflight.VISIBLE_S", 0.3)
-    assert not shows(tmp_path / "never.json")
+    assert not becomes_visible(tmp_path / "never.json")

@@ -2,15 +2,15 @@
 
 import psutil
 
-from harness.launch.ray_gang import Place, interface_of, rank_devices
+from harness.launch.ray_gang import WorkerLocation, interface_of, rank_devices
 
 
 def test_every_rank_sees_the_gpus_of_its_gang_on_its_node_and_computes_on_its_own():
     places = [
-        Place("b", "10.0.0.2", ("10",)),
-        Place("a", "10.0.0.1", ("3",)),
-        Place("b", "10.0.0.2", ("2",)),
-        Place("a", "10.0.0.1", ("0",)),
+        WorkerLocation("b", "10.0.0.2", ("10",)),
+        WorkerLocation("a", "10.0.0.1", ("3",)),
+        WorkerLocation("b", "10.0.0.2", ("2",)),
+        WorkerLocation("a", "10.0.0.1", ("0",)),
     ]
     ranks = sorted(places, key=lambda place: place.sort_key)
     assert [(place.node_id, place.gpus[0]) for place in ranks] == [("a", "0"), ("a", "3"), ("b", "2"), ("b", "10")]
@@ -23,7 +23,7 @@ def test_every_rank_sees_the_gpus_of_its_gang_on_its_node_and_computes_on_its_ow
 
 
 def test_gpus_may_be_named_by_their_uuids():
-    places = [Place("a", "10.0.0.1", ("GPU-aa",)), Place("a", "10.0.0.1", ("GPU-bb",))]
+    places = [WorkerLocation("a", "10.0.0.1", ("GPU-aa",)), WorkerLocation("a", "10.0.0.1", ("GPU-bb",))]
     assert [device for device, _ in rank_devices(places)] == ["cuda:0", "cuda:1"]
     assert rank_devices(places)[1][1] == {"CUDA_VISIBLE_DEVICES": "GPU-aa,GPU-bb"}
 

@@ -67,9 +67,9 @@ def test_it_answers_with_logits_of_the_size_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"architecture": "lama"}, "no model.architecture 'lama': did you mean llama?"),
-        ({"config": {"hiden_size": 4}}, "configuration of llama has no 'hiden_size': did you mean hidden_size?"),
-        ({"architecture": "vit"}, "makes no causal language model of vit: Unrecognized configuration class"),
+        ({"architecture": "lama"}, "no model.architecture 'lama': did you mean 'llama'?"),
+        ({"config": {"hiden_size": 4}}, "configuration of llama has no 'hiden_size': did you mean 'hidden_size'?"),
+        ({"architecture": "vit"}, "has no causal language model for vit: Unrecognized configuration class"),
     ],
 )
 def test_names_transformers_does_not_know_are_refused_in_one_line(arguments, message):
@@ -81,7 +81,7 @@ def test_names_transformers_does_not_know_are_refused_in_one_line(arguments, mes
 
 def test_without_transformers_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)  # what a missing package looks like to an import
-    with pytest.raises(UserError, match=r"pip install 'harness\[text\]'"):
+    with pytest.raises(UserError, match=r"pip install transformers"):
         CausalLM("llama", vocabulary=11, context=8)
 
 
@@ -99,5 +99,5 @@ def test_the_real_library_builds_the_same_weights_from_the_same_seed(architectur
     assert all(torch.equal(p, q) for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True))
     logits.sum().backward()
     assert all(p.grad is not None for p in models[0].parameters())
-    with pytest.raises(UserError, match="did you mean hidden_size"):
+    with pytest.raises(UserError, match="did you mean 'hidden_size'"):
         CausalLM(architecture, vocabulary=11, context=8, config={"hiden_size": 16})

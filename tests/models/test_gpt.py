@@ -78,7 +78,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(UserError, match=r"model.width 16 is no multiple of model.heads 3"):
+    with pytest.raises(UserError, match=r"model.width 16 is not a multiple of model.heads 3"):
         small(heads=3)
-    with pytest.raises(UserError, match=r"sequences of 9 tokens do not fit model.context 8: use model.context=9"):
+    with pytest.raises(UserError, match=r"sequences of 9 tokens exceed model.context 8: use model.context=9"):
         small()(tokens(length=9))

@@ -39,5 +39,5 @@ def test_biases_start_at_zero_and_norms_stay_as_they_are():
 
 
 def test_an_unknown_init_is_refused():
-    with pytest.raises(UserError, match=r"unknown model.init 'kaiming': use one of he, xavier"):
+    with pytest.raises(UserError, match=r"unknown model.init 'kaiming': choose one of he, xavier"):
         initialise(nn.Linear(1, 1), "kaiming")

@@ -40,5 +40,5 @@ def test_a_spectrum_that_is_not_convex_is_refused(arguments):
 
 
 def test_noise_of_another_length_is_refused_in_words():
-    with pytest.raises(UserError, match="noise of 8 coordinates meets a quadratic of 4"):
+    with pytest.raises(UserError, match="noise has 8 coordinates and the quadratic 4"):
         Quadratic([1.0, 0.5], coordinates=2)(torch.zeros(1, 8))

@@ -77,7 +77,7 @@ def test_with_zero_gamma_every_block_starts_as_its_shortcut_and_still_learns(arc
 
 
 def test_a_depth_that_does_not_exist_names_its_neighbours():
-    with pytest.raises(UserError, match=r"is 6n \+ 2, not 18: nearest are 14 and 20"):
+    with pytest.raises(UserError, match=r"must be 6n \+ 2, not 18: the nearest valid values are 14 and 20"):
         CifarResNet(18)
-    with pytest.raises(UserError, match="nearest are 8 and 14"):
+    with pytest.raises(UserError, match="the nearest valid values are 8 and 14"):
         CifarResNet(2)

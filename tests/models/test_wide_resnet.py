@@ -35,7 +35,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_sizes_that_do_not_exist_are_refused():
-    with pytest.raises(UserError, match=r"is 6n \+ 4, not 20: nearest are 16 and 22"):
+    with pytest.raises(UserError, match=r"must be 6n \+ 4, not 20: the nearest valid values are 16 and 22"):
         WideResNet(20, 4)
     with pytest.raises(UserError, match=r"model.widening must be >= 1, not 0"):
         WideResNet(16, 0)

@@ -117,8 +117,8 @@ def test_a_resumed_optimizer_goes_on_with_the_same_bits():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"betas": [0.9]}, r"betas are two numbers in \[0, 1\), not \[0.9\]"),
-        ({"betas": [0.9, 1.0]}, r"betas are two numbers in \[0, 1\), not \[0.9, 1.0\]"),
+        ({"betas": [0.9]}, r"betas must be two numbers in \[0, 1\), not \[0.9\]"),
+        ({"betas": [0.9, 1.0]}, r"betas must be two numbers in \[0, 1\), not \[0.9, 1.0\]"),
         ({"eps": -1.0}, "eps must be >= 0, not -1.0"),
         ({"weight_decay": -0.1}, "weight_decay must be >= 0, not -0.1"),
     ],

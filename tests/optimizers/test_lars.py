@@ -111,7 +111,7 @@ def test_gradients_are_left_as_they_are():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"momentum": 1.0}, r"momentum lies in \[0, 1\), not 1.0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), not 1.0"),
         ({"trust_coefficient": 0.0}, "trust_coefficient must be > 0, not 0.0"),
         ({"weight_decay": -0.1}, "weight_decay must be >= 0, not -0.1"),
     ],

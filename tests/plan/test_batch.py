@@ -1,4 +1,4 @@
-"""total = per device x workers x accumulation steps, exactly, or a refusal that names the nearest legal values."""
+"""total = per device x workers x accumulation steps, exactly, or a refusal that names the nearest valid values."""
 
 import re
 
@@ -26,16 +26,16 @@ def test_every_plan_satisfies_the_equation_and_keeps_groups_whole(groups, span, 
 
 
 @given(total=sizes, workers=st.integers(1, 8), span=st.integers(1, 32))
-def test_an_unreachable_total_is_refused_and_the_values_it_names_are_legal(total, workers, span):
+def test_an_unreachable_total_is_refused_and_the_values_it_names_are_valid(total, workers, span):
     if total % (workers * span) == 0:
         assert plan_batch(total, workers, span_examples=span).gradient_accumulation_steps == 1
         return
-    with pytest.raises(UserError, match="nearest legal values are") as refusal:
+    with pytest.raises(UserError, match="the nearest valid values are") as refusal:
         plan_batch(total, workers, span_examples=span)
     below, above = map(int, re.findall(r"values are (\d+) and (\d+)", str(refusal.value))[0])
     assert below != above
-    for legal in (below, above):
-        plan_batch(legal, workers, span_examples=span)
+    for valid in (below, above):
+        plan_batch(valid, workers, span_examples=span)
 
 
 def test_the_largest_micro_batch_under_the_cap_is_taken():
@@ -67,5 +67,5 @@ def test_workers_by_batch_give_each_a_whole_micro_batch_and_stay_below_their_bou
 
 def test_a_batch_below_one_micro_batch_has_one_worker_and_a_torn_one_is_refused():
     assert Placement(None, 64).plan(16, 1) == BatchPlan(16, 16, 1, 1)
-    with pytest.raises(UserError, match="nearest legal values are 64 and 128"):
+    with pytest.raises(UserError, match="the nearest valid values are 64 and 128"):
         Placement(None, 64).plan(96, 1)

@@ -36,17 +36,17 @@ def test_another_class_replaces_the_whole_and_the_same_class_is_merged():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
-        ({"bas_lr": 1}, "bas_lr, which there is not"),
-        ({"name": "other"}, "name, which there is not"),
+        ({"bas_lr": 1}, "bas_lr, which does not exist"),
+        ({"name": "other"}, "name, which does not exist"),
         ({"batch_norm": {"span": 3}}, "span must be one of"),
-        ({"batch_norm": 3}, "batch_norm, which needs keys and values"),
+        ({"batch_norm": 3}, "must give batch_norm as keys and values"),
         ({"base_lr": -1}, "base_lr must be a number > 0"),
         ({"budget": {"weeks": 1}}, "unit"),
         ({"averaging": {"half_life_examples": "long"}}, "long"),
     ],
 )
-def test_nonsense_is_refused_with_what_was_given(changes, said):
-    with pytest.raises(UserError, match=said):
+def test_nonsense_is_refused_with_what_was_given(changes, words):
+    with pytest.raises(UserError, match=words):
         with_changes(WORKLOAD, changes)

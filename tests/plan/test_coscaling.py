@@ -100,19 +100,19 @@ def test_at_the_base_batch_size_every_choice_leaves_everything_alone(name, choic
 def test_an_unknown_choice_is_refused_with_the_allowed_ones(name):
     with pytest.raises(UserError) as refusal:
         CoScaling(**{name: "cubic"})
-    assert str(refusal.value) == f"unknown co_scaling.{name} 'cubic': use one of {', '.join(CHOICES[name])}"
+    assert str(refusal.value) == f"unknown co_scaling.{name} 'cubic': choose one of {', '.join(CHOICES[name])}"
 
 
 @pytest.mark.parametrize(
     ("optimizer", "choices", "words"),
     [
-        (ADAMW, CoScaling(momentum="half_life"), "needs optimizer.momentum written out"),
-        (SGD, CoScaling(beta2="half_life"), "needs optimizer.betas written out as two numbers, not None"),
-        ({**ADAMW, "betas": [0.9]}, CoScaling(beta2="half_life"), "as two numbers, not [0.9]"),
-        (SGD, CoScaling(eps="sde"), "needs optimizer.eps written out"),
+        (ADAMW, CoScaling(momentum="half_life"), "needs optimizer.momentum set to a number"),
+        (SGD, CoScaling(beta2="half_life"), "needs optimizer.betas set to two numbers, not None"),
+        ({**ADAMW, "betas": [0.9]}, CoScaling(beta2="half_life"), "to two numbers, not [0.9]"),
+        (SGD, CoScaling(eps="sde"), "needs optimizer.eps set to a number"),
         ({"_target_": "torch.optim.AdamW"}, CoScaling(weight_decay="timescale"), "needs optimizer.weight_decay"),
-        ({**SGD, "momentum": 1.0}, CoScaling(momentum="half_life"), "lie in [0, 1), not 1.0"),
-        ({**ADAMW, "betas": [0.9, 1.0]}, ADAM_SDE, "lie in [0, 1), not 1.0"),
+        ({**SGD, "momentum": 1.0}, CoScaling(momentum="half_life"), "must be in [0, 1), not 1.0"),
+        ({**ADAMW, "betas": [0.9, 1.0]}, ADAM_SDE, "must be in [0, 1), not 1.0"),
         (SGD, CoScaling(momentum="half_life", weight_decay="timescale"), "use co_scaling.momentum=fixed"),
     ],
 )
@@ -239,8 +239,8 @@ def test_adascale_is_refused_where_it_means_nothing():
     check_adascale("torch.optim.SGD", 8.0)
     with pytest.raises(UserError, match=r"derived for SGD, not for torch\.optim\.AdamW"):
         check_adascale("torch.optim.AdamW", 8)
-    with pytest.raises(UserError, match=r"k = 2\.5: nearest legal values are 2 and 3"):
+    with pytest.raises(UserError, match=r"k = 2\.5: the nearest valid values are 2 and 3"):
         AdaScale("torch.optim.SGD", 2.5)
-    with pytest.raises(UserError, match="2 or more micro-batches"):
+    with pytest.raises(UserError, match="at least 2 micro-batches"):
         AdaScale("torch.optim.SGD", 2).observe(1.0, 1.0, pieces=1)
     AdaScale("torch.optim.SGD", 1).observe(1.0, 1.0, pieces=1)

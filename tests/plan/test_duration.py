@@ -24,7 +24,7 @@ def test_a_fraction_refers_to_the_horizon(share, horizon):
 
 
 def test_a_fraction_of_nothing_is_refused():
-    with pytest.raises(UserError, match="no horizon"):
+    with pytest.raises(UserError, match="needs a schedule with a horizon"):
         to_steps(Duration(0.5, "fraction"), total_batch_size=1, train_examples=1)
 
 

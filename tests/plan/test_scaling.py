@@ -172,7 +172,7 @@ def test_a_design_compares_different_rules_and_no_controller_with_a_rule():
     for rules, words in (
         ((), "lr_scaling.rules is empty"),
         ((CUBE_ROOT, replace(CUBE_ROOT, exponent=None)), "lr_scaling.rules must differ"),
-        ((CUBE_ROOT, ADASCALE), "give it a study of its own, lr_scaling=adascale"),
+        ((CUBE_ROOT, ADASCALE), "give it its own study, lr_scaling=adascale"),
     ):
         with pytest.raises(UserError, match=words):
             design(*rules)

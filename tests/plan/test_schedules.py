@@ -119,7 +119,7 @@ def test_a_momentum_range_test_lengthens_the_memory_evenly_in_its_logarithm_at_o
 
 @pytest.mark.parametrize(("low", "high"), [(0.9, 0.9), (0.5, 1.0), (-0.1, 0.5)])
 def test_a_momentum_range_lies_below_one_and_rises(low, high):
-    with pytest.raises(UserError, match=r"must both lie in \[0, 1\)"):
+    with pytest.raises(UserError, match=r"must both be in \[0, 1\)"):
         MomentumRangeTest(horizon=100, low=low, high=high)
 
 
@@ -352,7 +352,7 @@ def test_drawing_twice_gives_the_same_bytes(tmp_path):
         (lambda: Constant(warmup=-1), "schedule.warmup must be a duration of 0 or more updates, not -1"),
         (lambda: Constant(warmup={"epoch": 5}), "not {'epoch': 5}: write it with one unit, like {epochs: 5}"),  # type: ignore[arg-type]
         (lambda: Constant(warmup=2.5), "schedule.warmup"),  # type: ignore[arg-type]
-        (lambda: Constant(warmup=5, warmup_shape="cosine"), "warmup_shape 'cosine': use one of linear, constant"),
+        (lambda: Constant(warmup=5, warmup_shape="cosine"), "warmup_shape 'cosine': choose one of linear, constant"),
         (lambda: Constant(warmup=5, warmup_shape="constant"), "use a value in (0, 1]"),
         (lambda: Constant(warmup_start=1.5), "schedule.warmup_start must be a number >= 0 and <= 1, not 1.5"),
         (lambda: Step(every=0), "schedule.every"),
@@ -364,28 +364,28 @@ def test_drawing_twice_gives_the_same_bytes(tmp_path):
         (lambda: MultiStep(milestones=[30], warmup=31), "within the warm-up of 31"),
         (lambda: MultiStep(milestones=[0]), "schedule.milestones"),
         (lambda: Exponential(half_life=0), "schedule.half_life"),
-        (lambda: Plateau(mode="up"), "use one of min, max"),
-        (lambda: Plateau(mode="max", patience=-1), "patience counts evaluations"),
+        (lambda: Plateau(mode="up"), "choose one of min, max"),
+        (lambda: Plateau(mode="max", patience=-1), "patience (evaluations)"),
         (lambda: Plateau(mode="max", min_delta=math.nan), "schedule.min_delta must be a number >= 0, not nan"),
         (lambda: Plateau(mode="max", floor=-0.1), "schedule.floor"),
-        (lambda: Cyclical(half_cycle=5, mode="sine"), "use one of triangular, triangular2, exp_range"),
+        (lambda: Cyclical(half_cycle=5, mode="sine"), "choose one of triangular, triangular2, exp_range"),
         (lambda: Cyclical(half_cycle=5, mode="exp_range"), "schedule.half_life"),
-        (lambda: Cyclical(half_cycle=5, half_life=5), "for mode=exp_range only"),
+        (lambda: Cyclical(half_cycle=5, half_life=5), "applies to mode=exp_range only"),
         (lambda: Decay(horizon=10, warmup=10), "fills the horizon of 10 updates"),
         (lambda: Decay(horizon=0), "schedule.horizon"),
         (lambda: Decay(horizon=10, warmup=5, decay=6), "exceed the horizon of 10 updates"),
         (lambda: Decay(horizon=10, decay=0), "schedule.decay"),
         (lambda: Decay(horizon=10, power=0.0), "schedule.power must be a number > 0, not 0.0"),
-        (lambda: Decay(horizon=10, power=2.0, decay_shape="cosine"), "for decay_shape=linear only"),
+        (lambda: Decay(horizon=10, power=2.0, decay_shape="cosine"), "applies to decay_shape=linear only"),
         (lambda: OneCycle(horizon=10, rise=6, annihilate=4), "need a horizon of at least 11 updates, not 10"),
-        (lambda: OneCycle(horizon=10, rise=4, max_momentum=None), "must both lie in [0, 1), or both be null"),
+        (lambda: OneCycle(horizon=10, rise=4, max_momentum=None), "must both be in [0, 1), or both be null"),
         (lambda: OneCycle(horizon=10, rise=4, min_momentum=0.99), "min_momentum <= max_momentum"),
         (lambda: RangeTest(horizon=10, start=0.0), "schedule.start must be a number > 0"),
-        (lambda: RangeTest(horizon=10, warmup=9), "2 updates or more"),
-        (lambda: RangeTest(horizon=10, ramp="cubic"), "use one of linear, exponential"),
+        (lambda: RangeTest(horizon=10, warmup=9), "at least 2 updates"),
+        (lambda: RangeTest(horizon=10, ramp="cubic"), "choose one of linear, exponential"),
         (lambda: workload({"horizon": {"epoch": 3}}).resolved_schedule(16), "not {'epoch': 3}"),
-        (lambda: workload({"horizon": 300}).resolved_schedule(16), "horizon needs one unit, like {epochs: 5}, not 300"),
-        (lambda: workload({"warmup": 500}).resolved_schedule(16), "warmup needs one unit, like {epochs: 5}, not 500"),
+        (lambda: workload({"horizon": 300}).resolved_schedule(16), "horizon needs a unit, like {epochs: 5}, not 300"),
+        (lambda: workload({"warmup": 500}).resolved_schedule(16), "warmup needs a unit, like {epochs: 5}, not 500"),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_in_one_line(make, words):

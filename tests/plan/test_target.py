@@ -50,7 +50,7 @@ def test_the_goal_itself_counts():
 
 
 def test_the_wrong_direction_for_a_known_metric_is_refused():
-    with pytest.raises(UserError, match="loss improves towards min, but mode=max was given: use mode=min"):
+    with pytest.raises(UserError, match="target metric loss needs mode=min, not mode=max"):
         Target("loss", 0.1, "max")
 
 
@@ -63,7 +63,7 @@ def test_nonsense_targets_are_refused(value, mode, confirm):
 def test_a_target_is_read_from_words():
     assert Target.parse("accuracy>=0.97") == Target("accuracy", 0.97, "max")
     assert Target.parse(" val/loss <= 1e-1") == Target("val/loss", 0.1, "min")
-    with pytest.raises(UserError, match=r"a target is METRIC>=VALUE or METRIC<=VALUE, .*, not 'accuracy'"):
+    with pytest.raises(UserError, match=r"a target must be METRIC>=VALUE or METRIC<=VALUE, .*, not 'accuracy'"):
         Target.parse("accuracy")
-    with pytest.raises(UserError, match="improves towards max"):
+    with pytest.raises(UserError, match="needs mode=max"):
         Target.parse("accuracy<=0.97")

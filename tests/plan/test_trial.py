@@ -121,7 +121,7 @@ def test_the_budget_ends_with_an_evaluation_at_every_batch_size():
 
 def test_off_grid_batches_are_refused_or_evaluated_at_the_first_update_beyond():
     with pytest.raises(
-        UserError, match="512 is no multiple of total batch size 96: nearest legal values are 480 and 576"
+        UserError, match="512 is not a multiple of total batch size 96: the nearest valid values are 480 and 576"
     ):
         WORKLOAD.check_batch_sizes([96])
     settings = replace(WORKLOAD, exact_grid=False).arm("none", 96).settings

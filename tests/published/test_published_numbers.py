@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.plan.target import Target
-from harness.published.csv_table import Told
+from harness.published.csv_table import ReadingOptions
 from harness.published.curves import Meaning
 from harness.published.findings import finals_rate
 from harness.published.read import read
@@ -30,7 +30,7 @@ def test_nanogpts_80_losses_pass_on_the_mean_though_25_of_them_miss():
 )
 def test_smiths_archived_run_touches_its_targets_before_it_holds_them(target, touched, held):
     """ResNet-56, TBS 512: 85 % is touched 8 epochs before it is held for good, and 92 % is touched but never held."""
-    (curve,) = read("smith2018_log", Told(target=Target("accuracy", target / 100, "max", confirm=1))).curves
+    (curve,) = read("smith2018_log", ReadingOptions(target=Target("accuracy", target / 100, "max", confirm=1))).curves
     (arm,) = curve.arms
     (run,) = arm.hits
     assert (curve.unit, arm.total_batch_size) == ("epochs", 512)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.plan.errors import UserError
 from harness.plan.target import Target
-from harness.published.csv_table import Told
+from harness.published.csv_table import ReadingOptions
 from harness.published.curves import Meaning
 from harness.published.mlperf import olympic_means, pruned_set
 from harness.published.read import read
@@ -106,9 +106,9 @@ def test_dawnbench_entries_take_the_first_epoch_at_94_percent(tmp_path):
     found = {arm.total_batch_size: arm.observations for arm in curve.arms}
     assert [(o.low, o.value) for o in found[512]] == [(12, 13)]
     assert "left out: three" in curve.source
-    (seconds,) = read(folder, Told(unit="seconds")).curves
+    (seconds,) = read(folder, ReadingOptions(unit="seconds")).curves
     assert seconds.arms[1].observations[0].value == pytest.approx(720)
-    (named,) = read(folder / "three.tsv", Told(batch_size=64)).curves
+    (named,) = read(folder / "three.tsv", ReadingOptions(batch_size=64)).curves
     assert named.arms[0].total_batch_size == 64
 
 
@@ -144,7 +144,7 @@ def test_a_batch_science_tree_gives_the_fewest_steps_strictly_past_the_goal(tmp_
     )
     assert not by_size[1024].observations[0].reached  # kept as a miss, not left out
     assert by_size[1024].observations[0].at_least == 300 * 1024
-    (easier,) = read(tmp_path, Told(target=Target("val/classification_error", 0.35, "min", confirm=1))).curves
+    (easier,) = read(tmp_path, ReadingOptions(target=Target("val/classification_error", 0.35, "min", confirm=1))).curves
     assert [arm.observations[0].value for arm in easier.arms] == [100 * 256, 300 * 1024]
 
 
@@ -154,8 +154,10 @@ def test_a_plain_table_takes_runs_means_misses_and_any_column_names(tmp_path):
     assert [[o.place for o in arm.observations] for arm in curve.arms] == [[3, 4], [math.inf]]
     assert curve.arms[1].observations[0].at_least == 40
     means = table(tmp_path, "B,cost,n,std\n16,100,5,3\n32,80,5,2\n")
-    told = Told(unit="steps", meaning=Meaning.TO_TARGET, columns={"total_batch_size": "B", "value": "cost"})
-    (curve,) = read(means, told).curves
+    options = ReadingOptions(
+        unit="steps", meaning=Meaning.TO_TARGET, columns={"total_batch_size": "B", "value": "cost"}
+    )
+    (curve,) = read(means, options).curves
     assert curve.unit == "examples"
     assert [(arm.observations[0].value, arm.runs, arm.sd) for arm in curve.arms] == [(1600, 5, 3), (2560, 5, 2)]
 
@@ -170,7 +172,7 @@ def test_evaluations_of_runs_are_met_where_they_cross(tmp_path):
     accuracies = {0: (0.6, 0.8, 0.7, 0.8, 0.9), 1: (0.8, 0.9, 0.7, 0.7, 0.7)}
     rows = [f"32,{seed},{10 * i},{a}" for seed, found in accuracies.items() for i, a in enumerate(found, 1)]
     path = table(tmp_path, "tbs,seed,steps,acc\n" + "\n".join(rows))
-    (curve,) = read(path, Told(target=Target("acc", 0.75, "max", confirm=2))).curves
+    (curve,) = read(path, ReadingOptions(target=Target("acc", 0.75, "max", confirm=2))).curves
     assert [(o.low, o.value) for o in curve.arms[0].observations] == [(30 * 32, 40 * 32), (0, 10 * 32)]
     first, second = curve.arms[0].hits
     assert (first.first_touch, first.crossed, first.held_from) == (20 * 32, 40 * 32, 40 * 32)
@@ -179,16 +181,16 @@ def test_evaluations_of_runs_are_met_where_they_cross(tmp_path):
 
 
 REFUSED = {
-    "no such thing": ("nonsense", "shipped are smith2018"),
+    "no such thing": ("nonsense", "the shipped tables are smith2018"),
     "meaning": ("tbs,epochs\n16,3\n", "--meaning to_target"),
     "unit": ("tbs,value,target\n16,3,x\n", "--unit"),
     "size column": ("b,epochs_to_target\n16,3\n", "--column total_batch_size=NAME"),
     "cost column": ("tbs,cost\n16,3\n", "--column value=NAME"),
-    "size": ("tbs,epochs_to_target\n>8000,3\n", "line 2: tbs is no number: '>8000'"),
-    "no size": ("tbs,epochs_to_target\n,3\n", "no row names its batch size"),
-    "fraction": ("tbs,epochs_to_target\n16.5,3\n", "whole number"),
-    "number": ("tbs,epochs_to_target\n16,soon\n", "line 2: epochs_to_target is no number: 'soon'"),
-    "outcome": ("tbs,epochs_to_target,outcome\n16,3,lost\n", "line 2: outcome is"),
+    "size": ("tbs,epochs_to_target\n>8000,3\n", "line 2: tbs must be a number, not '>8000'"),
+    "no size": ("tbs,epochs_to_target\n,3\n", "no row with a batch size"),
+    "fraction": ("tbs,epochs_to_target\n16.5,3\n", "must be an integer"),
+    "number": ("tbs,epochs_to_target\n16,soon\n", "line 2: epochs_to_target must be a number, not 'soon'"),
+    "outcome": ("tbs,epochs_to_target,outcome\n16,3,lost\n", "line 2: outcome must be one of"),
     "odd meaning": ("tbs,epochs,meaning\n16,3,both\n", "meaning must be to_target or in_time_budget"),
     "nothing": ("tbs,epochs_to_target\n", "has no rows"),
     "empty": ("", "has no rows"),
@@ -208,11 +210,11 @@ def test_what_a_table_does_not_say_is_asked_for_in_one_line(tmp_path, case):
     ("name", "text", "said"),
     [
         ("a.json", "{", "cannot be read as JSON"),
-        ("a.json", "[1]", "no file of MLPerf reference points"),
+        ("a.json", "[1]", "not a file of MLPerf reference points"),
         ("a.json", '{"a": {"BS": 8}}', "no list '... to converge'"),
         ("a.json", '{"a": {"BS": "x", "Epochs to converge": [1]}}', "BS must be a number"),
         ("a.json", '{"a": {"Benchmark": "b", "BS": 8, "Epochs to converge": [4000]}}', "give --unit"),
-        ("a.tsv", "step loss\n1 2\n", "no DAWNBench table"),
+        ("a.tsv", "step loss\n1 2\n", "not a DAWNBench table"),
         ("a.tsv", "epoch hours top1Accuracy\n1 0.1 95\n", "give --batch-size"),
         ("a.csv", b"\xff\xfe\x00bad", "cannot be read as a CSV table"),
     ],
@@ -227,5 +229,5 @@ def test_a_file_that_is_none_of_the_formats_is_refused_in_one_line(tmp_path, nam
 
 
 def test_a_folder_without_anything_known_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no study, no DAWNBench table"):
+    with pytest.raises(UserError, match="no study, not a DAWNBench table"):
         read(tmp_path)

@@ -33,7 +33,7 @@ def test_failed_checks_and_other_code_are_named(tmp_path: Path):
     assert found is not None
     assert found["failed"] == ["clocks"]
     assert found["summary"].startswith("1 of 2 checks failed: clocks on ")
-    assert found["summary"].endswith("with other code than this study's")
+    assert found["summary"].endswith("with different code from this study's")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_in_a_log_every_trial_ends_with_one_plain_line():
     made.trial_started(PLAN[0])
     made.trial_rows(PLAN[0], [ROW, END])
     first, second = shown(made).splitlines()
-    assert first == "4 trials to run, 2 side by side"
+    assert first == "4 trials to run, 2 at a time"
     assert second.startswith("[1/4] linear TBS 16 seed 0: reached after 0.75 epochs, ")
     assert "\x1b" not in shown(made)
 
@@ -60,7 +60,7 @@ def test_finished_trials_of_a_resumed_study_are_counted_in():
     made = screen(finished=2)
     made.trial_started(PLAN[2])
     made.trial_rows(PLAN[2], [ROW, END])
-    assert shown(made).startswith("2 trials to run, 2 already finished, 2 side by side\n[3/4] linear TBS 16 seed 2")
+    assert shown(made).startswith("2 trials to run, 2 already finished, 2 at a time\n[3/4] linear TBS 16 seed 2")
 
 
 def test_a_study_that_is_finished_says_so():
@@ -109,7 +109,7 @@ def test_a_log_says_once_a_minute_how_far_a_long_sweep_is(monkeypatch):
         made.trial_rows(PLAN[0], [ROW])
     said = shown(made).splitlines()[1:]
     first, second = "linear TBS 16 seed 0 at 0.75 epochs, accuracy 0.9312", "linear TBS 16 seed 1 starting"
-    assert said == [f"4 trials left, measuring the pace; running: {first}; {second}"] * 2
+    assert said == [f"4 trials left, estimating the time left; running: {first}; {second}"] * 2
 
 
 def view(made: Screen) -> str:
@@ -127,7 +127,7 @@ def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
     picture = view(made)
     assert "trials 0/4" in picture
     assert "running 2  left 2" in picture
-    assert "measuring the pace" in picture
+    assert "estimating the time left" in picture
     line = next(line for line in picture.splitlines() if "seed 0" in line)
     assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 3 accuracy 0.9312 0.1 1,234"
     assert "starting" in next(line for line in picture.splitlines() if "seed 1" in line)
@@ -146,4 +146,4 @@ def test_the_view_of_a_sweep_that_is_over_promises_nothing_more():
     for trial in PLAN:
         made.trial_started(trial)
         made.trial_rows(trial, [ROW, END])
-    assert view(made).split() == ["trials", "4/4", "━" * 30, "over"]
+    assert view(made).split() == ["trials", "4/4", "━" * 30, "done"]

@@ -17,7 +17,7 @@ def given(server: WandbServer) -> dict[str, str]:
     return {**os.environ, **server.environment()}
 
 
-@pytest.mark.parametrize(("illness", "reason"), [("401", "does not let us in"), ("500", "answers with HTTP 500")])
+@pytest.mark.parametrize(("illness", "reason"), [("401", "rejects the login"), ("500", "answers with HTTP 500")])
 def test_an_ill_server_is_told_apart_and_online_refused(illness, reason, monkeypatch):
     monkeypatch.setattr(settings, "REACH_S", PATIENT_S)
     with WandbServer() as server:

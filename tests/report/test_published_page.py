@@ -78,7 +78,7 @@ def test_a_time_budget_is_never_called_a_cost_of_a_target():
     (section,) = found.sections
     assert [plot.y_label for plot in section.plots] == ["epochs that fit into a fixed time"]
     assert [table.name for table in section.tables] == ["resnet_56_cifar_10_1cycle_costs"]  # no fit
-    assert "nothing is said of a target" in found.verdict[0]
+    assert "says nothing about a target" in found.verdict[0]
 
 
 def test_published_costs_and_time_budgets_are_laid_over_a_study_apart(findings: Findings):
@@ -104,8 +104,8 @@ def test_the_study_s_own_line_in_an_overlay_is_its_main_table(findings: Findings
 def test_overlay_writes_the_study_s_report_with_the_published_curves(study: StudyFolder):
     assert report([str(study.path), "--overlay", "mlperf_resnet", "--overlay", "smith2018"]) == 0
     page = (study.path / "report.html").read_text()
-    assert "Published costs to a target beside this study" in page
-    assert "Published fixed-time epochs beside this study" in page
+    assert "Published costs to a target, compared with this study" in page
+    assert "Published epochs in a fixed time, compared with this study" in page
 
 
 def test_a_study_is_a_source_for_another_study(study: StudyFolder, findings: Findings):
@@ -119,9 +119,9 @@ def test_a_study_is_a_source_for_another_study(study: StudyFolder, findings: Fin
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere.csv"], "shipped are smith2018"),
+        (["nowhere.csv"], "the shipped tables are smith2018"),
         (["smith2018", "--meaning", "both"], "meaning must be"),
-        (["smith2018", "--column", "x"], "--column takes ROLE=NAME"),
+        (["smith2018", "--column", "x"], "--column must be ROLE=NAME"),
         (["smith2018", "--column", "x=y"], "ROLE one of"),
         (["smith2018", "--batch-size", "0"], "--batch-size must be >= 1"),
         (["smith2018_log", "--target", "accuracy"], "METRIC>=VALUE"),

@@ -62,7 +62,7 @@ def test_the_answer_lies_beside_the_study_s_own_report(study: StudyFolder):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--metric", "wisdom", "--target", "1"], "not known to improve"),
+        (["--metric", "wisdom", "--target", "1"], "has no known direction"),
         (["--metric", "perplexity"], "needs --target"),
         (["--budget-epochs", "41"], "between 0.5 and 40"),
         (["--budget-epochs", "nan"], "between 0.5 and 40"),

@@ -201,7 +201,7 @@ def test_submit_hands_over_the_command_and_status_reads_the_study(slurm, tmp_pat
     assert "2 of 2 trials finished" in shown.stdout
     refused = harness("harness.submit", *arguments, "cluster.slurm.partition=nowhere")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: Slurm refuses the job:")
+    assert refused.stderr.startswith("error: Slurm rejected the job:")
     assert refused.stderr.count("\n") == 1
     assert json.loads((tmp_path / "outputs/tbs_sweep/s/study.json").read_text())["experiment"] == "tbs_sweep"
 

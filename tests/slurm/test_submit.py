@@ -50,7 +50,7 @@ def test_further_options_and_no_kill_are_handed_on(capsys):
     [
         (["cluster.slurm.nodes=2", "cluster.workers_per_trial=3"], "2 node(s) of 1 CPUs and 0 GPUs hold 2"),
         (["cluster.slurm.gpus_per_node=2", "cluster.workers_per_trial=4"], "hold 1"),  # one CPU a node
-        (["cluster.slurm.array=2", "cluster.slurm.nodes=2"], "leave cluster.slurm.nodes at 1, or leave the array out"),
+        (["cluster.slurm.array=2", "cluster.slurm.nodes=2"], "use cluster.slurm.nodes=1 or cluster.slurm.array=1"),
         (["cluster.slurm.nodes=0"], "cluster.slurm.nodes must be >= 1, not 0"),
         (["cluster.slurm.nods=2"], "did you mean 'cluster.slurm.nodes'?"),
         (["cluster=local"], "harness submit needs cluster=slurm"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import MomentAverage, Moments, NoiseScale, two_batch
+from harness.plan.gradient_noise import MomentAverage, Moments, NoiseScale, two_batch
 from harness.statistics.noise_scale import (
     FrozenProducts,
     TrainingSums,

@@ -180,7 +180,7 @@ def test_every_batch_norm_of_a_model_is_converted_and_keeps_its_weights():
 
 
 def test_a_batch_norm_without_a_declared_span_is_refused():
-    with pytest.raises(UserError, match=r"the model has batch norm but .* none: choose ghost"):
+    with pytest.raises(UserError, match=r"the model has batch norm but .* none: choose one of ghost"):
         convert_batch_norm(BnCnn(), BatchNorm())
 
 

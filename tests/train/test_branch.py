@@ -91,7 +91,7 @@ def test_a_branch_on_two_ranks_goes_on_from_a_trunk_on_one(worker, tmp_path):
 
 
 def test_a_branch_without_its_trunk_fails_with_the_reason(tmp_path):
-    with pytest.raises(RuntimeError, match="has kept no state at 256 examples"):
+    with pytest.raises(RuntimeError, match="has no saved state at 256 examples"):
         run(Worker(0, 1, "cpu", 1), study(tmp_path, branch_of(SGD, 256)))
 
 

@@ -63,5 +63,5 @@ def test_every_loss_scores_exactly_the_metrics_it_declares(name):
 
 
 def test_a_loss_that_depends_on_who_shares_a_batch_is_not_offered():
-    with pytest.raises(UserError, match="unknown loss 'info_nce': use one of cross_entropy, model_output"):
+    with pytest.raises(UserError, match="unknown loss 'info_nce': choose one of cross_entropy, model_output"):
         loss_named("info_nce")

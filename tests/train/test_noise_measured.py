@@ -24,7 +24,7 @@ from torch import nn
 from harness.datasets.digits import Digits
 from harness.datasets.quadratic import NoisyQuadratic
 from harness.plan.errors import UserError
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.record.journal import read_trial
@@ -255,7 +255,7 @@ def test_a_batch_in_one_piece_and_half_precision_with_a_scaled_loss_are_refused(
             World(0, 1, torch.device("cpu")),
             Digits(256, 70, 50).load(),
         )
-    with pytest.raises(UserError, match="no multiple"):
+    with pytest.raises(UserError, match="not a multiple"):
         replace(SMALL, noise_scale=NoiseScale(frozen_every_examples=200, frozen_units=16))
     with pytest.raises(UserError, match="use at most 16"):
         replace(SMALL, noise_scale=NoiseScale(frozen_every_examples=128, frozen_units=32))

@@ -107,7 +107,7 @@ def test_ranks_agree_on_what_fp16_skips(tmp_path):
 
 
 def test_tf32_is_refused_where_it_does_not_exist():
-    with pytest.raises(UserError, match="tf32 exists on GPUs only"):
+    with pytest.raises(UserError, match="tf32 is available on GPUs only"):
         topology(SMALL, precision="tf32")
     assert Topology(topology(SMALL).batch, "cuda", "tf32").key.endswith("-tf32")
 

@@ -11,7 +11,7 @@ from small_trials import GHOST, MLP, SMALL, WITHOUT_BATCH_NORM, evaluations, run
 from harness.datasets.digits import Digits
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
-from harness.plan.noise_scale import NoiseScale
+from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Arm, PlannedTrial, Trial
 from harness.train.learner import Learner
@@ -105,13 +105,13 @@ def test_gradients_exchanged_in_bf16_follow_those_in_float32_within_rounding(tmp
 @pytest.mark.parametrize(
     ("settings", "speed", "precision", "message"),
     [
-        (RUNNING, Speed(compile=True), "float32", "compile=true cannot collect .*running: use reestimated"),
+        (RUNNING, Speed(compile=True), "float32", "compile=true does not work with .*running: use reestimated"),
         (SMALL, Speed(gradient_compression=True), "float32", "use it with cluster.precision=bf16"),
         (
             replace(SMALL, model={"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}),
             Speed(activation_checkpointing=True),
             "float32",
-            "finds no blocks in Linear",
+            "blocks, which Linear does not have",
         ),
         (
             replace(SMALL, noise_scale=NoiseScale(frozen_every_examples=128, frozen_units=16)),

@@ -113,15 +113,15 @@ def edited(change: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"is not a trial.json: it is absent or no JSON object"),
-        ("[]", r"is not a trial.json: it is absent or no JSON object"),
+        ("", r"is not a trial.json: it is missing or not a JSON object"),
+        ("[]", r"is not a trial.json: it is missing or not a JSON object"),
         ("{}", r"is not a trial.json: KeyError 'topology'"),
         (json.dumps({**edited({}), "settings": {"loss": "mse"}}), "is not a trial.json: KeyError 'dataset'"),
-        (json.dumps({**edited({}), "seed": 7}), "says trial_id .* an edited trial needs its own id"),
+        (json.dumps({**edited({}), "seed": 7}), "has trial_id .* an edited trial needs its own id"),
         (json.dumps(edited({"loss": "hinge"})), "unknown loss 'hinge'"),
-        (json.dumps(edited({"model": {**SMALL.model, "clases": 3}})), "'clases': did you mean classes"),
+        (json.dumps(edited({"model": {**SMALL.model, "clases": 3}})), "'clases': did you mean 'classes'"),
         (json.dumps(edited({"dataset": {**DIGITS, "_target_": "harness.datasets.digits.Digit"}})), "did you mean"),
-        (json.dumps(edited({"train_examples": 300})), "here has 256 examples, the trial was planned for 300"),
+        (json.dumps(edited({"train_examples": 300})), "has 256 examples, but the trial was planned for 300"),
         (json.dumps(task(Path(), world=2).to_json()), "but 1 rank were started: use torchrun --nproc-per-node 2"),
     ],
 )
@@ -139,9 +139,9 @@ def test_a_folder_of_another_trial_and_a_folder_that_cannot_be_are_refused(worke
     run(worker, task(tmp_path / "one", seed=1))
     path = written(tmp_path / "two", task(tmp_path, seed=2))
     assert main([str(path), "--folder", str(tmp_path / "one")]) == 2
-    assert "holds another trial: choose another --folder" in capsys.readouterr().err
+    assert "already has another trial: choose another --folder" in capsys.readouterr().err
     assert main([str(path), "--folder", str(path / "below a file")]) == 2
-    assert "cannot be made (Not a directory): choose another --folder" in capsys.readouterr().err
+    assert "cannot be created (Not a directory): choose another --folder" in capsys.readouterr().err
 
 
 def test_a_trial_taken_over_by_another_attempt_ends_with_exit_code_1(tmp_path, capsys, monkeypatch):

@@ -64,7 +64,7 @@ def test_data_are_loaded_once_for_all_trials_of_a_workload(tmp_path):
 
 
 def test_data_of_another_size_than_planned_are_refused(worker, tmp_path):
-    with pytest.raises(UserError, match="the training set here has 256 examples, the trial was planned for 300"):
+    with pytest.raises(UserError, match="this node has 256 examples, but the trial was planned for 300"):
         worker.start(task(tmp_path, replace(SMALL, train_examples=300)))
 
 

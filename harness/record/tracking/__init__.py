@@ -1,6 +1,6 @@
-"""W&B and TensorBoard: projections of the journals, made while a sweep runs or at any time later (P23 and P25).
+"""W&B and TensorBoard: views of the journals, made while a sweep runs or at any time later (P23 and P25).
 
 live    sink (in the driver) -> process (the tracking process) -> project (W&B), tensorboard
-later   upload, publish (harness track)            read_runs, import_runs: the way back, from W&B to a study
-both    runs: a trial as a W&B run, the only words that leave            settings: on which terms W&B is used
+later   upload, publish (harness track)          read_runs, import_runs: the other direction, from W&B to a study
+both    runs: a trial as a W&B run, which is all that is ever sent     settings: how W&B is used
 """

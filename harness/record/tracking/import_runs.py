@@ -1,4 +1,4 @@
-"""Runs read from W&B become a study, so that the analysis and its report work on what the harness did not launch."""
+"""Turns runs from W&B into a study, so that analysis and report also work on runs that the harness did not launch."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ from harness.record.tracking.runs import validation_key
 
 Configure = Callable[[Mapping[str, Any], Spec, Sequence[int]], Mapping[str, Any]]  # of workload, classes, seeds
 
-UNKNOWN: Spec = {"_target_": "imported.unknown"}  # what a run from elsewhere does not tell
+UNKNOWN: Spec = {"_target_": "imported.unknown"}  # stands for what is unknown about an imported run
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Under which keys the runs hold what the analysis needs; the defaults are the harness's own.
+    """The keys under which runs have what the analysis needs; the defaults are the harness's own.
 
-    Keys of a run's configuration (`.` for nested ones) come first, those of its rows after them.
+    Keys of a run's configuration (with `.` for nested ones) come first, then those of its rows.
     """
 
     total_batch_size: str = "total_batch_size"
@@ -43,11 +43,11 @@ class Columns:
     @staticmethod
     def parse(given: Sequence[str]) -> "Columns":
         """From NAME=KEY words of the command line; UserError for anything else."""
-        known = Columns.__dataclass_fields__
+        names = Columns.__dataclass_fields__
         words = dict(word.split("=", 1) for word in given if word.count("=") == 1)
-        wrong = [word for word in given if word.split("=")[0] not in known or word.count("=") != 1]
+        wrong = [word for word in given if word.split("=")[0] not in names or word.count("=") != 1]
         if wrong:
-            raise UserError(f"--column takes NAME=KEY with NAME one of {', '.join(known)}, not {wrong[0]!r}")
+            raise UserError(f"--column must be NAME=KEY with NAME one of {', '.join(names)}, not {wrong[0]!r}")
         return replace(Columns(), **words)
 
 
@@ -59,12 +59,13 @@ def import_runs(
     train_examples: int | None,
     configure: Configure,
 ) -> int:
-    """Write the runs of `source` as a study in the new folder `path`; returns how many. UserError for what is missing.
+    """Write the runs of `source` as a study in the new folder `path`; returns how many. UserError if a run lacks what
+    the analysis needs.
 
     `configure` makes what study.json keeps as its configuration.
     """
     if path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty: an import makes a study of its own")
+        raise UserError(f"{path} is not empty: import into a new folder")
     runs = read_runs(source)
     wanted = Target.parse(target) if target else _own_target(runs[0])
     reader = _Reader(columns, wanted, train_examples)
@@ -83,7 +84,7 @@ def import_runs(
 
 @dataclass
 class _Run:
-    """One run in the journal's words."""
+    """One run in the journal's terms."""
 
     total_batch_size: int
     lr: float
@@ -124,11 +125,11 @@ class _Reader:
         if not _is_finite(value) or value <= 0:
             option = " or --train-examples N" if column == "train_examples" else ""
             name = run.name or run.run_id
-            raise UserError(f"run {name} has no number > 0 under config {key!r}: give --column {column}=KEY{option}")
+            raise UserError(f"run {name} has no number > 0 in its config {key!r}: give --column {column}=KEY{option}")
         return float(value)
 
     def _rows(self, run: RunRead, tbs: int, train_examples: int) -> list[dict[str, Any]]:
-        """Evaluations: the rows that hold the target's metric, in order of the examples seen."""
+        """Evaluations: the rows that have the target's metric, in order of the examples seen."""
         columns, metric = self.columns, self.columns.metric or validation_key(self.target.metric)
         rows = []
         for step, row in sorted(run.rows.items()):
@@ -152,7 +153,7 @@ class _Reader:
         return rows
 
     def _outcome(self, run: RunRead, rows: Sequence[Mapping[str, Any]]) -> Outcome:
-        """The target decides first; a run that ended as it should without it is a miss, one that broke off is none."""
+        """The target decides first; a run that ended normally without reaching it is a miss, an aborted one failed."""
         scores = [row["validation"]["raw"][self.target.metric] for row in rows]
         if self.target.crossing(scores).confirmed is not None:
             return Outcome.REACHED
@@ -162,15 +163,15 @@ class _Reader:
 
 
 def _own_target(run: RunRead) -> Target:
-    """The target that the harness itself wrote into a run's configuration."""
+    """The target that the harness wrote into a run's configuration."""
     kept: dict[str, Any] = {key: run.config.get(f"target_{key}") for key in ("metric", "value", "mode", "confirm")}
     if None in kept.values():
-        raise UserError(f"run {run.name or run.run_id} names no target: give --target, e.g. --target 'accuracy>=0.97'")
+        raise UserError(f"run {run.name or run.run_id} has no target: give --target, e.g. --target 'accuracy>=0.97'")
     return Target(**kept)
 
 
 def _plan(read: Sequence[_Run], target: Target) -> list[list[PlannedTrial]]:
-    """For every run the trials it stands for: one, or one for each rule that shares it (`none/sqrt/linear`).
+    """The trials that each run stands for: one, or one for each rule that shares it (`none/sqrt/linear`).
 
     Runs with the same TBS, LR and rule are the seeds of one arm; those without a seed are numbered.
     """
@@ -201,7 +202,7 @@ def _settings(run: _Run, read: Sequence[_Run], target: Target) -> Settings:
         dataset=UNKNOWN,
         model=UNKNOWN,
         loss="imported",
-        # The rule is part of the arm's identity here: two rules may have run the same LR in runs of their own.
+        # The rule is part of the arm's identity here, as two rules may have had separate runs with the same LR.
         optimizer={**UNKNOWN, "lr": run.lr, "rule": run.rule},
         schedule=UNKNOWN,
         total_batch_size=run.total_batch_size,
@@ -216,8 +217,8 @@ def _interval(read: Sequence[_Run]) -> int:
     """Examples between evaluations: the largest of the runs' medians."""
     medians = []
     for run in read:
-        places = [row["examples"] for row in run.rows]
-        gaps = sorted(b - a for a, b in pairwise(places) if b > a)
+        examples = [row["examples"] for row in run.rows]
+        gaps = sorted(b - a for a, b in pairwise(examples) if b > a)
         medians += [gaps[len(gaps) // 2]] if gaps else []
     return max(medians, default=1)
 
@@ -246,7 +247,7 @@ def _description(
     target: Target,
     configure: Configure,
 ) -> dict[str, Any]:
-    """A study.json from which the experiment `imported` can be rebuilt like any other."""
+    """A study.json from which the experiment `imported` is rebuilt like any other."""
     base = min(read, key=lambda run: run.total_batch_size)
     workload = {
         "name": "imported",
@@ -274,7 +275,7 @@ def _description(
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
-    """A value of a configuration by its dotted key, whether it is nested or its name holds the dots."""
+    """A value of a configuration by its dotted key, whether it is nested or its name contains the dots."""
     if key in config:
         return config[key]
     value: Any = config

@@ -1,8 +1,8 @@
-"""The tracking process: hears a sweep's events as JSON lines on its input, shows them in W&B and TensorBoard.
+"""The tracking process: receives a sweep's events as JSON lines on its input and shows them in W&B and TensorBoard.
 
-A process of its own, because nothing wandb does (importing, stalling, its farewells at exit) may cost a trial or the
-driver anything. It answers with JSON lines on its output: {"say": TEXT} for the screen, {"lost": TEXT} where a
-projection is given up, {"whole": true} once every run is, {"done": {...}} at the end.
+A separate process, because nothing wandb does (importing, stalling, shutting down) may slow down a trial or the driver.
+It answers with JSON lines on its output: {"say": TEXT} for the screen, {"lost": TEXT} when a projection is given up,
+{"whole": true} once every run is complete, {"done": {...}} at the end.
 """
 
 import json
@@ -32,18 +32,18 @@ from harness.record.tracking.runs import (
 )
 from harness.record.tracking.settings import decide, environment
 
-NICENESS = 19  # trials come first
+NICENESS = 19  # the lowest priority: trials come first
 GAVE_UP = 3  # exit code of a process that ran out of time
 
 
 class Projection(Protocol):
-    """Where trials are shown. Any exception ends the projection and nothing else."""
+    """A place where trials are shown. An exception ends this projection and nothing else."""
 
     @property
     def name(self) -> str: ...
 
     def open(self, plan: TrialPlan, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A trial's attempt begins behind `rows`, which an earlier attempt made."""
+        """A trial's attempt begins after `rows`, which an earlier attempt made."""
         ...
 
     def log(self, trial: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
@@ -51,7 +51,7 @@ class Projection(Protocol):
     def finish(self, trial: str, summary: Mapping[str, Any], success: bool) -> None: ...
 
     def close(self) -> None:
-        """Make everything whole; may block."""
+        """Complete everything; may block."""
         ...
 
 
@@ -65,42 +65,42 @@ class Trials:
         self._running: dict[str, tuple[TrialPlan, int, list[dict[str, Any]]]] = {}  # plan, attempt, rows
 
     def rows(self, trial: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Rows of one trial as its trainer yielded them."""
+        """Pass on rows of one trial as its trainer yielded them."""
         if rows and rows[0]["kind"] == "ready":
             self._ready(trial, rows[0])
         fresh = [row for row in rows if row["kind"] == "evaluation"]
         if fresh:
             self._running[trial][2].extend(fresh)
-            self._tell("log", trial, fresh)
+            self._call_all("log", trial, fresh)
         if rows and rows[-1]["kind"] == "end":
-            plan, attempt, known = self._running[trial]
-            self._finish(trial, record_of(plan.settings, known, rows[-1], attempt))
+            plan, attempt, all_rows = self._running[trial]
+            self._finish(trial, record_of(plan.settings, all_rows, rows[-1], attempt))
 
     def failed(self, trial: str, final: bool) -> None:
-        """The attempt is over without a result; a retry opens a run of its own with the rows it keeps."""
+        """The attempt is over without a result; a retry opens its own run with the rows it keeps."""
         if trial in self._running:
             self._finish(trial, {"outcome": "failed"} if final else {})
 
     def close(self) -> None:
-        """The sweep is over, or its driver is gone: what is still open stays without an outcome."""
+        """The sweep is over, or its driver is gone: runs that are still open get no outcome."""
         for trial in list(self._running):
             self._finish(trial, {})
-        self._tell("close")
+        self._call_all("close")
 
     def _ready(self, trial: str, row: Mapping[str, Any]) -> None:
         self.failed(trial, final=False)
         if trial not in self._plans:
-            self._plans = trial_plans(self.folder)  # the first trial, or a sequential experiment has planned more
+            self._plans = trial_plans(self.folder)  # on the first trial, and when an experiment has planned more
         plan = self._plans[trial]
         kept = kept_rows(self.folder.record(plan.planned), row["step"]) if row["step"] else []
         self._running[trial] = plan, row["attempt"], kept
-        self._tell("open", plan, row["attempt"], tuple(kept))
+        self._call_all("open", plan, row["attempt"], tuple(kept))
 
     def _finish(self, trial: str, record: Mapping[str, Any]) -> None:
         plan, _, rows = self._running.pop(trial)
-        self._tell("finish", trial, summary_of(plan.settings, rows, record), is_success(record))
+        self._call_all("finish", trial, summary_of(plan.settings, rows, record), is_success(record))
 
-    def _tell(self, method: str, *arguments: Any) -> None:
+    def _call_all(self, method: str, *arguments: Any) -> None:
         for projection in list(self.projections):
             try:
                 getattr(projection, method)(*arguments)
@@ -110,14 +110,14 @@ class Trials:
 
 
 def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
-    """Hear one sweep to its end; `order` says what is wanted and where."""
+    """Follow one sweep to its end; `order` says what to track and where."""
     folder, scratch = StudyFolder(Path(order["study"])), Path(order["scratch"])
     projections = _projections(order, folder, scratch)
     trials = Trials(folder, projections)
     pool, ending = ThreadPoolExecutor(1, "ending"), None
     document: dict[str, Any] | None = None
-    # wandb-core puts itself into a session of its own.
-    stand_back_by_session(child.pid for child in psutil.Process().children())
+    # wandb-core starts its own session.
+    lower_session_priority(child.pid for child in psutil.Process().children())
     for line in lines:
         event = json.loads(line)
         if event["event"] == "rows":
@@ -125,14 +125,14 @@ def serve(order: Mapping[str, Any], lines: Iterator[str]) -> None:
         elif event["event"] == "failed":
             trials.failed(event["trial"], event["final"])
         elif event["event"] == "over":
-            ending = pool.submit(_end, trials)  # beside the driver's timing pass and report
+            ending = pool.submit(_end, trials)  # in parallel with the driver's timing pass and report
         elif event["event"] == "report":
             document = event["document"]
-    patience = threading.Timer(order["finish_s"], leave, [GAVE_UP, scratch])
-    patience.daemon = True
-    patience.start()
-    (ending or pool.submit(_end, trials)).result()  # none began where the driver was stopped, or is gone
-    answer({"done": _farewell(folder, projections, document)})
+    deadline = threading.Timer(order["finish_s"], exit_at_once, [GAVE_UP, scratch])
+    deadline.daemon = True
+    deadline.start()
+    (ending or pool.submit(_end, trials)).result()  # there was no "over" event if the driver was stopped or is gone
+    answer({"done": _final_answer(folder, projections, document)})
 
 
 def _end(trials: Trials) -> None:
@@ -144,18 +144,18 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
     projections: list[Projection] = []
     mode, entity = order["mode"], order["entity"]
     if mode == "auto":
-        found = decide("auto")
-        mode, entity = found.mode, entity or found.entity
-        if found.why:
-            answer({"say": f"W&B offline: {found.why}"})
+        decision = decide("auto")
+        mode, entity = decision.mode, entity or decision.entity
+        if decision.why:
+            answer({"say": f"W&B offline: {decision.why}"})
     if mode != "disabled":
-        wanted = environment(mode, scratch, os.environ)
+        variables = environment(mode, scratch, os.environ)
         os.environ.clear()
-        os.environ.update(wanted)
-        from harness.record.tracking.project import Place, WandbProject
+        os.environ.update(variables)
+        from harness.record.tracking.project import RunDestination, WandbProject
 
-        place = Place(mode, order["project"], entity, scratch if mode == "online" else folder.path)
-        project = WandbProject(folder.path, study_label(folder), place)
+        destination = RunDestination(mode, order["project"], entity, scratch if mode == "online" else folder.path)
+        project = WandbProject(folder.path, study_label(folder), destination)
         project.warm_up()
         projections.append(project)
     if order["tensorboard"]:
@@ -165,54 +165,59 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
     return projections
 
 
-def _farewell(folder: StudyFolder, projections: list[Projection], document: dict[str, Any] | None) -> dict[str, Any]:
-    """What came of W&B: mode, runs and addresses; the report is published where there is one."""
+def _final_answer(
+    folder: StudyFolder, projections: list[Projection], document: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What is on W&B: mode, runs and addresses; publishes the report if there is one."""
     from harness.record.tracking.project import WandbProject
     from harness.record.tracking.upload import lacking
 
     project = next((p for p in projections if isinstance(p, WandbProject)), None)
     if project is None:
         return {}
-    said: dict[str, Any] = {"mode": project.place.mode, "runs": project.count, "url": project.address()}
-    if document is not None and project.place.mode == "online":
+    mode = project.destination.mode
+    done: dict[str, Any] = {"mode": mode, "runs": project.count, "url": project.address()}
+    if document is not None and mode == "online":
         from harness.record.tracking.publish import publish
 
         try:
-            said["report"] = publish(project, document)
+            done["report"] = publish(project, document)
         except Exception as error:
-            said["no_report"] = one_line(error)
-    if len(project.whole) < len(trial_plans(folder)):  # an earlier driver's, or another's of a study that is shared
-        with suppress(Exception):  # of wandb's: then nobody knows
-            said["lacking"] = len(lacking(folder, project))
+            done["no_report"] = one_line(error)
+    if len(project.complete) < len(
+        trial_plans(folder)
+    ):  # others are an earlier driver's, or another's of a shared study
+        with suppress(Exception):  # one of wandb's: then the number is unknown
+            done["lacking"] = len(lacking(folder, project))
     project.wandb.teardown()
-    return said
+    return done
 
 
 def answer(message: Mapping[str, Any]) -> None:
-    """One line for the driver, if it still listens."""
+    """Send one line to the driver, if it is still there."""
     try:
         print(json.dumps(message), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def stand_back() -> None:
-    """Leave the processors to trials, as far as they want them; what this process starts inherits it."""
+def lower_priority() -> None:
+    """Give trials the processors first; what this process starts inherits this."""
     os.nice(NICENESS)
     with suppress(AttributeError, OSError):  # Linux: a trial that wakes up takes the processor at once
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def stand_back_by_session(processes: Iterable[int]) -> None:
-    """The same for processes in sessions of their own: Linux may share the processors out by session first, and all
-    else counts within one only (autogroup, see sched(7))."""
+def lower_session_priority(processes: Iterable[int]) -> None:
+    """The same for processes in their own sessions: Linux may divide the processors among sessions first, and apply
+    everything else only within a session (autogroup, see sched(7))."""
     for process in processes:
         with suppress(OSError):
             Path(f"/proc/{process}/autogroup").write_text(str(NICENESS))
 
 
-def leave(code: int, scratch: Path) -> None:
-    """End this process and wandb-core at once, whatever either still waits for."""
+def exit_at_once(code: int, scratch: Path) -> None:
+    """End this process and wandb-core at once, whatever they are still waiting for."""
     for child in psutil.Process().children(recursive=True):
         child.kill()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -220,13 +225,13 @@ def leave(code: int, scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    # The driver decides when tracking is over, whoever else is told to stop.
+    # The driver decides when tracking is over, so signals to the whole process group are ignored.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    stand_back()
+    lower_priority()
     first = json.loads(sys.stdin.readline())
     try:
         serve(first, iter(sys.stdin.readline, ""))
     except Exception as error:
         answer({"lost": f"tracking: {one_line(error)}"})
-    leave(0, Path(first["scratch"]))
+    exit_at_once(0, Path(first["scratch"]))

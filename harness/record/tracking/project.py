@@ -1,4 +1,4 @@
-"""The runs of one study in a W&B project: opened, fed, finished. The process that uses it has WANDB_MODE decided."""
+"""The runs of one study in a W&B project: opened, filled, finished. WANDB_MODE must be set before this is used."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ from harness.record.tracking.settings import run_settings
 if TYPE_CHECKING:
     import wandb
 
-FINISHING_AT_ONCE = 8  # finishing waits for the server; trials that end together finish together
-LEDGER = "finished.jsonl"  # in the study's wandb folder: offline runs that are whole
+FINISHING_AT_ONCE = 8  # finishing a run waits for the server; runs that end together finish in parallel
+LEDGER = "finished.jsonl"  # in the study's wandb folder: offline runs that are complete
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where runs go."""
+class RunDestination:
+    """Where runs are written."""
 
     mode: str  # offline | online
     project: str
-    entity: str | None  # a server has told it; offline nobody needs it
+    entity: str | None  # the server's answer; not needed offline
     folder: Path  # W&B writes below <folder>/wandb; online that is scratch, offline it is the result
-    finish_s: float = 0.0  # bounds the last rows of one run (TimeoutError); 0: the process as a whole is bounded
+    finish_s: float = 0.0  # limit for the last rows of one run (TimeoutError); 0: only the whole process has a limit
 
 
 class WandbProject:
-    """Projects a study's trials to W&B, any number of them at a time; an error of wandb is the caller's to catch."""
+    """Shows a study's trials in W&B, any number at a time; the caller must catch wandb's errors."""
 
     name = "W&B"
 
-    def __init__(self, study: Path, label: StudyLabel, place: Place) -> None:
+    def __init__(self, study: Path, label: StudyLabel, destination: RunDestination) -> None:
         import wandb
 
         self.wandb = wandb
-        self.study, self.label, self.place = study, label, place
+        self.study, self.label, self.destination = study, label, destination
         self.count = 0  # runs finished
-        self.whole: set[str] = set()  # trials with a run that ended as it should
+        self.complete: set[str] = set()  # trials with a run that ended successfully
         self._open: dict[str, tuple[wandb.Run, TrialPlan]] = {}
         self._finishing: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(FINISHING_AT_ONCE, "wandb-finish")
-        # One object for every run: wandb copies it, and making it takes a third of opening a run.
-        self._settings = run_settings(finish_timeout=place.finish_s, finish_timeout_raises=True)
+        # One object for all runs: wandb copies it, and making it takes a third of the time to open a run.
+        self._settings = run_settings(finish_timeout=destination.finish_s, finish_timeout_raises=True)
 
     def warm_up(self) -> None:
-        """Start wandb-core and import what the first run would: no trial trains yet. Whatever fails here is told by
-        the first run."""
+        """Start wandb-core and import what the first run needs, while no trial is training yet. If this fails, the
+        first run will report it."""
         with suppress(Exception):
             importlib.import_module("wandb.sdk.launch")
             self.wandb.setup().ensure_service()
 
     def open(self, plan: TrialPlan, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Open the run of this attempt and give it the rows it continues behind."""
+        """Open the run of this attempt and log the rows after which it continues."""
         run = self._init("trial", self.label.run_id(plan.planned.key, attempt), plan.name, plan.tags)
         run.config.update(run_config(plan, self.label, attempt))
         for axis in AXES:
@@ -69,7 +69,7 @@ class WandbProject:
         self.log(plan.planned.key, rows)
 
     def log(self, trial: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows in order of step; those a resumed run already has are passed over, so that each arrives once."""
+        """Log rows in order of step; those that a resumed run already has are skipped, so that each is sent once."""
         run, plan = self._open[trial]
         for row in rows:
             if row["step"] >= run.starting_step:
@@ -77,58 +77,58 @@ class WandbProject:
 
     def finish(self, trial: str, summary: Mapping[str, Any], success: bool) -> None:
         """Close the trial's run: `finished` on W&B, or `failed`, which no report counts."""
-        self._raise_what_failed()
+        self._raise_errors()
         run, _ = self._open.pop(trial)
         if success:
-            self.whole.add(trial)
+            self.complete.add(trial)
         self._finishing.append(self._pool.submit(self._finish, run, dict(summary), success))
 
     def close(self) -> None:
-        """Wait until every finished run is whole; runs still open are closed as failed."""
+        """Wait until every finished run is complete; runs still open are closed as failed."""
         for trial in list(self._open):
             self.finish(trial, {"outcome": "unfinished"}, success=False)
         self._pool.shutdown(wait=True)
-        self._raise_what_failed()
+        self._raise_errors()
 
     def log_table(self, run_id: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A run of job type report with one table, which the charts of a report draw from; an earlier one under the
-        same id is replaced."""
+        """Write a run of job type report with one table, from which the charts of a report draw; replaces an earlier
+        one with the same id."""
         run = self._init("report", run_id, "report", [])
         run.log({name: self.wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
         run.finish()
 
     def _init(self, job_type: str, run_id: str, name: str, tags: Sequence[str]) -> Any:
         return self.wandb.init(
-            entity=self.place.entity,
-            project=self.place.project,
+            entity=self.destination.entity,
+            project=self.destination.project,
             group=self.label.group,
             job_type=job_type,
             id=run_id,
             name=name[:128],
             tags=list(tags),
-            dir=str(self.place.folder),
+            dir=str(self.destination.folder),
             reinit="create_new",  # many runs at a time in this process, none of them global
-            resume="allow" if self.place.mode == "online" else None,
+            resume="allow" if self.destination.mode == "online" else None,
             settings=self._settings,
         )
 
     def address(self) -> str | None:
-        """Where the study's runs are to be seen; None offline."""
-        if self.place.mode != "online":
+        """The web address of the study's runs; None offline."""
+        if self.destination.mode != "online":
             return None
         base = str(self.wandb.setup().settings.app_url)
-        return f"{base}/{self.place.entity}/{self.place.project}/groups/{self.label.group}"
+        return f"{base}/{self.destination.entity}/{self.destination.project}/groups/{self.label.group}"
 
     def _finish(self, run: Any, summary: dict[str, Any], success: bool) -> None:
         run.summary.update(summary)
         folder = Path(run.dir).parent.name
         run.finish(exit_code=0 if success else 1)
         self.count += 1
-        if self.place.mode == "offline":
-            whole = {"id": run.id, "folder": folder, "rows": summary.get("journal_rows", 0), "at": time.time()}
-            append_lines(self.study / "wandb" / LEDGER, [{**whole, "outcome": summary["outcome"]}])
+        if self.destination.mode == "offline":
+            entry = {"id": run.id, "folder": folder, "rows": summary.get("journal_rows", 0), "at": time.time()}
+            append_lines(self.study / "wandb" / LEDGER, [{**entry, "outcome": summary["outcome"]}])
 
-    def _raise_what_failed(self) -> None:
+    def _raise_errors(self) -> None:
         done = [future for future in self._finishing if future.done()]
         self._finishing = [future for future in self._finishing if future not in done]
         for future in done:

@@ -1,4 +1,4 @@
-"""A report document (harness.report.wandb_report) as a W&B Report: saved in place online, as its spec offline."""
+"""A report document (harness.report.wandb_report) as a W&B Report: created or updated online, as its spec offline."""
 
 import json
 import random
@@ -20,37 +20,37 @@ WIDTH, HEIGHT = 24, 9  # W&B's grid is 24 columns wide
 
 
 def publish(project: WandbProject, document: Mapping[str, Any]) -> str:
-    """Create the study's report or update the one it has; its address. What it says already is not sent again.
+    """Create or update the study's report; returns its address. An unchanged report is not sent again.
 
-    UserError where the optional package is missing.
+    UserError if the optional package is not installed.
     """
     reports = _package()
     api = project.wandb.Api()
-    entity, name = str(project.place.entity), project.place.project
-    place = f"{api.settings['base_url']}/{entity}/{name}/{project.label.uid}"
+    entity, name = str(project.destination.entity), project.destination.project
+    key = f"{api.settings['base_url']}/{entity}/{name}/{project.label.uid}"
     path = project.study / "wandb" / KEPT
     path.parent.mkdir(exist_ok=True)
     kept = read_json(path) or {}
-    known, content = kept.get(place, {}), fingerprint(document)
-    if known.get("content") == content:
-        return str(known["url"])
+    published, content = kept.get(key, {}), fingerprint(document)
+    if published.get("content") == content:
+        return str(published["url"])
     table = document["table"]
-    # Logged first: a report cannot be saved into a project that does not exist yet.
+    # The table is logged first: a report cannot be saved in a project that does not exist yet.
     project.log_table(project.label.report_run_id, table["name"], table["columns"], table["rows"])
     chart = _preset(api, entity, document["chart"])
     with _same_random_numbers_after():
         report = _build(reports, document, {"entity": entity, "project": name}, project.label.group, chart)
-        report.id = known.get("id", "")
+        report.id = published.get("id", "")
         report.save()
-    write_json(path, {**kept, place: {"id": report.id, "url": report.url, "content": content}})
+    write_json(path, {**kept, key: {"id": report.id, "url": report.url, "content": content}})
     return str(report.url)
 
 
 def write_spec(folder: Path, document: Mapping[str, Any], group: str) -> Path:
-    """The report as it would be saved, without a server: <study>/wandb/report_spec.json. UserError as `publish`."""
+    """Write the report as it would be saved to <study>/wandb/report_spec.json; needs no server. Raises as `publish`."""
     reports = _package()
     with _same_random_numbers_after():
-        # Entity and project would be looked up on a server: left out of the run sets, added when it is published.
+        # Entity and project would be looked up on a server, so the run sets get them only when it is published.
         report = _build(reports, document, {}, group, CHART)
         text = report._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)  # what save() sends
     path = folder / "wandb" / SPEC
@@ -62,18 +62,18 @@ def write_spec(folder: Path, document: Mapping[str, Any], group: str) -> Path:
 def _package() -> Any:
     try:
         with _same_random_numbers_after(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own making: it is written for an older pydantic
+            warnings.simplefilter("ignore")  # the package is written for an older pydantic
             import wandb_workspaces.reports.v2 as reports
     except ImportError as error:
         raise UserError(
-            "W&B reports need the package wandb-workspaces: pip install 'harness[wandb-reports]'"
+            "W&B reports need the package wandb-workspaces, which is not installed: pip install wandb-workspaces"
         ) from error
     return reports
 
 
 @contextmanager
 def _same_random_numbers_after() -> Any:
-    """Importing the package and building a report draw from Python's global generator."""
+    """Restores Python's global random state, from which importing the package and building a report draw."""
     state = random.getstate()
     try:
         yield
@@ -82,8 +82,8 @@ def _same_random_numbers_after() -> Any:
 
 
 def _preset(api: Any, entity: str, spec: Mapping[str, Any]) -> str:
-    """The id of our chart preset, created once per entity: the same name is refused the second time. A preset cannot be
-    changed, so that its name tells its content."""
+    """The id of our chart preset, created once per entity: the same name is rejected the second time. A preset cannot
+    be changed, so its name includes a fingerprint of its content."""
     name = f"{CHART}-{fingerprint(spec, 6)}"
     try:
         return str(
@@ -96,32 +96,32 @@ def _preset(api: Any, entity: str, spec: Mapping[str, Any]) -> str:
                 spec=dict(spec),
             )
         )
-    except Exception:  # of wandb's internals: exists already, or the server has no custom charts
+    except Exception:  # from wandb's internals: the preset exists, or the server has no custom charts
         return f"{entity}/{name}"
 
 
-def _build(wr: Any, document: Mapping[str, Any], place: Mapping[str, str], group: str, chart: str) -> Any:
+def _build(wr: Any, document: Mapping[str, Any], project: Mapping[str, str], group: str, chart: str) -> Any:
     blocks = [wr.TableOfContents()]
     for block in document["blocks"]:
         if "markdown" in block:
             blocks.append(wr.MarkdownBlock(text=block["markdown"]))
             continue
-        runs = _runset(wr, block, place, group)
+        runs = _runset(wr, block, project, group)
         panels = [_panel(wr, panel, document["table"]["name"], chart) for panel in block["panels"]]
         width = WIDTH // len(panels)
         for number, panel in enumerate(panels):
             panel.layout = wr.Layout(x=number * width, y=0, w=width, h=HEIGHT)
         blocks.append(wr.PanelGrid(runsets=[runs], panels=panels))
-    given = {"title": document["title"], "description": document["description"], "width": "fluid", "blocks": blocks}
-    return wr.Report(**{"project": "offline", "entity": "offline", **place}, **given)
+    content = {"title": document["title"], "description": document["description"], "width": "fluid", "blocks": blocks}
+    return wr.Report(**{"project": "offline", "entity": "offline", **project}, **content)
 
 
-def _runset(wr: Any, block: Mapping[str, Any], place: Mapping[str, str], group: str) -> Any:
-    """Only finished runs of this study: what was superseded or failed is not shown as data."""
+def _runset(wr: Any, block: Mapping[str, Any], project: Mapping[str, str], group: str) -> Any:
+    """Only finished runs of this study: superseded and failed runs are not shown as data."""
     job = "trial" if block["runs"] == "trials" else "report"
     filters = f"Group = '{group}' and JobType = '{job}' and State = 'finished'"
     grouping = [f"config.{key}" for key in block["group_by"]]
-    return wr.Runset(**place, name=f"{job}s of {group}", filters=filters, groupby=grouping)
+    return wr.Runset(**project, name=f"{job}s of {group}", filters=filters, groupby=grouping)
 
 
 def _panel(wr: Any, panel: Mapping[str, Any], table: str, chart: str) -> Any:

@@ -1,4 +1,4 @@
-"""Runs as W&B holds them: read from a folder of offline runs, or from a server, whole histories and never samples."""
+"""Runs as stored by W&B, read from a folder of offline runs or from a server: full histories, never samples."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from typing import Any
 from harness.plan.errors import UserError, one_line
 from harness.record.tracking.settings import decide, environment
 
-READ_S = 600.0  # for one run's file
-AT_ONCE = min(8, os.cpu_count() or 1)  # files: each costs a process that imports wandb
+READ_S = 600.0  # time limit for one run's file
+AT_ONCE = min(8, os.cpu_count() or 1)  # files: each needs a process that imports wandb
 
 
 @dataclass
 class RunRead:
-    """One run: what was configured, logged and summed up."""
+    """One run: its configuration, history and summary."""
 
     run_id: str
     name: str = ""
@@ -34,15 +34,15 @@ class RunRead:
 
 
 def read_runs(source: str) -> list[RunRead]:
-    """The runs below a folder, or of entity/project or entity/project/group on the server; report runs left out.
+    """The runs below a folder, or of entity/project or entity/project/group on the server, without report runs.
 
-    UserError where there are none, and where the server cannot be had.
+    UserError if there are none, or if the server cannot be used.
     """
     runs = _from_folder(Path(source)) if Path(source).exists() else _from_server(source)
-    found = [run for run in runs if run.job_type != "report"]
-    if not found:
+    trials = [run for run in runs if run.job_type != "report"]
+    if not trials:
         raise UserError(f"there is no W&B run in {source}")
-    return found
+    return trials
 
 
 def _from_folder(folder: Path) -> list[RunRead]:
@@ -58,12 +58,13 @@ def _from_folder(folder: Path) -> list[RunRead]:
 
 
 def _records(path: Path, scratch: Path) -> list[dict[str, Any]]:
-    """The transaction log of one run through W&B's own reader, which passes over a torn end and logs where it runs."""
+    """The transaction log of one run through W&B's own reader, which skips a torn end and logs to `scratch`."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    given = environment("offline", scratch, os.environ)
-    done = subprocess.run(command, env=given, cwd=scratch, capture_output=True, text=True, timeout=READ_S)
+    variables = environment("offline", scratch, os.environ)
+    done = subprocess.run(command, env=variables, cwd=scratch, capture_output=True, text=True, timeout=READ_S)
     if done.returncode:
-        raise UserError(f"{path} cannot be read: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{path} cannot be read: {lines[-1] if lines else 'no reason given'}")
     records = []
     for line in done.stdout.splitlines():
         with suppress(json.JSONDecodeError):
@@ -96,7 +97,7 @@ def _from_server(source: str) -> list[RunRead]:
     project, _, group = rest.partition("/")
     if not entity or not project:
         raise UserError(
-            f"--from-wandb takes a folder that exists, entity/project or entity/project/group, not {source!r}"
+            f"--from-wandb must be an existing folder, entity/project or entity/project/group, not {source!r}"
         )
     decide("online")
     with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
@@ -108,7 +109,7 @@ def _from_server(source: str) -> list[RunRead]:
             filters = {"group": group} if group else {}
             runs = [_of_api(run) for run in api.runs(f"{entity}/{project}", filters=filters, lazy=False)]
         except (wandb.Error, ValueError) as error:
-            raise UserError(f"W&B does not give {source}: {one_line(error)}") from error
+            raise UserError(f"{source} cannot be read from W&B: {one_line(error)}") from error
         finally:
             wandb.teardown()
     return runs

@@ -1,7 +1,7 @@
 """A trial as a W&B run: its id, name, tags, allow-listed configuration, rows and summary. Pure values, no wandb.
 
-Only what is named here leaves for W&B (P25): numbers, our own words (rules, outcomes, metrics) and the last part of
-a class's name. Free text of a configuration, paths, hosts and command lines have no way in.
+Only what is named here is sent to W&B (P25): numbers, our own words (rules, outcomes, metrics) and the last part of a
+class's name. Free text of a configuration, paths, hosts and command lines are never included.
 """
 
 import math
@@ -17,19 +17,19 @@ from harness.record.files import read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, attempt_numbers
 from harness.record.study import StudyFolder
 
-AXES = ("examples", "epochs", "seconds")  # what a chart may put on its x axis, besides W&B's own step = updates
+AXES = ("examples", "epochs", "seconds")  # possible x axes of a chart, in addition to W&B's own step = updates
 UNFINISHED = "unfinished"  # the outcome of a trial that has none yet
 NOT_METRICS = ("kind", "step", "examples", "epochs", "train_loss", "validation", "noise_sums")
 
 
 @dataclass(frozen=True)
 class StudyLabel:
-    """How a study is told from every other one in the same W&B project."""
+    """What distinguishes a study from every other one in the same W&B project."""
 
     experiment: str
     name: str
-    uid: str  # of the study's own birth, the same wherever the folder is moved
-    generation: int = 0  # counts up when a whole study is to be sent again under new ids
+    uid: str  # hash of the study's creation, the same wherever the folder is moved
+    generation: int = 0  # incremented to send a whole study again under new ids
 
     @property
     def group(self) -> str:
@@ -41,8 +41,8 @@ class StudyLabel:
 
     @property
     def report_run_id(self) -> str:
-        """W&B id of the run that carries the report's table. One for all reports of the study: the charts draw the
-        newest table of every run of job type report."""
+        """W&B id of the run with the report's table. One for all reports of the study, as the charts draw the newest
+        table of every run of job type report."""
         return "r" + self._hash(carries="report")
 
     def _hash(self, **parts: Any) -> str:
@@ -51,15 +51,15 @@ class StudyLabel:
 
 def study_label(folder: StudyFolder) -> StudyLabel:
     """The label of a study on disk."""
-    described = folder.description()
-    experiment, name = str(described["experiment"]), str(described["name"])
-    birth = {"experiment": experiment, "name": name, "created_at": described["created_at"]}
+    description = folder.description()
+    experiment, name = str(description["experiment"]), str(description["name"])
+    creation = {"experiment": experiment, "name": name, "created_at": description["created_at"]}
     kept = read_json(folder.path / "wandb" / "ids.json") or {}
-    return StudyLabel(experiment, name, fingerprint(birth, 8), int(kept.get("generation", 0)))
+    return StudyLabel(experiment, name, fingerprint(creation, 8), int(kept.get("generation", 0)))
 
 
 def next_generation(folder: StudyFolder) -> StudyLabel:
-    """Give every run of the study a new id from now on (W&B never takes the id of a deleted run again)."""
+    """Give every run of the study a new id from now on (W&B never accepts the id of a deleted run again)."""
     (folder.path / "wandb").mkdir(exist_ok=True)
     write_json(folder.path / "wandb" / "ids.json", {"generation": study_label(folder).generation + 1})
     return study_label(folder)
@@ -82,13 +82,13 @@ class TrialPlan:
 
     @property
     def name(self) -> str:
-        """For people: `linear TBS 512 seed 2`."""
+        """The name shown, e.g. `linear TBS 512 seed 2`."""
         arm = self.planned.trial.arm
         return arm.label.replace(arm.scaling_rule, self.rule, 1) + f" seed {self.planned.trial.seed}"
 
     @property
     def tags(self) -> list[str]:
-        """What the runs table can be filtered by; W&B takes up to 64 characters each."""
+        """For filtering the runs table; W&B accepts up to 64 characters each."""
         arm = self.planned.trial.arm
         return [tag[:64] for tag in (arm.workload, *self.rules, f"TBS {arm.total_batch_size}")]
 
@@ -106,7 +106,7 @@ def trial_plans(folder: StudyFolder) -> dict[str, TrialPlan]:
 
 def attempt_of(folder: Path) -> int:
     """The newest attempt that trained, whose rows a reader keeps; 0 before the first. A failure recorded after the
-    last retry has a number of its own and no rows."""
+    last retry has its own number and no rows."""
     for number in reversed(attempt_numbers(folder)):
         if next(iter(read_lines(folder / f"events.{number}.jsonl")), None):
             return number
@@ -142,7 +142,7 @@ def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, An
         "train_examples": settings.train_examples,
         "budget_examples": settings.budget_examples,
         "evaluate_every_examples": settings.evaluate_every_examples,
-        # Flat: W&B's API takes any group with a key `value` for its own wrapping and returns that value alone.
+        # Flat, because W&B's API takes any group with a key `value` for its own wrapper and returns only that value.
         "target_metric": target.metric,
         "target_value": target.value,
         "target_mode": target.mode,
@@ -171,26 +171,26 @@ def _is_list_of_numbers(value: Any) -> bool:
 
 
 def validation_key(metric: str, weights: str | None = None) -> str:
-    """Metric name of a validation score: on the weights that decide the target, or on the other ones by name."""
+    """Metric name of a validation score: of the weights that decide the target, or of other weights by their name."""
     return f"validation/{metric}" if weights is None else f"validation_{weights}/{metric}"
 
 
 def metrics_of(row: Mapping[str, Any], decide_on: str) -> dict[str, float]:
-    """One evaluation row of the journal as flat numbers. Whatever else the trainer measures has a place too: a number
-    as train/NAME, a group of numbers as GROUP/NAME.
+    """One evaluation row of the journal as flat numbers. Everything else that the trainer measures is included: a
+    number as train/NAME, a group of numbers as GROUP/NAME.
 
-    What is missing or not finite is left out: W&B would store it as text.
+    Values that are missing or not finite are left out: W&B would store them as text.
     """
     seconds = row.get("clock", {}).get("train_s")
-    found: dict[str, Any] = {"examples": row["examples"], "epochs": row["epochs"], "seconds": seconds}
-    found["train/loss"] = row.get("train_loss")
+    metrics: dict[str, Any] = {"examples": row["examples"], "epochs": row["epochs"], "seconds": seconds}
+    metrics["train/loss"] = row.get("train_loss")
     for weights, scores in row.get("validation", {}).items():
         for metric, value in scores.items():
-            found[validation_key(metric, None if weights == decide_on else weights)] = value
+            metrics[validation_key(metric, None if weights == decide_on else weights)] = value
     for name, value in row.items():
         if name not in NOT_METRICS:
-            found |= dict(_flat(name, value)) if isinstance(value, Mapping) else {f"train/{name}": value}
-    return {name: value for name, value in found.items() if _is_number(value)}
+            metrics |= dict(_flat(name, value)) if isinstance(value, Mapping) else {f"train/{name}": value}
+    return {name: value for name, value in metrics.items() if _is_number(value)}
 
 
 def _flat(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -215,30 +215,30 @@ def summary_of(settings: Settings, rows: Sequence[Mapping[str, Any]], record: Ma
     """
     target, decide_on = settings.target, settings.averaging.decide_on
     scores = [row.get("validation", {}).get(decide_on, {}).get(target.metric) for row in rows]
-    place = target.crossing(scores).crossed
-    found: dict[str, Any] = {"journal_rows": len(rows), "reached": place is not None}
-    if place is not None:
-        examples = rows[place]["examples"]
-        found |= {
-            "steps_to_target": rows[place]["step"],
+    crossed = target.crossing(scores).crossed
+    summary: dict[str, Any] = {"journal_rows": len(rows), "reached": crossed is not None}
+    if crossed is not None:
+        examples = rows[crossed]["examples"]
+        summary |= {
+            "steps_to_target": rows[crossed]["step"],
             "examples_to_target": examples,
             "epochs_to_target": examples / settings.train_examples,
-            "seconds_to_target_packed": rows[place]["clock"]["train_s"],
+            "seconds_to_target_packed": rows[crossed]["clock"]["train_s"],
         }
     present = [score for score in scores if score is not None and math.isfinite(score)]
     if present:
         best = max(present) if target.mode == "max" else min(present)
-        found |= {f"best/{target.metric}": best, f"final/{target.metric}": present[-1]}
+        summary |= {f"best/{target.metric}": best, f"final/{target.metric}": present[-1]}
     for key in ("steps", "examples", "epochs", "evaluations", "diverged_at_step", "attempt"):
-        found[key] = record.get(key)
+        summary[key] = record.get(key)
     for part in ("test", "clock"):
-        found |= {f"{part}/{name}": value for name, value in record.get(part, {}).items()}
-    numbers = {name: value for name, value in found.items() if _is_number(value)}
+        summary |= {f"{part}/{name}": value for name, value in record.get(part, {}).items()}
+    numbers = {name: value for name, value in summary.items() if _is_number(value)}
     return {"outcome": str(record.get("outcome", UNFINISHED)), **numbers}
 
 
 def record_of(settings: Settings, rows: Sequence[Mapping[str, Any]], end: Mapping[str, Any], attempt: int) -> Any:
-    """What record.json says of a trial whose rows and `end` row have been heard."""
+    """The content of record.json for a trial whose rows and `end` row have been received."""
     examples = end["step"] * settings.total_batch_size
     counted = {"steps": end["step"], "examples": examples, "epochs": examples / settings.train_examples}
     kept = {key: end[key] for key in ("outcome", "diverged_at_step", "test", "clock")}
@@ -246,10 +246,10 @@ def record_of(settings: Settings, rows: Sequence[Mapping[str, Any]], end: Mappin
 
 
 def is_success(record: Mapping[str, Any]) -> bool:
-    """Whether W&B shows the run as finished: its outcome is data. Anything else it shows as failed."""
+    """Whether the run is finished on W&B, because its outcome is data; otherwise it is failed."""
     return bool(record) and Outcome(record["outcome"]).is_data
 
 
 def kept_rows(record: TrialRecord, up_to_step: int | None = None) -> list[dict[str, Any]]:
-    """The trial's rows with attempts resolved, optionally those a new attempt continues behind."""
+    """The trial's rows with attempts resolved, optionally only up to the step after which a new attempt continues."""
     return [row for row in record.evaluations if up_to_step is None or row["step"] <= up_to_step]

@@ -1,4 +1,4 @@
-"""On which terms W&B is used: the mode, what its process may know, and whether a server answers (P25)."""
+"""How W&B is used: the mode, the environment of its process, and whether a server answers (P25)."""
 
 import json
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import wandb
 
 PACKAGE = Path(__file__).resolve().parents[2]
-REACH_S = 10.0  # how long a server may take to say that it is there and takes our key
-INIT_S = 90.0  # how long opening one run may take; only the tracking process waits
+REACH_S = 10.0  # time for a server to answer and accept our key
+INIT_S = 90.0  # time to open one run; only the tracking process waits
 
-# Where W&B's server is and who we are. Nothing else of W&B's environment is passed on: WANDB_NOTES, WANDB_TAGS,
-# WANDB_RUN_ID and the like would put a stranger's words, or one run's name, on every trial.
+# Address of W&B's server and our identity. No other WANDB_ variable is passed on: WANDB_NOTES, WANDB_TAGS,
+# WANDB_RUN_ID and the like would put unrelated text, or one run's name, on every trial.
 KEPT = (
     "WANDB_API_KEY",
     "WANDB_BASE_URL",
@@ -35,7 +35,7 @@ KEPT = (
     "WANDB_INSECURE_DISABLE_SSL",
 )
 
-# Nothing of the machine, the code or the command line leaves (facts of each default: docs/tracking.md, Privacy).
+# Nothing about the machine, the code or the command line is sent (details of each default: docs/tracking.md, Privacy).
 PRIVATE: dict[str, Any] = {
     "console": "off",
     "disable_git": True,
@@ -54,12 +54,12 @@ PRIVATE: dict[str, Any] = {
 
 
 class UnreachableError(RuntimeError):
-    """No W&B server that takes our key; the text says why in one line."""
+    """No W&B server accepts our key; the message gives the reason in one line."""
 
 
 def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that uses W&B: to be set before wandb is imported (an offline mode given later
-    still sends telemetry). Offline it does not even hold a key. What W&B stages and caches goes below `scratch`."""
+    """The environment of a process that uses W&B, to be set before wandb is imported (an offline mode set later still
+    sends telemetry). Offline it does not even contain a key. W&B's staging and cache folders are below `scratch`."""
     kept = {key: value for key, value in given.items() if not key.startswith("WANDB_") or key in KEPT}
     if mode != "online":
         kept.pop("WANDB_API_KEY", None)
@@ -77,28 +77,30 @@ def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str,
 
 
 def run_settings(**more: Any) -> "wandb.Settings":
-    """Settings of every run; a name that the installed wandb does not know (they get renamed) is left out."""
+    """Settings of every run, without those that the installed wandb does not know (they get renamed)."""
     import wandb
 
-    wanted = {**PRIVATE, "silent": True, "init_timeout": INIT_S, "x_transaction_log_flush_interval": 1.0, **more}
-    return wandb.Settings(**{key: value for key, value in wanted.items() if key in wandb.Settings.model_fields})
+    values = {**PRIVATE, "silent": True, "init_timeout": INIT_S, "x_transaction_log_flush_interval": 1.0, **more}
+    return wandb.Settings(**{key: value for key, value in values.items() if key in wandb.Settings.model_fields})
 
 
 def decide(mode: str, given: Mapping[str, str] = os.environ) -> "Decision":
-    """What `mode` comes to here and now, before anything imports wandb; UserError where online cannot be had."""
+    """The mode to use for `mode`, decided before anything imports wandb; UserError if online is not possible."""
     if mode not in ("online", "auto"):
         return Decision(mode)
     try:
         return Decision("online", _ask(given))
     except UnreachableError as error:
         if mode == "online":
-            raise UserError(f"tracking=online: {error} (tracking=offline needs no server, auto falls back)") from error
+            raise UserError(
+                f"tracking=online: {error} (tracking=offline needs no server; tracking=auto falls back to it)"
+            ) from error
         return Decision("offline", None, str(error))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The mode to use, the key's default entity where there is a server, and why it is not the one asked for."""
+    """The mode to use, the key's default entity if online, and the reason if it is not the mode asked for."""
 
     mode: str  # offline | online | disabled
     entity: str | None = None
@@ -106,7 +108,7 @@ class Decision:
 
 
 def _ask(given: Mapping[str, str]) -> str:
-    """`reach` in a process of its own, so that a server that stalls is given up in time whatever wandb does."""
+    """`reach` in a separate process, so that a stalled server is given up in time whatever wandb does."""
     with tempfile.TemporaryDirectory() as scratch:
         online = environment("online", Path(scratch), given)
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [given.get("PYTHONPATH")])])
@@ -133,7 +135,7 @@ def _ask(given: Mapping[str, str]) -> str:
 def reach(timeout_s: float) -> str:
     """The default entity of our key on the server that the environment names; UnreachableError in one line.
 
-    A dead or ill server is told apart first: wandb itself would try again for longer than anyone wants to wait.
+    Checks first that the server is up and healthy, because wandb itself would retry for too long.
     """
     import wandb
     from wandb.errors import Error, UsageError
@@ -145,9 +147,9 @@ def reach(timeout_s: float) -> str:
     except UsageError as error:
         raise UnreachableError("there is no W&B key: set WANDB_API_KEY or run `wandb login`") from error
     except (Error, ValueError) as error:
-        raise UnreachableError(f"{url} does not let us in: {one_line(error)}") from error
+        raise UnreachableError(f"{url} rejects the login: {one_line(error)}") from error
     if not entity:
-        raise UnreachableError(f"{url} names no entity for this key: set tracking.entity")
+        raise UnreachableError(f"{url} has no default entity for this key: set tracking.entity")
     return str(entity)
 
 
@@ -158,20 +160,20 @@ def _must_answer(url: str, timeout_s: float) -> None:
             return
     except urllib.error.HTTPError as error:
         if error.code < 500:
-            return  # somebody is there; what they think of /healthz is their own affair
+            return  # a server is there; it need not have /healthz
         raise UnreachableError(f"{url} answers with HTTP {error.code}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):
-            return  # certificates are wandb's to judge
-        late = isinstance(reason, TimeoutError)
-        what = f"did not answer within {timeout_s:g} s" if late else f"cannot be reached ({reason})"
+            return  # leave the check of certificates to wandb
+        timed_out = isinstance(reason, TimeoutError)
+        what = f"did not answer within {timeout_s:g} s" if timed_out else f"cannot be reached ({reason})"
         raise UnreachableError(f"{url} {what}") from error
 
 
 if __name__ == "__main__":
     try:
         print(json.dumps({"entity": reach(REACH_S - 2)}), flush=True)
-    except UnreachableError as refused:
-        print(json.dumps({"reason": str(refused)}), flush=True)
-    os._exit(0)  # wandb's own farewell to an ill server may take long
+    except UnreachableError as error:
+        print(json.dumps({"reason": str(error)}), flush=True)
+    os._exit(0)  # wandb's shutdown may take long with an unhealthy server

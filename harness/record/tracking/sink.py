@@ -1,7 +1,7 @@
-"""The driver's side of tracking: a listener that hands what it hears to the tracking process (process.py).
+"""The driver's side of tracking: a listener that passes events to the tracking process (process.py).
 
 One bounded queue, one thread that writes it to the process, one that reads its answers. No call of the launcher blocks
-or raises here, and what W&B misses, `harness track STUDY` sends later from the journals (P23).
+or raises here, and `harness track STUDY` later sends what W&B missed from the journals (P23).
 """
 
 import json
@@ -24,12 +24,12 @@ from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
 from harness.record.tracking.settings import PACKAGE, decide
 
-GATHER_S = 10.0  # events wait for more: tracking then wakes up seldom, and does not cut into trials at every report
+GATHER_S = 10.0  # events are collected for this long, so that tracking rarely wakes up and interrupts trials
 GATHER_EVENTS = 1_000
-QUEUE_EVENTS = 10_000  # reports of trials; a tracking process this far behind will not catch up
-OWN_SHARE = 0.75  # of finish_s that tracking gets; the rest is for ending it and the command
-LAST_SHARE = 0.2  # of finish_s that it gets at the end of the command in any case: a timing pass may use all processors
-JOIN_S = 0.2  # for a thread whose process has ended
+QUEUE_EVENTS = 10_000  # a tracking process that is this far behind will not catch up
+OWN_SHARE = 0.75  # share of finish_s for tracking itself; the rest is for ending it and the command
+LAST_SHARE = 0.2  # share of finish_s that it gets at the end in any case, as a timing pass may use all processors
+JOIN_S = 0.2  # time for a thread to end once its process has
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
 
@@ -41,26 +41,26 @@ class WandbSink:
         self.mode = mode
         self.entity = entity
         self.say = say
-        self.missing = False  # something heard did not get through
-        self._broken = False  # nobody hears us any more
+        self.missing = False  # some event did not get through
+        self._broken = False  # the tracking process no longer receives events
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
         self._process: subprocess.Popen[str] | None = None
-        self._over_at: float | None = None  # when the last trial had ended
-        self._whole = False  # every run is
+        self._over_at: float | None = None  # when the last trial ended
+        self._complete = False  # whether every run is
         self._done: dict[str, Any] | None = None
         self._threads: list[threading.Thread] = []
         self._hidden: dict[str, str] = {}
 
     @staticmethod
     def prepare(tracking: Tracking, say: Callable[[str], None]) -> "WandbSink":
-        """Decide the mode; UserError where tracking=online cannot be had. auto decides while the sweep starts."""
+        """Decide the mode; UserError if tracking=online is not possible. auto is decided while the sweep starts."""
         if tracking.mode == "auto":
             return WandbSink(tracking, "auto", tracking.entity, say)
-        found = decide(tracking.mode)
-        return WandbSink(tracking, found.mode, tracking.entity or found.entity, say)
+        decision = decide(tracking.mode)
+        return WandbSink(tracking, decision.mode, tracking.entity or decision.entity, say)
 
     def open(self, study: Path) -> None:
-        """Start the tracking process for a study folder that exists, and take the key out of our own environment:
+        """Start the tracking process for an existing study folder, and remove the key from our own environment, so that
         what is started from here on (Ray, workers) does not inherit it."""
         if self.mode == "disabled" and not self.tracking.tensorboard:
             return
@@ -75,7 +75,7 @@ class WandbSink:
                 stderr=log,
                 text=True,
                 env={**os.environ, "PYTHONPATH": path},
-                process_group=0,  # Ctrl-C is for the driver. Not a session: see process.stand_back
+                process_group=0,  # Ctrl-C is for the driver. Not a session: see process.lower_session_priority
             )
         self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
         self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
@@ -95,13 +95,14 @@ class WandbSink:
     # -- the launcher's calls ----------------------------------------------------------------------------------------
 
     def trial_started(self, planned: PlannedTrial) -> None:
-        """Nothing to show yet: a run opens with the trial's first rows, which name the attempt."""
+        """Does nothing: a run opens with the trial's first rows, which name the attempt."""
 
     def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None:
         self._put({"event": "rows", "trial": planned.key, "rows": rows})
 
     def trial_failed(self, planned: PlannedTrial, reason: str, final: bool) -> None:
-        self._put({"event": "failed", "trial": planned.key, "final": final})  # the reason may name paths: it stays here
+        # Without the reason, which may contain paths.
+        self._put({"event": "failed", "trial": planned.key, "final": final})
 
     def trials_over(self) -> None:
         self._over_at = time.monotonic()
@@ -110,17 +111,17 @@ class WandbSink:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, document: Mapping[str, Any] | None = None) -> None:
-        """Let the tracking process finish, then end it; say what is where. Safe to call again.
+        """Let the tracking process finish, then end it; print where the runs are. Safe to call again.
 
-        `finish_s` begins when the last trial has ended: timing pass and report, if they came in between, took their
-        time while W&B was being served. Where every run is whole by now, what is left (the report) has all of it.
+        `finish_s` begins when the last trial has ended, as W&B is served during the timing pass and the report. If
+        every run is complete by now, what is left (the W&B report) gets all of it.
         """
         process, self._process = self._process, None
         if process is None:
             return
         now, finish_s = time.monotonic(), self.tracking.finish_s
         until = now + finish_s
-        if self._over_at is not None and not self._whole:
+        if self._over_at is not None and not self._complete:
             until = max(self._over_at + OWN_SHARE * finish_s, now + LAST_SHARE * finish_s)
         if document is not None:
             self._put({"event": "report", "document": document})
@@ -132,26 +133,26 @@ class WandbSink:
             _kill(process)
         for thread in self._threads:
             thread.join(JOIN_S)
-        shutil.rmtree(self._scratch, ignore_errors=True)  # the process did, unless it had to be killed
+        shutil.rmtree(self._scratch, ignore_errors=True)  # the process has done so, unless it had to be killed
         os.environ.update(self._hidden)
-        self._say_what_is_where()
+        self._say_where_runs_are()
 
-    def _say_what_is_where(self) -> None:
+    def _say_where_runs_are(self) -> None:
         command = f"harness track {shlex.quote(str(self.study))}"
         done = self._done
         if done is None or self.missing:
             if self.mode != "disabled":
-                self.say(f"W&B did not get everything; {command} sends the rest from the journals")
+                self.say(f"W&B did not receive everything; to send the rest from the journals: {command}")
         elif done.get("mode") == "offline":
-            self.say(f"W&B: {done['runs']} runs offline in {self.study / 'wandb'}; upload: {command} --mode online")
+            self.say(f"W&B: {done['runs']} runs offline in {self.study / 'wandb'}; to upload: {command} --mode online")
         elif done.get("mode") == "online":
             self.say(f"W&B: {done['runs']} runs at {done['url']}")
             if "report" in done:
                 self.say(f"W&B report: {done['report']}")
             elif "no_report" in done:
-                self.say(f"W&B report not published ({done['no_report']}); later: {command}")
+                self.say(f"W&B report not published ({done['no_report']}); to publish it later: {command}")
         if done is not None and done.get("lacking"):
-            self.say(f"W&B lacks {done['lacking']} trials that other drivers have run; {command} adds them")
+            self.say(f"W&B lacks {done['lacking']} trials that other drivers ran; to add them: {command}")
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
@@ -162,7 +163,7 @@ class WandbSink:
             self._queue.put_nowait(event)
         except queue.Full:
             self._broken = True
-            self._lose("it does not keep up with the sweep")
+            self._lose("it cannot keep up with the sweep")
 
     def _write(self, order: Mapping[str, Any]) -> None:
         process = self._process
@@ -179,10 +180,10 @@ class WandbSink:
             process.stdin.close()
         except (OSError, ValueError):
             self._broken = True
-            self._lose("its process has ended")
+            self._lose("its process ended")
 
     def _gathered(self) -> list[Mapping[str, Any] | None]:
-        """The next event and what comes within GATHER_S of it, in order; at once where no trial is left to disturb."""
+        """The next event and those within GATHER_S after it, in order; at once when no trial is left to disturb."""
         events = [self._queue.get()]
         until = time.monotonic() + GATHER_S
         while self._over_at is None and events[-1] is not None and len(events) < GATHER_EVENTS:
@@ -198,28 +199,28 @@ class WandbSink:
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                said = json.loads(line)
+                answer = json.loads(line)
             except json.JSONDecodeError:
-                continue  # something below printed; not ours to show
-            if "say" in said:
-                self.say(said["say"])
-            if "lost" in said:
-                self._lose(said["lost"])
-            if "whole" in said:
-                self._whole = True
-            if "done" in said:
-                self._done = said["done"]
+                continue  # printed by a library, not an answer
+            if "say" in answer:
+                self.say(answer["say"])
+            if "lost" in answer:
+                self._lose(answer["lost"])
+            if "whole" in answer:
+                self._complete = True
+            if "done" in answer:
+                self._done = answer["done"]
                 return
 
     def _lose(self, why: str) -> None:
-        """One warning, whatever follows; the sweep goes on."""
+        """Warn once, whatever follows; the sweep continues."""
         if not self.missing:
             self.missing = True
             self.say(f"tracking stopped: {why}; the journals are complete")
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    """The tracking process and wandb-core, which lives in a session of its own."""
+    """Kill the tracking process and wandb-core, which has its own session."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

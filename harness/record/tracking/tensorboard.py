@@ -1,4 +1,4 @@
-"""TensorBoard event files of a study: one folder a trial, the metrics of W&B, examples on the x axis."""
+"""TensorBoard event files of a study: one folder per trial, the metrics of W&B, examples on the x axis."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class TensorBoardFiles:
     """Writes <study>/tensorboard/<trial's name>/<topology>; `tensorboard --logdir <study>/tensorboard` shows them.
 
-    The x axis is examples seen, so that total batch sizes can be laid over each other.
+    The x axis is examples seen, so that curves of different total batch sizes can be compared.
     """
 
     name = "TensorBoard"
@@ -23,7 +23,7 @@ class TensorBoardFiles:
         self._open: dict[str, tuple[SummaryWriter, TrialPlan]] = {}
 
     def open(self, plan: TrialPlan, attempt: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Go on behind `rows`, which an earlier attempt wrote; what it wrote beyond them is purged."""
+        """Continue after `rows`, which an earlier attempt wrote; what it wrote beyond them is purged."""
         from tensorboardX import SummaryWriter
 
         trial = plan.name.replace("/", "+").replace(" ", "_")
@@ -41,7 +41,7 @@ class TensorBoardFiles:
                     writer.add_scalar(name, value, int(row["examples"]))
 
     def finish(self, trial: str, summary: Mapping[str, Any], success: bool) -> None:
-        """The summary's numbers go beside the curves as text: TensorBoard's own table wants the whole sweep at once."""
+        """Adds the summary as text next to the curves: TensorBoard's own table needs the whole sweep at once."""
         writer, _ = self._open.pop(trial)
         writer.add_text("summary", "\n".join(f"- {name}: {value}" for name, value in sorted(summary.items())))
         writer.close()

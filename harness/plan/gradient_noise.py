@@ -1,7 +1,7 @@
-"""What is measured of the gradient's noise, and the two-batch estimator of its scale.
+"""What is measured of the gradient noise, and the two-batch estimator of its scale.
 
 Per-example gradients g have mean G and covariance Sigma. The noise scale tr(Sigma) / |G|^2, in examples, predicts
-where a larger batch stops paying (McCandlish et al. 2018, 1812.06162, "simple" form: to an order of magnitude).
+where a larger batch stops paying off (McCandlish et al. 2018, 1812.06162, "simple" form: to an order of magnitude).
 """
 
 import math
@@ -12,29 +12,31 @@ from typing import NamedTuple
 from harness.plan.errors import UserError
 
 HALF_LIFE_EVALUATIONS = 4  # of the average shown while a trial runs
-FROZEN_BLOCKS = 16  # of equally many draws each, for the bootstrap
+FROZEN_BLOCKS = 16  # blocks of equally many draws, which the bootstrap resamples
 
 
 @dataclass(frozen=True)
 class NoiseScale:
-    """What a trial measures beside its training; its numbers stay what they are."""
+    """What a trial measures of its gradient noise; measuring changes none of its results."""
 
     in_training: bool = False  # squared norms of the gradients of every micro-batch and every batch
     frozen_every_examples: int = 0  # between two measurements at frozen weights; 0: none
-    frozen_units: int = 0  # gradients each of them draws, of one example, or of one ghost group under batch norm
+    frozen_units: int = 0  # gradients drawn per measurement: of one example, or of one ghost group under batch norm
 
     def __post_init__(self) -> None:
         if self.frozen_every_examples < 0 or self.frozen_units < 0:
             raise UserError(
-                "noise_scale.frozen_every_examples and noise_scale.frozen_units are integers >= 0, not "
+                "noise_scale.frozen_every_examples and noise_scale.frozen_units must be integers >= 0, not "
                 f"{self.frozen_every_examples} and {self.frozen_units}"
             )
         if bool(self.frozen_every_examples) != bool(self.frozen_units):
-            raise UserError("noise_scale.frozen_every_examples and noise_scale.frozen_units are given together or not")
+            raise UserError(
+                "noise_scale.frozen_every_examples and noise_scale.frozen_units must be set together, or both left at 0"
+            )
         if self.frozen_units % FROZEN_BLOCKS:
             raise UserError(
                 f"noise_scale.frozen_units must be a multiple of {FROZEN_BLOCKS}, not {self.frozen_units}: "
-                f"there are {FROZEN_BLOCKS} blocks to resample"
+                f"the bootstrap resamples {FROZEN_BLOCKS} equal blocks"
             )
 
     @property
@@ -60,21 +62,21 @@ def two_batch(
 ) -> Moments:
     """Unbiased moments from the mean squared norms of gradients over `small` and over `big` examples (ibid., A.1).
 
-    `population`: size N of a training set that both were drawn from without replacement, a batch of one pass through
-    it, say. Then E|G_b|^2 = |G|^2 + tr(Sigma) (1/b - 1/N), which leaves the difference alone and makes the usual
-    estimate of |G|^2 too small by tr(Sigma) / N: at a noise scale of N/2 the ratio would come out twice too large, and
-    from N on not at all. None: independent draws.
+    `population`: size N of a training set from which both were drawn without replacement, e.g. batches of one pass
+    through it. Then E|G_b|^2 = |G|^2 + tr(Sigma) (1/b - 1/N), which leaves the difference unchanged and makes the usual
+    estimate of |G|^2 too small by tr(Sigma) / N: at a noise scale of N/2 the ratio would be twice too large, and from N
+    on there would be none. None: independent draws.
     """
     if not 0 < small < big:
-        raise ValueError(f"the smaller batch must be smaller than the bigger one, not {small} and {big}")
+        raise ValueError(f"the batches must satisfy 0 < small < big, not {small} and {big}")
     trace = (small_square - big_square) / (1 / small - 1 / big)
     squared_norm = (big * big_square - small * small_square) / (big - small)
     return Moments(trace, squared_norm + (trace / population if population else 0.0))
 
 
 class MomentAverage:
-    """Moving averages of numerator and denominator apart, over evaluations: the ratio of two means is far less biased
-    than a mean of ratios, whose denominator may be near 0."""
+    """Separate moving averages of numerator and denominator over evaluations: the ratio of two means is far less biased
+    than a mean of ratios, whose denominators may be near 0."""
 
     def __init__(self, state: Iterable[float] = (0.0, 0.0, 0.0)) -> None:
         self.trace, self.squared_norm, self.weight = state
