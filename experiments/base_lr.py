@@ -1,4 +1,4 @@
-"""Which base LR reaches the target soonest at the base batch size?
+"""Which base LR reaches the target fastest at the base batch size?
 
 Design: a log grid of LRs at the base batch size over tuning seeds that no report uses (P16); the winner is the LR
 with the smallest median of epochs to target, misses at infinity. Its result is written by hand beside

@@ -1,4 +1,4 @@
-"""Which LR of a wide grid trains soonest at each total batch size, and which LRs train at all?
+"""Which LR of a wide grid trains fastest at each total batch size, and which LRs train at all?
 
 Design: the same LRs (powers of ten with points in between) at every total batch size and seed, each trial until its
 target is confirmed or its budget ends. Equal resolution in log LR for every TBS, so that no TBS is better tuned than

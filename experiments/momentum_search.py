@@ -1,4 +1,4 @@
-"""Which momentum reaches the target soonest at each total batch size?
+"""Which momentum reaches the target fastest at each total batch size?
 
 Design: a grid of momenta, even in log(1 - momentum) as its memory of 1 / (1 - momentum) updates is (Smith 2018,
 1803.09820, section 4.3, tries 0.8 to 0.99), at every total batch size and seed. `hold` says what stays the same:

@@ -7,6 +7,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import RuleComparison
 from harness.analyse.results import Records
 from harness.plan.design import Design
+from harness.statistics import words
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
 LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which its seconds say little of the device
@@ -21,42 +22,49 @@ def caveats(
     aims: bool,
     untested: Sequence[str] = (),
 ) -> list[str]:
-    """One sentence each, most important first; `aims`: whether the trials aimed at a target; `untested`: what no study
-    beside this one has checked."""
+    """One sentence each, most important first; `aims`: whether the trials aimed at a target; `untested`: what no other
+    study has checked."""
     workload = design.workload
     lines: list[str] = [*_from_rereading(design, records), *untested]
     if len(rows) > 1 and comparisons:
-        lines.append("this protocol alone: an annealed schedule can order the rules differently")
+        lines.append("one protocol only: an annealed schedule can order the rules differently")
     if len(design.seeds) == 1:
         lines.append("one seed: nothing is known of the spread between seeds")
     elif 1 < len(design.seeds) < 6:
-        places = "intervals assume log-normal spread pooled over arms, or are plain ranges"
-        said = places if aims else "the spread between them is known roughly"
-        lines.append(f"{len(design.seeds)} seeds: {said}")
+        limits = "intervals assume a log-normal spread pooled over arms, or are plain ranges"
+        lines.append(
+            f"{len(design.seeds)} seeds: {limits if aims else 'the spread between them is known only roughly'}"
+        )
     large = [row.total_batch_size for row in rows if row.total_batch_size > LARGE_SHARE * workload.train_examples]
     if large:
         share = max(large) / workload.train_examples
         lines.append(
-            f"TBS {min(large)} and above exceed 5 % of the training set ({max(large)} is {share:.0%} of it): so few "
-            "batches an epoch say little about larger data"
+            f"TBS {min(large)} and above exceed 5 % of the training set ({max(large)} is {words.percent(share)}): "
+            "so few batches per epoch say little about larger data"
         )
     if aims:
         every = workload.evaluate_every_examples / workload.train_examples
-        lines.append(f"places are known to one evaluation interval, {every:g} epochs")
+        lines.append(f"crossings are known to one evaluation interval, {every:g} epochs")
         lines += _from_misses(design, rows)
     lines += _from_failures(rows)
     if any("-a1-" not in row.topology for row in rows if row.topology):
-        lines.append("seconds of accumulated runs are those of this topology, not of as many real devices")
+        lines.append(
+            "seconds of runs with gradient accumulation are those of this topology, not of that many real devices"
+        )
     described = records.folder.description()
     if described.get("mixed_code"):
         lines.append("this study mixes records of different code or data (allow_mixed_code)")
     if failed := (described.get("doctor") or {}).get("failed"):
-        lines.append(f"the doctor found faults in this workload that no number here is free of: {', '.join(failed)}")
+        lines.append(f"doctor found faults in this workload that affect every number here: {', '.join(failed)}")
     waiting = max((row.get("loader_fraction", 0.0) for row in records.folder.timings()), default=0.0)
     if waiting > LOADER_SHARE:
-        lines.append(f"updates wait for data up to {waiting:.0%} of their time: seconds are in part those of the disk")
+        lines.append(
+            f"updates wait for data up to {words.percent(waiting)} of their time: seconds depend partly on the disk"
+        )
     if replicas := records.replicas():
-        lines.append(f"{replicas} replica(s) on another topology are kept in the study and not mixed in")
+        lines.append(
+            f"{words.count(replicas, 'replica')} on another topology: kept in the study, excluded from these numbers"
+        )
     return lines
 
 
@@ -64,7 +72,7 @@ def _from_rereading(design: Design, records: Records) -> list[str]:
     """What holds when a finished study is asked for another target or budget than it was run for."""
     lines, own, asked = [], design.workload.target, records.target
     if asked is not None and asked != own:
-        lines.append(f"read for {asked}, without new trials: they were run for {own}, and stopped there")
+        lines.append(f"read for {asked} without new trials: the trials were run for {own} and stopped there")
         easier = asked.value <= own.value if own.mode == "max" else asked.value >= own.value
         if asked.metric != own.metric or not easier:
             lines.append(
@@ -83,7 +91,9 @@ def _from_failures(rows: Sequence[ArmFinding]) -> list[str]:
         lines.append(f"diverged: {', '.join(diverged)}")
     failed = sum(row.outcomes.failed for row in rows)
     if failed:
-        lines.append(f"{failed} trial(s) failed and are left out: run the same command again")
+        lines.append(
+            f"{words.count(failed, 'trial')} failed and are excluded: run the same command again to repeat them"
+        )
     return lines
 
 
@@ -91,7 +101,10 @@ def _from_misses(design: Design, rows: Sequence[ArmFinding]) -> list[str]:
     lines = []
     missed = sum(row.outcomes.missed for row in rows)
     if missed:
-        lines.append(f"{missed} trial(s) ended their budget without the target: they count as later than the budget")
+        lines.append(
+            f"{words.count(missed, 'trial')} ended the budget without reaching the target and "
+            f"{'counts' if missed == 1 else 'count'} as later than the budget"
+        )
     fastest = min((row.place.examples for row in rows if row.n), default=math.inf)
     half_life = design.workload.averaging.half_life_examples
     if design.workload.averaging.decide_on == "averaged" and half_life > AVERAGING_SHARE * fastest:

@@ -64,8 +64,8 @@ class Findings:
         used_up = sum(counts.pop(kind, 0) for kind in (str(Outcome.REACHED), str(Outcome.CENSORED)))
         return {**({"at the end of their budget": used_up} if used_up else {}), **counts}
 
-    def unsaid(self, section: Section) -> list[str]:
-        """The sentences of `section` that the verdict, which stands above it in every form, has not said."""
+    def sentences_of(self, section: Section) -> list[str]:
+        """The sentences of `section`, less those that the verdict above it already has."""
         return [line for line in section.sentences if line not in self.verdict]
 
     def to_json(self) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _arms(records: Records) -> dict[str, tuple[Arm, list[int]]]:
-    """{label: (arm, seeds)} of a plan; a second arm of the same label is told apart by optimizer and workload."""
+    """{label: (arm, seeds)} of a plan; a second arm of the same label is labelled with its optimizer and workload."""
     arms: dict[str, tuple[Arm, list[int]]] = {}
     for planned in records.folder.plan():
         arm, label = planned.trial.arm, planned.trial.arm.label

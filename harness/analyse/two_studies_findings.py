@@ -7,6 +7,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.analyse.two_studies import ArmChange, StudyComparison
 from harness.plan.settings import fingerprint
+from harness.statistics import words
 from harness.statistics.comparisons import Verdict
 
 
@@ -20,7 +21,7 @@ def comparison_findings(found: StudyComparison) -> Findings:
         target=f"validation {found.target}",
         read_beside=None,
         verdict=[_overall_line(found), *[_arm_line(arm) for arm in decided], _margin_line(found)],
-        not_established=[f"{_arm_line(arm)}{_seeds(arm)}" for arm in undecided],
+        not_established=[f"{_arm_line(arm)}{words.seeds_needed(arm.epochs)}" for arm in undecided],
         aims_at_target=False,
         arms=[],
         comparisons=[],
@@ -46,8 +47,8 @@ def _overall_line(found: StudyComparison) -> str:
     if math.isnan(found.overall_ratio):
         return f"No overall ratio: in no arm did every trial of both {found.a} and {found.b} reach the target."
     return (
-        f"Overall {found.b} needs {found.overall_ratio:.3g} times the epochs of {found.a} "
-        f"({found.overall.label} {found.overall.low:.3g}–{found.overall.high:.3g})."
+        f"Overall {found.b} needs {words.ratio(found.overall_ratio)} times the epochs of {found.a} "
+        f"({words.interval(found.overall)})."
     )
 
 
@@ -59,20 +60,8 @@ def _margin_line(found: StudyComparison) -> str:
 
 def _arm_line(arm: ArmChange) -> str:
     epochs = arm.epochs
-    return (
-        f"{arm.label}: {_number(epochs.ratio)} times the epochs ({epochs.interval.label} "
-        f"{_number(epochs.interval.low)}–{_number(epochs.interval.high)}, p = {epochs.p_adjusted:.2g} corrected): "
-        f"{epochs.verdict}"
-    )
-
-
-def _seeds(arm: ArmChange) -> str:
-    needed = arm.epochs.seeds_needed
-    return f"; about {needed:.0f} seeds an arm would settle it" if math.isfinite(needed) else ""
-
-
-def _number(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{value:.3g}"
+    known = f"{words.interval(epochs.interval)}, {words.p_holm(epochs.p_adjusted)}"
+    return f"{arm.label}: {words.ratio(epochs.ratio)} times the epochs ({known}): {epochs.verdict}"
 
 
 def _ratios(found: StudyComparison) -> Section:
@@ -99,7 +88,7 @@ def _ratios(found: StudyComparison) -> Section:
     ]  # fmt: skip
     sentences = [
         f"Ratios are {found.b} over {found.a}; p_slower is one-sided, of at most {1 + found.margin:.3g} times the "
-        "epochs, corrected by Holm over the arms and the overall ratio."
+        "epochs, after Holm's correction over the arms and the overall ratio."
     ]
     return Section("Ratios, arm by arm", sentences, [_plot(found)], [Table("ratios", columns, rows)])
 
@@ -114,11 +103,11 @@ def _plot(found: StudyComparison) -> Plot:
             high = [min(arm.epochs.interval.high, arm.epochs.ratio * 100) for arm in arms]
             sizes = [float(arm.total_batch_size) for arm in arms]
             series.append(Series(rule, sizes, [arm.epochs.ratio for arm in arms], low=low, high=high))
-    said = "; ".join(f"{arm.label} {_number(arm.epochs.ratio)}" for arm in found.arms)
+    said = "; ".join(f"{arm.label} {words.ratio(arm.epochs.ratio)}" for arm in found.arms)
     alt = f"Epochs to target of {found.b} over those of {found.a}: {said}."
     marks = [Reference("equal", 1.0, "y")]
     title = f"Epochs to target, {found.b} over {found.a}"
-    return Plot("ratio", title, alt, "total batch size", "ratio of epochs to target", series, marks, 2, 2)
+    return Plot("ratio", title, alt, words.TOTAL_BATCH_SIZE, "ratio of epochs to target", series, marks, 2, 2)
 
 
 def _rule(arm: ArmChange) -> str:

@@ -15,6 +15,7 @@ from harness.published.csv_table import Finals
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve
 from harness.published.mlperf import mlperf_table, pruned_set
 from harness.published.read import Publication
+from harness.statistics import words
 from harness.statistics.comparisons import p_mean_below
 from harness.statistics.estimates import Observation, ReachRate, median_estimate, pooled_log_spread, reach_rate
 
@@ -194,11 +195,11 @@ def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
         xs, ys = [p.total_batch_size for p in best.curve], [float(f"{p.value:.9g}") for p in best.curve]
         if xs:
             series.append(Series(str(best.model), xs, ys, kind="curve"))
-    words = f"{curve.unit} {curve.meaning.words}"
+    cost = f"{curve.unit} {curve.meaning.words}"
     ends = [f"{places[i]:.4g} at TBS {shown[i][0].total_batch_size:,}" for i in (known[:1] + known[1:][-1:])]
-    alt = f"{curve.label}, {words}: {', '.join(ends) or 'no run reached'}."
-    title = f"{words[0].upper()}{words[1:]} over total batch size"
-    return Plot(f"{name}_cost", title, alt, "total batch size", words, series, x_log=2, y_log=2)
+    alt = f"{curve.label}, {cost}: {', '.join(ends) or 'no run reached'}."
+    title = f"{cost[0].upper()}{cost[1:]} over total batch size"
+    return Plot(f"{name}_cost", title, alt, words.TOTAL_BATCH_SIZE, cost, series, x_log=2, y_log=2)
 
 
 def front_plot(name: str, curve: PublishedCurve, fitted: RuleFit) -> Plot:
@@ -224,15 +225,15 @@ def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
         if len(alike) < 2:
             continue
         series = [Series(curve.label, *relative(curve), kind="line") for curve in alike]
-        words = "cost to the target" if meaning is Meaning.TO_TARGET else "epochs that fit into a fixed time"
+        cost = "cost to the target" if meaning is Meaning.TO_TARGET else "epochs that fit into a fixed time"
         ends = "; ".join(f"{s.label}: {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
-        alt = f"{words.capitalize()} relative to each curve's smallest total batch size. {ends}."
+        alt = f"{cost.capitalize()} relative to each curve's smallest total batch size. {ends}."
         label = f"{'cost' if meaning is Meaning.TO_TARGET else 'epochs that fit'}, relative to the smallest TBS"
         plot = Plot(
-            f"relative_{meaning}", f"{words.capitalize()}, relative", alt, "total batch size", label, series,
+            f"relative_{meaning}", f"{cost.capitalize()}, relative", alt, words.TOTAL_BATCH_SIZE, label, series,
             x_log=2, y_log=2,
         )  # fmt: skip
-        sections.append(Section(f"Side by side: {words}", [alt], [plot]))
+        sections.append(Section(f"Side by side: {cost}", [alt], [plot]))
     return sections
 
 
@@ -283,7 +284,7 @@ def _finals_line(finals: Finals) -> str:
     return (
         f"{finals.label}: {rate.reached} of {rate.n} runs end with {finals.target.metric} "
         f"{'at or below' if finals.target.mode == 'min' else 'at or above'} {finals.target.value:g} "
-        f"({rate.interval.label} {rate.interval.low:.0%}–{rate.interval.high:.0%}), "
+        f"({words.interval(rate.interval, words.percent)}), "
         f"mean {float(np.mean(finals.values)):.5g}."
     )
 

@@ -8,6 +8,7 @@ from harness.analyse.sections import Plot, Section, Series
 from harness.plan.outcome import Outcome
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve, observation
 from harness.published.findings import cost_table, relative, slug
+from harness.statistics import words
 from harness.statistics.estimates import Observation, median_estimate
 
 
@@ -100,4 +101,4 @@ def _ends(series: Series) -> str:
 
 def _plot(name: str, title: str, alt: str, y_label: str, series: Sequence[Series]) -> Plot:
     shown = [line for line in series if line.x]
-    return Plot(name, title, alt, "total batch size", y_label, shown, x_log=2, y_log=2)
+    return Plot(name, title, alt, words.TOTAL_BATCH_SIZE, y_label, shown, x_log=2, y_log=2)

@@ -15,10 +15,9 @@ from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.plan.workload import Workload
+from harness.statistics import words
 from harness.statistics.comparisons import Comparison, Verdict, compare, correct
 from harness.statistics.estimates import Interval, pooled_log_spread
-
-SAME = "the same trials"
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,9 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     )  # fmt: skip
     plot = Plot(
         "choices_to_target",
-        f"Epochs to target, over those of {baseline} (hollow: at least that, it missed)",
+        f"Epochs to target, over those of {baseline} (hollow: at least that, since it missed)",
         " ".join(sentences),
-        "total batch size (examples per update)",
+        words.TOTAL_BATCH_SIZE,
         f"epochs over those of {baseline}",
         _ratio_series(compared),
         [Reference(baseline, 1.0, "y")],
@@ -133,7 +132,7 @@ def _compared(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) 
 
 def _with_itself(result: Comparison) -> Comparison:
     unknown = {"p_adjusted": math.nan, "seeds_needed": math.nan}
-    return replace(result, interval=Interval(1.0, 1.0, 1.0, SAME), verdict=Verdict.EQUIVALENT, **unknown)
+    return replace(result, interval=Interval(1.0, 1.0, 1.0, words.SAME_TRIALS), verdict=Verdict.EQUIVALENT, **unknown)
 
 
 def _same_seeds(
@@ -169,41 +168,26 @@ def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series
 
 def _target_lines(compared: Sequence[tuple[Contest, Comparison]], baseline: str) -> list[str]:
     """One sentence for every choice and rule: what is established where."""
-    said: dict[tuple[str, str], dict[str, list[str]]] = {}
+    lines: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, result in compared:
-        ratio = "neither reached" if math.isnan(result.ratio) else f"x {_times(result.ratio)}, {_bounds(result)}"
         where = f"TBS {pair.total_batch_size}"
-        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        by_verdict = lines.setdefault((pair.name, pair.rule), {})
         if pair.is_same:
-            by_verdict.setdefault(SAME, []).append(where)
+            by_verdict.setdefault(words.SAME_TRIALS, []).append(where)
         else:
-            by_verdict.setdefault(_in_words(result), []).append(f"{where} ({ratio}, {_n(result.n_b, result.n_a)})")
+            by_verdict.setdefault(words.needs_more_or_fewer(result), []).append(f"{where} ({_size(result)})")
     counted = sum(not pair.is_same for pair, _ in compared)
     return [
-        f"{choice} against {baseline} under {rule} scaling, epochs to target{_judged_by(counted)}: "
+        f"{choice} against {baseline} under {rule} scaling, epochs to target{words.judged_by(counted)}: "
         + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
         + "."
-        for (choice, rule), by_verdict in said.items()
-    ] or ["No trial has finished: nothing can be said yet."]
+        for (choice, rule), by_verdict in lines.items()
+    ] or [words.NOTHING_YET]
 
 
-def _in_words(result: Comparison) -> str:
-    return {
-        Verdict.SLOWER: "needs more, established",
-        Verdict.FASTER: "needs fewer, established",
-        Verdict.EQUIVALENT: f"equivalent within {result.margin:.0%}",
-        Verdict.NOT_ESTABLISHED: "no difference established",
-    }[result.verdict]
-
-
-def _bounds(result: Comparison) -> str:
-    """Percents first: few seeds with a miss among them have a rank interval of less than 95."""
-    interval = result.interval
-    return f"{min(99, round(100 * interval.coverage))} % {_times(interval.low)}–{_times(interval.high)}"
-
-
-def _times(ratio: float) -> str:
-    return "∞" if math.isinf(ratio) else f"{ratio:.2f}"
+def _size(found: Comparison) -> str:
+    """The ratio of one pair with its interval and n."""
+    return f"{words.times(found)}, {words.interval(found.interval)}, {words.seeds(found.n_b, found.n_a)}"
 
 
 def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[int], target: Target) -> Section:
@@ -213,7 +197,7 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
     losses = {arm.label: scores(records.of_arm(arm, seeds), "loss") for arm in arms}
     apart = [pair for pair in pairs if not pair.is_same]
     judged = iter(score_differences([(found[pair.baseline.label], found[pair.choice.label]) for pair in apart]))
-    nothing = ScoreDifference(0.0, Interval(0.0, 0.0, 1.0, SAME), math.nan, math.nan)
+    nothing = ScoreDifference(0.0, Interval(0.0, 0.0, 1.0, words.SAME_TRIALS), math.nan, math.nan)
     compared = [(pair, nothing if pair.is_same else next(judged)) for pair in pairs]
     baseline, metric = str(pairs[0].baseline.variant["choice"]), target.metric
     sentences = _budget_lines(compared, found, target, baseline)
@@ -234,7 +218,7 @@ def budget_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
         "choices_after_budget",
         f"{metric.capitalize()} after equal budgets, mean and range of seeds",
         " ".join(sentences),
-        "total batch size (examples per update)",
+        words.TOTAL_BATCH_SIZE,
         f"validation {metric}",
         _score_series(arms, found),
         x_log=2,
@@ -270,36 +254,32 @@ def _budget_lines(
     compared: Sequence[tuple[Contest, ScoreDifference]], found: Mapping[str, Scores], target: Target, baseline: str
 ) -> list[str]:
     """One sentence for every choice and rule: what is established where."""
-    said: dict[tuple[str, str], dict[str, list[str]]] = {}
+    lines: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, difference in compared:
         ours, theirs = found[pair.choice.label], found[pair.baseline.label]
         if not (ours.n and theirs.n):
             continue
-        by_verdict = said.setdefault((pair.name, pair.rule), {})
+        by_verdict = lines.setdefault((pair.name, pair.rule), {})
         if pair.is_same:
-            by_verdict.setdefault(SAME, []).append(f"TBS {pair.total_batch_size}")
+            by_verdict.setdefault(words.SAME_TRIALS, []).append(f"TBS {pair.total_batch_size}")
             continue
         verdict = _after_budget(difference, target, spoilt=bool(ours.diverged or theirs.diverged))
         by_verdict.setdefault(verdict, []).append(_at_the_end(pair, difference, ours, theirs, baseline))
     counted = sum(not math.isnan(difference.p) for _, difference in compared)
     return [
-        f"{choice} against {baseline} under {rule} scaling, {target.metric} after the budget{_judged_by(counted)}: "
+        f"{choice} against {baseline} under {rule} scaling, {target.metric} after the budget"
+        f"{words.judged_by(counted)}: "
         + "; ".join(f"{verdict} at {', '.join(places)}" for verdict, places in by_verdict.items())
         + "."
-        for (choice, rule), by_verdict in said.items()
-    ] or ["No trial has finished: nothing can be said yet."]
-
-
-def _judged_by(comparisons: int) -> str:
-    """Why a verdict can be more careful than the interval beside it."""
-    return f" (intervals of each pair alone; verdicts by Holm over {comparisons})" if comparisons > 1 else ""
+        for (choice, rule), by_verdict in lines.items()
+    ] or [words.NOTHING_YET]
 
 
 def _after_budget(difference: ScoreDifference, target: Target, *, spoilt: bool) -> str:
     if spoilt:
         return "no mean to compare, since seeds diverged,"
     if not difference.is_established:
-        return "no difference established"
+        return words.NO_DIFFERENCE
     return "better, established" if (difference.value > 0) == (target.mode == "max") else "worse, established"
 
 
@@ -308,11 +288,6 @@ def _at_the_end(pair: Contest, difference: ScoreDifference, ours: Scores, theirs
     spoilt = [f"{name} {s.diverged} of {s.n}" for name, s in ((pair.name, ours), (baseline, theirs)) if s.diverged]
     if spoilt:
         return f"{where} ({', '.join(spoilt)})"
-    interval = difference.interval
-    bounds = f"95 % {interval.low:+.4f} to {interval.high:+.4f}" if math.isfinite(interval.low) else interval.label
-    said = f"{ours.mean:.4f} against {theirs.mean:.4f}, {difference.value:+.4f}, {bounds}"
-    return f"{where} ({said}, {_n(ours.n, theirs.n)})"
-
-
-def _n(choice: int, baseline: int) -> str:
-    return f"n = {choice}" if choice == baseline else f"n = {choice} and {baseline}"
+    bounds = words.interval(difference.interval, "{:+.4f}".format, " to ")
+    means = f"{ours.mean:.4f} against {theirs.mean:.4f}, {difference.value:+.4f}"
+    return f"{where} ({means}, {bounds}, {words.seeds(ours.n, theirs.n)})"

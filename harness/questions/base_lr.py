@@ -15,7 +15,7 @@ def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
     """The LR with the smallest median; ties go to the second target's median."""
     measured = arm_findings(design, arms, records)
     verdict = best_lr_lines(measured[0], design.workload.evaluate_every_examples)
-    question = "Which base LR reaches the target soonest at the base batch size?"
+    question = "Which base LR reaches the target fastest at the base batch size?"
     return findings(question, design, arms, records, measured, verdict=verdict)
 
 
@@ -29,14 +29,14 @@ def best_lr_lines(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
 
     best = min(reached, key=key)
     lines = [
-        f"LR {best.peak_lr:g} reaches the target soonest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
+        f"LR {best.peak_lr:g} reaches the target fastest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
         f"(median of {best.n} seeds; {best.place.interval})."
     ]
     lrs = sorted(row.peak_lr for row in rows)
     near = sorted(row.peak_lr for row in reached if row.place.examples <= best.place.examples + resolution)
     if len(near) > 1:
         others = ", ".join(f"{lr:g}" for lr in near if lr != best.peak_lr)
-        lines.append(f"Not told apart from it (medians within one evaluation interval): {others}.")
+        lines.append(f"Not distinguished from it (medians within one evaluation interval): {others}.")
     if {lrs[0], lrs[-1]} & set(near):
         lines.append(f"The basin reaches the edge of the grid {lrs[0]:g}–{lrs[-1]:g}: extend the grid to see its end.")
     return lines

@@ -10,9 +10,9 @@ from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.trial import Arm
+from harness.statistics import words
 
 ALL_TIED = "all tied"
-NOTHING_YET = "No trial has finished: nothing can be said yet."
 
 
 def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
@@ -34,7 +34,9 @@ def ranking_section(rows: Sequence[ArmFinding], resolution: int) -> Section:
         orders.setdefault(tbs, {})[lr] = tiers(here, resolution)
     sentences = [ranking_line(tbs, orders[tbs]) for tbs in sorted(orders)]
     table = ranking_table("base_lr_sensitivity", rows)
-    return Section("The ranking of the rules at each base LR", sentences or [NOTHING_YET], _plots(groups), [table])
+    return Section(
+        "The ranking of the rules at each base LR", sentences or [words.NOTHING_YET], _plots(groups), [table]
+    )
 
 
 def tiers(rows: Sequence[ArmFinding], resolution: int) -> list[list[str]]:
@@ -70,7 +72,7 @@ def ranking_line(total_batch_size: int, orders: Mapping[float, Sequence[Sequence
     order_at = {lr: in_order(ranked) for lr, ranked in orders.items()}
     distinct = set(order_at.values())
     if distinct == {ALL_TIED}:
-        return f"TBS {total_batch_size}: the rules are not told apart at any base LR."
+        return f"TBS {total_batch_size}: the rules are not distinguished at any base LR."
     if len(distinct) == 1:
         lrs = ", ".join(f"{lr:.4g}" for lr in order_at)
         return f"TBS {total_batch_size}: the rules rank {distinct.pop()} at every base LR ({lrs})."
@@ -113,5 +115,7 @@ def _plots(groups: dict[tuple[int, float], list[ArmFinding]]) -> list[Plot]:
         ]
         ends = ", ".join(f"{s.label} {min(s.y):.3g} to {max(s.y):.3g} epochs" for s in series)
         title, alt = f"Epochs to target over the base LR, TBS {tbs}", f"TBS {tbs}, over the base LRs: {ends}."
-        plots.append(Plot(f"base_lr_tbs_{tbs}", title, alt, "base LR", "epochs to target", series, x_log=2, y_log=2))
+        plots.append(
+            Plot(f"base_lr_tbs_{tbs}", title, alt, "base LR", words.EPOCHS_TO_TARGET, series, x_log=2, y_log=2)
+        )
     return plots

@@ -18,17 +18,18 @@ from harness.plan.trial import Arm, Trial
 from harness.questions.base_lr_sensitivity import changes, ranking_line, ranking_table, tiers
 from harness.questions.split_check import epochs_by_split, split_section
 from harness.record.study import StudyFolder
+from harness.statistics import words
 from harness.statistics.comparisons import compare
 from harness.statistics.estimates import pooled_log_spread
 
 SENSITIVITY, SPLIT_CHECK = "base_lr_sensitivity", "split_check"
 RANKING_UNTESTED = (
     "ranking of the rules untested against base LR: repeat at base LR x 1/2 and x 2 before relying on it "
-    f"(python -m harness +experiment={SENSITIVITY}, with the same overrides)"
+    f"(harness +experiment={SENSITIVITY}, with the same overrides)"
 )
 SPLIT_UNTESTED = (
     "one split of the data: what another would change is not measured "
-    f"(python -m harness +experiment={SPLIT_CHECK}, with the same overrides)"
+    f"(harness +experiment={SPLIT_CHECK}, with the same overrides)"
 )
 
 
@@ -85,14 +86,14 @@ def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: De
     swapped = {tbs: changes(orders[tbs]) for tbs in tested}
     lines = [ranking_line(tbs, orders[tbs]) for tbs in sorted(tested)]
     lines += _declared_pair(found, declared, largest)
-    words = f"{found.name}, {len(found.seeds)} seeds"
-    section = Section(f"The ranking at other base LRs ({words})", lines, tables=[ranking_table(SENSITIVITY, rows)])
+    source = f"{found.name}, {words.count(len(found.seeds), 'seed')}"
+    section = Section(f"The ranking at other base LRs ({source})", lines, tables=[ranking_table(SENSITIVITY, rows)])
     if pairs := swapped[largest]:
         said = ", ".join(f"{first} and {second}" for first, second in pairs)
-        line = f"an order of {said} at TBS {largest}: they change places between base LRs ({words})"
+        line = f"an order of {said} at TBS {largest}: they change places between base LRs ({source})"
         return Answers([section], not_established=[line])
     lrs = ", ".join(f"{lr:.4g}" for lr in orders[largest])
-    line = f"Between base LRs {lrs} no two rules change places at TBS {largest} by medians ({words})."
+    line = f"Between base LRs {lrs} no two rules change places at TBS {largest} by medians ({source})."
     return Answers([section], verdict=[line])
 
 
@@ -100,7 +101,7 @@ def _declared_pair(found: Companion, declared: Declared | None, total_batch_size
     """The declared comparison at every base LR of the companion."""
     if declared is None:
         return []
-    said = []
+    lines = []
     for lr in sorted({arm.base_lr for arm in found.arms}):
         pair = [_arm(found.arms, rule, total_batch_size, lr) for rule in declared.rules]
         runs = [[] if arm is None else found.records.of_arm(arm, found.seeds) for arm in pair]
@@ -108,10 +109,9 @@ def _declared_pair(found: Companion, declared: Declared | None, total_batch_size
         a, b = ([r.observation() for r in run if r.trial.seed in common] for run in runs)
         if common:
             result = compare(b, a, same_seeds=True, spread=pooled_log_spread([a, b]))
-            ends = f"{result.interval.low:.2f}–{result.interval.high:.2f}".replace("inf", "∞")
-            said.append(f"{result.ratio:.2f} ({ends}) at base LR {lr:.4g}".replace("nan", "unknown"))
+            lines.append(f"{words.ratio(result.ratio)} ({words.interval(result.interval)}) at base LR {lr:.4g}")
     first, second = declared.rules
-    return [f"TBS {total_batch_size}: epochs of {first} over those of {second}: {'; '.join(said)}."] if said else []
+    return [f"TBS {total_batch_size}: epochs of {first} over those of {second}: {'; '.join(lines)}."] if lines else []
 
 
 def _splits(design: Design, arms: Sequence[Arm], records: Records) -> Answers:

@@ -13,6 +13,7 @@ from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Arm
+from harness.statistics import words
 
 SMOOTHING = 0.5  # weight of the newest evaluation
 
@@ -141,7 +142,7 @@ def branch_section(points: Sequence[BranchPoint], tolerance: float, window_examp
         "branch_losses",
         "What a larger batch costs in loss",
         f"Loss after {window_examples} examples of each branch above that of the branch at the base TBS.",
-        "total batch size of the branch",
+        f"{words.TOTAL_BATCH_SIZE} of the branch",
         "loss above the base TBS (mean over seeds)",
         excess,
         x_log=2,

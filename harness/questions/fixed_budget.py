@@ -14,6 +14,7 @@ from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+from harness.statistics import words
 
 WORDS = {"seconds": "seconds of training, alone on the machine", "epochs": "epochs", "steps": "updates"}
 
@@ -85,7 +86,7 @@ def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -
         f"equal_{unit}",
         f"{metric.capitalize()} after {amount:.3g} {WORDS[unit]}, mean and range of seeds",
         sentence,
-        "total batch size (examples per update)",
+        words.TOTAL_BATCH_SIZE,
         f"validation {metric}",
         _series(spent),
         x_log=2,

@@ -12,7 +12,8 @@ from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.samplers import Point
 from harness.plan.trial import Arm
-from harness.statistics.comparisons import Verdict, compare
+from harness.statistics import words
+from harness.statistics.comparisons import compare
 from harness.statistics.estimates import Observation
 
 
@@ -91,29 +92,26 @@ def confirmation_section(best: Arm, own: Arm, of_best: Sequence[Observation], of
     title = "The best point on fresh seeds"
     against = f"the workload's own LR {own.settings.peak_lr:.3g} and momentum at TBS {own.total_batch_size}"
     if not (of_best and of_own):
-        return Section(title, [f"It is not yet run on fresh seeds beside {against}."])
-    found = compare(of_own, of_best)
-    low, high, coverage = found.interval.low, found.interval.high, min(99, round(100 * found.interval.coverage))
-    words = {
-        Verdict.FASTER: "fewer, established",
-        Verdict.SLOWER: "more, established",
-        Verdict.EQUIVALENT: f"equivalent within {found.margin:.0%}",
-        Verdict.NOT_ESTABLISHED: "no difference established",
-    }[found.verdict]
-    if math.isnan(found.ratio):
-        said = f"neither it nor {against} reaches the target in half of them"
-    elif math.isinf(found.ratio):
-        said = f"{against} reaches the target and it does not in half of them"
-    elif found.ratio == 0:
-        said = f"it reaches the target and {against} does not in half of them"
+        return Section(title, [f"It has not been run on fresh seeds yet, next to {against}."])
+    comparison = compare(of_own, of_best)
+    n = words.seeds(comparison.n_b, comparison.n_a)
+    if math.isnan(comparison.ratio):
+        outcome = f"neither it nor {against} reaches the target in half of them"
+    elif math.isinf(comparison.ratio):
+        outcome = f"{against} reaches the target in half of them and it does not"
+    elif comparison.ratio == 0:
+        outcome = f"it reaches the target in half of them and {against} does not"
     else:
-        bounds = f"{coverage} % interval {low:.2f} to {'∞' if math.isinf(high) else f'{high:.2f}'}"
-        said = f"it needs {found.ratio:.2f} times the epochs of {against} ({bounds})"
-    sentence = f"On fresh seeds (n = {found.n_b} and {found.n_a}) {said}: {words}."
+        outcome = (
+            f"it needs {words.ratio(comparison.ratio)} times the epochs of {against} "
+            f"({words.interval(comparison.interval)})"
+        )
+    sentence = f"On fresh seeds ({n}) {outcome}: {words.verdict(comparison.verdict, comparison.margin)}."
     columns = ("total_batch_size", "lr", "own_lr", "ratio", "low", "high", "interval", "p", "verdict", "n", "n_own")
     row = [
-        best.total_batch_size, best.settings.peak_lr, own.settings.peak_lr, _known(found.ratio), low, high,
-        found.interval.label, found.p, str(found.verdict), found.n_b, found.n_a,
+        best.total_batch_size, best.settings.peak_lr, own.settings.peak_lr, _known(comparison.ratio),
+        comparison.interval.low, comparison.interval.high, comparison.interval.label, comparison.p,
+        str(comparison.verdict), comparison.n_b, comparison.n_a,
     ]  # fmt: skip
     return Section(title, [sentence], tables=[Table("joint_search_on_fresh_seeds", columns, [row])])
 
@@ -122,12 +120,12 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-_OPEN = "The search is not finished: run the same command again."
+_OPEN = "The search is not finished: run the same command again to resume."
 
 
 def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_examples: int, seeds: int) -> list[str]:
-    def cost(one: Scored) -> float:
-        return one.cost(minimise)
+    def cost(scored: Scored) -> float:
+        return scored.cost(minimise)
 
     def needs(one: Scored) -> str:
         return f"{cost(one) / train_examples:.3g} epochs" if minimise == "examples" else f"{cost(one):.0f} updates"
@@ -136,16 +134,17 @@ def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_exam
         return [f"None of the {points} points reached the target in half of its {seeds} tuning seeds."]
     best = min(reached, key=cost)
     lines = [
-        f"Fewest {minimise} among {points} points: {_said(best)} needs {needs(best)} (median of {seeds} tuning seeds)."
+        f"Fewest {minimise} among {points} points: {_point_label(best)} needs {needs(best)} "
+        f"(median of {words.count(seeds, 'tuning seed')})."
     ]
     sizes = sorted({one.point.total_batch_size for one in reached})
     if len(sizes) > 1:
         tops = [min((one for one in reached if one.point.total_batch_size == size), key=cost) for size in sizes]
-        lines.append(f"Best at each TBS: {'; '.join(f'{_said(one)} ({needs(one)})' for one in tops)}.")
+        lines.append(f"Best at each TBS: {'; '.join(f'{_point_label(one)} ({needs(one)})' for one in tops)}.")
     return lines
 
 
-def _said(one: Scored) -> str:
+def _point_label(one: Scored) -> str:
     momentum = "" if one.point.momentum is None else f", momentum {one.point.momentum:.3g}"
     return f"TBS {one.point.total_batch_size} with LR {one.point.lr:.3g}{momentum}"
 

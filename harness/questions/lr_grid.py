@@ -17,5 +17,5 @@ def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
     """The best LR of each total batch size and those within one evaluation interval of it."""
     measured = arm_findings(design, arms, records)
     section = grid_section(measured[0], LR, design.workload.evaluate_every_examples)
-    question = "Which LR of a wide grid reaches the target soonest at each total batch size?"
+    question = "Which LR of a wide grid reaches the target fastest at each total batch size?"
     return findings(question, design, arms, records, measured, verdict=section.sentences, sections=[section])

@@ -17,6 +17,7 @@ from harness.plan.design import Design
 from harness.plan.outcome import Outcome
 from harness.plan.scaling import Rule, exponents_of
 from harness.plan.trial import Arm
+from harness.statistics import words
 from harness.statistics.range_test import WINDOW, RangeBounds, range_bounds
 from harness.statistics.tuned_lr import BestLr, LrExponent, lr_exponent
 
@@ -64,7 +65,7 @@ def conclude(
     results = {arm.total_batch_size: records.of_arm(arm, design.seeds) for arm in arms}
     tests = range_findings(results, rising)
     sections = [bounds_section(results, tests, rising)]
-    verdict = [*sections[0].sentences[: len(tests)]] or ["No trial has finished: nothing can be said yet."]
+    verdict = [*sections[0].sentences[: len(tests)]] or [words.NOTHING_YET]
     if grid_factor is not None:
         growth = growth_section(tests, design.reference_rules, grid_factor)
         sections.insert(0, growth)
@@ -214,7 +215,7 @@ def growth_section(found: Sequence[RangeFinding], rules: Sequence[Rule], grid_fa
         "largest_lr",
         "Largest useful LR over TBS",
         sentence,
-        "total batch size (examples per update)",
+        words.TOTAL_BATCH_SIZE,
         "LR",
         series,
         x_log=2,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.trial import Arm
-from harness.statistics.comparisons import Regret, Verdict, regrets
+from harness.statistics import words
+from harness.statistics.comparisons import MARGIN, Regret, Verdict, regrets
 from harness.statistics.estimates import Interval, pooled_log_spread
 
 TUNED = "tuned"  # the scaling_rule of arms at a tuned LR
@@ -46,7 +47,7 @@ def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) 
 
 def _none_lost(n: int) -> Regret:
     """A rule that gives the tuned LR: one arm is not compared with itself."""
-    return Regret(0.0, Interval(0.0, 0.0, 1.0, "the same trials"), 1.0, Verdict.EQUIVALENT, n, n)
+    return Regret(0.0, Interval(0.0, 0.0, 1.0, words.SAME_TRIALS), 1.0, Verdict.EQUIVALENT, n, n)
 
 
 def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> list[str]:
@@ -56,26 +57,19 @@ def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, 
     lines = []
     for rule in dict.fromkeys(rule for rule, _ in measured):
         tbs = max(size for name, size in measured if name == rule)
-        lines.append(f"At TBS {tbs} {_said(rule, measured[rule, tbs], (rule, tbs) in same)}.")
+        lines.append(f"At TBS {tbs} {_line(rule, measured[rule, tbs], (rule, tbs) in same)}.")
     return lines
 
 
-def _said(rule: str, found: Regret, is_same: bool) -> str:
+def _line(rule: str, found: Regret, is_same: bool) -> str:
     if is_same:
-        return f"{rule} gives the tuned LR itself: nothing to lose"
-    ends = f"{_percent(found.interval.low)} to {_percent(found.interval.high)}"
-    p = "" if math.isnan(found.p_adjusted) else f", p = {found.p_adjusted:.2g} after Holm's correction"
-    interval = f"{found.interval.coverage * 100:.0f} % interval {ends}{p}"
-    n = f"n = {found.n_rule} and {found.n_tuned}"
+        return f"{rule} gives the tuned LR itself: no epochs are lost"
     if math.isnan(found.regret):
-        return f"neither {rule} nor the tuned LR reaches the target"
-    words = {
-        Verdict.SLOWER: "established",
-        Verdict.FASTER: "established",
-        Verdict.EQUIVALENT: "equivalent within 10 %",
-        Verdict.NOT_ESTABLISHED: "a difference is not established",
-    }[found.verdict]
-    return f"{rule} takes {_percent(found.regret)} epochs against the tuned LR ({interval}, {n}): {words}"
+        return f"{rule} against the tuned LR: {words.NEITHER_REACHED}"
+    p = "" if math.isnan(found.p_adjusted) else f", {words.p_holm(found.p_adjusted)}"
+    known = f"{words.interval(found.interval, _percent, ' to ')}{p}, {words.seeds(found.n_rule, found.n_tuned)}"
+    judged = words.verdict(found.verdict, MARGIN)
+    return f"{rule} takes {_percent(found.regret)} epochs against the tuned LR ({known}): {judged}"
 
 
 def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> Plot:
@@ -97,7 +91,7 @@ def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]
         name="regret",
         title="Epochs under each rule / epochs at the tuned LR",
         alt=" ".join(_sentences(measured, same)),
-        x_label="total batch size [examples]",
+        x_label=words.TOTAL_BATCH_SIZE,
         y_label="ratio of epochs to target",
         series=series,
         references=[Reference("tuned", 1.0, "y")],
@@ -127,4 +121,4 @@ def _table(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]
 
 
 def _percent(share: float) -> str:
-    return "∞" if math.isinf(share) else f"{100 * share:+.0f} %"
+    return words.percent(share, signed=True)

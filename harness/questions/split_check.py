@@ -10,6 +10,7 @@ from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.trial import Arm
+from harness.statistics import words
 from harness.statistics.variance import Components, components
 
 Splits = Mapping[tuple[str, int], Sequence[Sequence[float]]]  # (rule, TBS) -> epochs by seed, a list a split
@@ -64,11 +65,12 @@ def _line(rule: str, total_batch_size: int, variance: Components | None) -> str:
     if variance is None:
         return f"{where}: a trial missed its target or is missing, so the spread is not known."
     if math.isnan(variance.p):
-        tell = "the seeds of a split all cross at one evaluation, only finer ones can tell whether the splits differ"
+        tell = "the seeds of a split all cross at one evaluation; only a finer grid can tell whether the splits differ"
     else:
         difference = "the splits differ" if variance.p < 0.05 else "no difference between splits is established"
-        tell = f"{difference} (F test, p = {variance.p:.2g})"
+        tell = f"{difference} (F test, {words.p_value(variance.p)})"
+    within, between = words.percent(variance.sd_within), words.percent(variance.sd_between)
     return (
-        f"{where}: epochs to target vary by {variance.sd_within:.0%} between seeds and by {variance.sd_between:.0%} "
-        f"between splits (SD of log; {variance.groups} splits, {variance.n} trials): {tell}."
+        f"{where}: epochs to target vary by {within} between seeds and by {between} between splits "
+        f"(SD of log; {variance.groups} splits, {variance.n} trials): {tell}."
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.sections import Plot, Section, Series, Table
+from harness.statistics import words
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class SweptParameter:
     """The hyper-parameter: its value in an arm, and where that lies on a logarithmic axis."""
 
     name: str  # of files and columns
-    words: str
+    title: str  # in prose
     of: Callable[[ArmFinding], float]
     axis: Callable[[float], float]
     axis_label: str
@@ -21,7 +22,7 @@ class SweptParameter:
 
 @dataclass(frozen=True)
 class BestOfGrid:
-    """The value with the smallest median at one total batch size, and those that are not told apart from it."""
+    """The value with the smallest median at one total batch size, and those that are not distinguished from it."""
 
     total_batch_size: int
     arm: ArmFinding | None  # None: no value reached the target in half of its seeds
@@ -55,7 +56,7 @@ def grid_section(rows: Sequence[ArmFinding], parameter: SweptParameter, resoluti
             "A best value was chosen by the seeds that report it, which flatters it: other seeds have to confirm it."
         )
     return Section(
-        f"Epochs to target over {parameter.words}",
+        f"Epochs to target over {parameter.title}",
         sentences,
         [_plot(rows, parameter, sentences)],
         [_table(rows, parameter, best)],
@@ -64,12 +65,12 @@ def grid_section(rows: Sequence[ArmFinding], parameter: SweptParameter, resoluti
 
 def _line(one: BestOfGrid, parameter: SweptParameter) -> str:
     if one.arm is None:
-        return f"TBS {one.total_batch_size}: no {parameter.words} of the grid reached the target in half of its seeds."
+        return f"TBS {one.total_batch_size}: no {parameter.title} of the grid reached the target in half of its seeds."
     others = [f"{value:.4g}" for value in one.near if value != one.value]
     ties = f"; within one evaluation interval of it: {', '.join(others)}" if others else ""
     edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""
     return (
-        f"TBS {one.total_batch_size}: {parameter.words} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} "
+        f"TBS {one.total_batch_size}: {parameter.title} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} "
         f"or {one.arm.steps:.4g} steps (median, n = {one.arm.n}){ties}{edge}."
     )
 
@@ -99,10 +100,10 @@ def _plot(rows: Sequence[ArmFinding], parameter: SweptParameter, sentences: Sequ
         )
     return Plot(
         f"{parameter.name}_grid",
-        f"Epochs to target over {parameter.words} (hollow: more than that)",
+        f"Epochs to target over {parameter.title} (hollow: more than that)",
         " ".join(sentences),
         parameter.axis_label,
-        "epochs to target",
+        words.EPOCHS_TO_TARGET,
         series,
         x_log=10,
         y_log=2,

@@ -199,15 +199,17 @@ def search_sentences(found: Sequence[SearchedLr], seeds: Sequence[int]) -> list[
         lines.append(f"Best LR by the median of {len(seeds)} tuning seeds: {best}.")
     if ties := [one for one in decided if len(one.tied) > 1]:
         said = ", ".join(f"{min(one.tied):.3g}–{max(one.tied):.3g} at TBS {one.total_batch_size}" for one in ties)
-        lines.append(f"Not told apart (equal medians; the lower middle is taken): {said}.")
+        lines.append(f"Not distinguished (equal medians; the lower middle is taken): {said}.")
     for one in found:
         if not one.is_over:
-            lines.append(f"TBS {one.total_batch_size}: the search is not finished; run the same command again.")
+            lines.append(
+                f"TBS {one.total_batch_size}: the search is not finished; run the same command again to resume."
+            )
         elif math.isnan(one.lr):
             lines.append(f"TBS {one.total_batch_size}: no LR of the grid reached the target in half of its seeds.")
         elif one.at_edge:
             lines.append(
-                f"TBS {one.total_batch_size}: the best LR lies at the edge of its grid: raise question.extensions."
+                f"TBS {one.total_batch_size}: the best LR is at the edge of its grid: raise question.extensions."
             )
     if any(c.trials[1] for one in found for c in one.candidates):
         said = ", ".join(f"{_share(one.saved)} at TBS {one.total_batch_size}" for one in found)

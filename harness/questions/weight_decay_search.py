@@ -16,6 +16,7 @@ from harness.plan.bisection import Bisection
 from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
+from harness.statistics import words
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,11 @@ def _sentences(search: SearchAt, searched: Searched, fresh: Fresh | None) -> lis
         )
         return [f"{chosen}; on fresh seeds {diverged}: their means say nothing.", *edge]
     change = fresh.change
-    verdict = "established" if change.is_established else "a difference is not established"
-    low, high, p = change.interval.low, change.interval.high, change.p_adjusted
-    known = f"95 % interval {low:+.3g} to {high:+.3g}, p = {p:.2g} after Holm's correction"
-    bounds = known if math.isfinite(low) else change.interval.label
+    judged = "established" if change.is_established else words.NO_DIFFERENCE
+    p = f", {words.p_holm(change.p_adjusted)}" if math.isfinite(change.interval.low) else ""
+    known = f"{words.interval(change.interval, '{:+.3g}'.format, ' to ')}{p}"
     return [
         f"{chosen}; on fresh seeds it changes the mean {metric} by {change.value:+.3g} against {own:.3g} "
-        f"({bounds}, n = {fresh.best.n} and {fresh.own.n}): {verdict}.",
+        f"({known}, {words.seeds(fresh.best.n, fresh.own.n)}): {judged}.",
         *edge,
     ]

@@ -8,8 +8,10 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.rule_lines import RuleLine
 from harness.report.canvas import Canvas, Figure, draw
-from harness.report.numbers import number, place, span
+from harness.report.numbers import place, span
 from harness.report.palette import LIGHT
+from harness.statistics import words
+from harness.statistics.words import number
 
 UNITS = {"epochs": "epochs to target", "steps": "updates to target", "seconds": "seconds to target"}
 
@@ -33,7 +35,7 @@ def over(findings: Findings) -> Over:
     if len(sizes) == 1 and len({arm.peak_lr for arm in findings.arms}) > 1:
         return Over(f"peak LR at TBS {min(sizes)}", lambda arm: arm.peak_lr, lambda arm: arm.scaling_rule, "LR")
     return Over(
-        "total batch size (examples per update)",
+        words.TOTAL_BATCH_SIZE,
         lambda arm: float(arm.total_batch_size),
         lambda arm: arm.label,
         "TBS",
@@ -239,16 +241,16 @@ def lr_figure(findings: Findings) -> Figure | None:
             xs, ys = [float(b) for b in best], [arm.peak_lr for arm in best.values()]
             canvas.axes.plot(
                 xs, ys, "o", markersize=13, markerfacecolor="none", color=LIGHT["ink"],
-                label="soonest at its TBS",
+                label="fastest at its TBS",
             )  # fmt: skip
         names = ", ".join(line.rule for line in dashed_rules(findings))
         for index, line in enumerate(dashed_rules(findings)):  # of one look, hence one entry in the legend
             canvas.reference(line.total_batch_sizes, line.lrs, "_" if index else names)
         canvas.log2(True, True, sizes)
-        canvas.axes.set_xlabel("total batch size (examples per update)")
+        canvas.axes.set_xlabel(words.TOTAL_BATCH_SIZE)
         canvas.axes.set_ylabel("peak LR")
 
     said = "; ".join(f"TBS {tbs}: LR {number(arm.peak_lr)} ({arm.label})" for tbs, arm in best.items())
-    alt = f"Peak LR that reaches the target soonest. {said}." if best else "No arm reached the target."
-    columns = ("TBS", "peak LR", "rule", "status", "reached", "epochs to target", "soonest at its TBS")
+    alt = f"Peak LR that reaches the target fastest. {said}." if best else "No arm reached the target."
+    columns = ("TBS", "peak LR", "rule", "status", "reached", "epochs to target", "fastest at its TBS")
     return draw("lr_map", "LR and TBS: what each arm came to", alt, columns, rows, paint)

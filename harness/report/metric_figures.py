@@ -13,8 +13,10 @@ from harness.analyse.fixed_budget import UNITS as BUDGET_UNITS
 from harness.analyse.fixed_budget import BudgetCell, FixedBudget
 from harness.analyse.reach import ReachLine
 from harness.report.canvas import Canvas, Figure, draw
-from harness.report.numbers import number
+from harness.report.numbers import beyond
 from harness.report.palette import LIGHT
+from harness.statistics import words
+from harness.statistics.words import number
 
 MOST_SERIES = 6
 MOST_PANELS = 6  # rows of learning curves
@@ -138,7 +140,7 @@ def _budget(findings: Findings, budget: FixedBudget, index: int) -> Figure | Non
             canvas.points(series, label, xs, ys, tips, hollow=[2 * c.stopped >= c.n for c in cells])
         canvas.axes.axhline(findings.target_value, color=LIGHT["ink"], linewidth=0.8)
         canvas.log2(True, False, sorted({float(cell.total_batch_size) for cell in shown}))
-        canvas.axes.set_xlabel("total batch size (examples per update)")
+        canvas.axes.set_xlabel(words.TOTAL_BATCH_SIZE)
         canvas.axes.set_ylabel(f"validation {findings.metric}")
 
     amount = f"{number(budget.amount)} {'updates' if budget.unit == 'steps' else budget.unit}"
@@ -271,4 +273,4 @@ def _difficulty(value: np.ndarray) -> np.ndarray:
 def _epochs(value: float, at_least: float) -> str:
     if math.isfinite(value):
         return number(value)
-    return f"> {number(at_least)}" if math.isfinite(at_least) else "∞"
+    return beyond(at_least)

@@ -14,17 +14,19 @@ from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
-from harness.report.numbers import number, ranges, section_columns, section_rows
+from harness.report.numbers import ranges, section_columns, section_rows
 from harness.report.palette import variables
 from harness.report.section_figures import section_figures
 from harness.report.table import COLUMNS, arm_cells
+from harness.statistics import words
+from harness.statistics.words import number
 
 ESTIMATE_COLUMNS = (
     "TBS",
     "rule",
     "share that reaches (Clopper-Pearson 95 %)",
     "quartiles",
-    "90th percentile: put this in your budget",
+    "90th percentile: what to budget",
     "its interval",
     "mean, a miss costing the budget (95 %)",
     "olympic mean (n ≥ 5)",
@@ -83,6 +85,7 @@ def page_html(findings: Findings, figures: Figures) -> str:
     return environment.get_template("page.html.jinja").render(
         findings=findings,
         figures=figures,
+        words=words,
         section_columns=section_columns,
         section_rows=section_rows,
         columns=[*COLUMNS, *MORE_COLUMNS],
@@ -266,7 +269,7 @@ def lr_lines(findings: Findings) -> list[str]:
         sizes = ", ".join(map(str, narrow))
         lines.append(
             f"The width of the LR basin is unknown at TBS {sizes}: fewer than four LRs were tried. "
-            f"python -m harness +experiment=base_lr workload.base_batch_size={max(narrow)} would measure it there."
+            f"harness +experiment=base_lr workload.base_batch_size={max(narrow)} would measure it there."
         )
     return lines
 

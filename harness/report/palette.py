@@ -1,4 +1,4 @@
-"""Colours of the page in both themes: after Okabe and Ito, told apart by colour-blind readers and on either ground.
+"""Colours of the page in both themes, after Okabe and Ito: distinct for colour-blind readers, on either background.
 
 Figures are drawn in the light theme; on the page every colour becomes a CSS variable. Text keeps a contrast of 4.5 to
 its ground and marks one of 3 (WCAG 1.4.3 and 1.4.11); marker and dash tell series apart without any colour.

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from harness.analyse.sections import Plot, Section, Series
 from harness.report.canvas import Canvas, Figure, draw
-from harness.report.numbers import number
+from harness.statistics.words import number
 
 Y_CHARACTERS = 42  # of one line along the figure's height
 LABELS = 7  # values of x, as of batch sizes, with a label each

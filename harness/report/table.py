@@ -13,7 +13,8 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.analyse.sections import Table as Kept
-from harness.report.numbers import number, place, seconds, section_columns, section_rows, span
+from harness.report.numbers import place, seconds, section_columns, section_rows, span
+from harness.statistics.words import number
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
 HEADING = 9  # characters that a column's heading may have on a line whatever its cells have
@@ -49,7 +50,7 @@ def print_findings(console: Console, findings: Findings) -> None:
         print_whole(console, _arms_table(findings))
         _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
     for section in findings.sections:
-        _print_section(console, section, findings.unsaid(section))
+        _print_section(console, section, findings.sentences_of(section))
     if not findings.aims_at_target:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:

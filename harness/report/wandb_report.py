@@ -13,8 +13,10 @@ from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.record.files import plain
 from harness.record.tracking.runs import validation_key
-from harness.report.numbers import number, place, section_columns, section_rows
+from harness.report.numbers import place, section_columns, section_rows
 from harness.report.table import COLUMNS, arm_cells
+from harness.statistics import words
+from harness.statistics.words import number
 
 TABLE = "arms"  # the table that the charts draw from
 MEASURED, AT_LEAST, PERFECT = "measured", "at least", "perfect scaling"
@@ -23,7 +25,7 @@ UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds (timed alon
 
 def report_document(findings: Findings, metric: str) -> dict[str, Any]:
     """Verdict, table, to-target charts, curves of the target's `metric`, LRs, caveats, provenance; JSON-able."""
-    sections = [{"markdown": _section(section, findings.unsaid(section))} for section in findings.sections]
+    sections = [{"markdown": _section(section, findings.sentences_of(section))} for section in findings.sections]
     blocks: list[dict[str, Any]] = [
         {"markdown": _verdict(findings)},
         *(_to_target(findings, sections) if findings.aims_at_target else sections),
@@ -147,7 +149,7 @@ def to_target_chart() -> dict[str, Any]:
         "title": "${string:title}",
         "transform": [{"filter": {"field": "${field:y}", "valid": True}}],
         "encoding": {
-            "x": {"field": "${field:x}", "type": "quantitative", "scale": log2, "title": "total batch size"},
+            "x": {"field": "${field:x}", "type": "quantitative", "scale": log2, "title": words.TOTAL_BATCH_SIZE},
             "color": {"field": "${field:rule}", "type": "nominal", "title": "LR rule"},
         },
         "layer": [
@@ -205,8 +207,8 @@ def _best_lrs(arms: Sequence[ArmFinding]) -> str:
         if reached:
             best = min(reached, key=lambda arm: arm.place.examples)
             epochs = place(best.place, best.train_examples)
-            lines.append(f"TBS {tbs}: soonest with LR {number(best.peak_lr)} ({best.label}), {epochs} epochs")
-    return _bullets("", lines) if lines else "No arm has reached its target."
+            lines.append(f"TBS {tbs}: fastest with LR {number(best.peak_lr)} ({best.label}): {epochs} epochs")
+    return _bullets("", lines) if lines else words.NO_ARM_REACHED
 
 
 def _provenance(findings: Findings) -> str:

@@ -136,7 +136,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     else:
         lines += ["", f"Protocol: {findings.protocol}."]
     for section, drawn in zip(findings.sections, figures.sections, strict=True):
-        lines += _section_markdown(section, findings.unsaid(section), drawn)
+        lines += _section_markdown(section, findings.sentences_of(section), drawn)
     lines.append("")
     for fitted in findings.fits:
         lines.append(f"- {fitted.label}: {fitted.diagnosis}")

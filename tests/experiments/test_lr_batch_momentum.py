@@ -44,9 +44,9 @@ def test_every_sampler_finds_a_point_near_the_best_and_reports_it_on_fresh_seeds
     assert best.seeds == own.seeds == [0, 1]
     fresh = table(found, "joint_search_on_fresh_seeds")[0]
     assert fresh["ratio"] == pytest.approx(best.place.examples / own.place.examples, rel=0.2)
-    assert f"On fresh seeds (n = 2 and 2) it needs {fresh['ratio']:.2f} times the epochs of" in found.verdict[-1]
+    assert f"On fresh seeds (n = 2) it needs {fresh['ratio']:.2f} times the epochs of" in found.verdict[-1]
     assert found.verdict[-1].endswith(
-        {"faster": ": fewer, established.", "not established": ": no difference established."}[fresh["verdict"]]
+        {"faster": ": established.", "not established": ": a difference is not established."}[fresh["verdict"]]
     )
 
 

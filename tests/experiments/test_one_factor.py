@@ -112,7 +112,9 @@ def test_a_choice_that_changes_nothing_at_the_base_batch_size_is_not_compared_wi
     found = concluded(tmp_path / "s", curve, "+experiment=beta_scaling", SIZES, "seeds=[0,1,2]")
     (said,) = found.verdict
     assert "the same trials at TBS 16;" in said
-    assert "no difference established at TBS 128 (x ∞, 90 % " in said  # what 3 seeds against 3 misses can promise
+    assert (
+        "no difference established at TBS 128 (at least 6.15 times, 90 % interval 6.15–∞, " in said
+    )  # what 3 seeds against 3 misses can promise
     assert "Holm" not in said  # one comparison, nothing to correct
     (line,) = found.sections[0].plots[0].series
     assert line.hollow == [False, True]  # drawn where the interval begins
@@ -141,7 +143,7 @@ def test_after_equal_budgets_the_difference_of_the_means_is_reported_with_its_si
     assert "no difference established at TBS 16" in unknown
     assert "TBS 128" in unknown
     assert " established at" not in unknown.replace("no difference established", "")
-    assert "verdicts by Holm over 4" in better
+    assert "verdicts after Holm's correction for 4" in better
     assert "better, established at TBS 16 (0.9216 against 0.9016, +0.0200" in better
     assert not found.aims_at_target
 
@@ -194,7 +196,7 @@ def test_seeds_that_cross_at_one_evaluation_leave_the_splits_untested(tmp_path):
         return reaches_after(examples, 12000)
 
     found = concluded(tmp_path / "s", curve, "+experiment=split_check", SIZES)
-    assert "only finer ones can tell" in found.verdict[0]
+    assert "only a finer grid can tell" in found.verdict[0]
     assert "nan" not in found.verdict[0]
 
 

@@ -229,5 +229,5 @@ def test_a_file_that_is_none_of_the_formats_is_refused_in_one_line(tmp_path, nam
 
 
 def test_a_folder_without_anything_known_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no study, not a DAWNBench table"):
+    with pytest.raises(UserError, match="no study, no DAWNBench table"):
         read(tmp_path)

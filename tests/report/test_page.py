@@ -19,11 +19,12 @@ from harness.commands.report import main
 from harness.record.files import append_lines, write_json
 from harness.report.cost_figures import cost_figure
 from harness.report.metric_figures import reach_figure
-from harness.report.numbers import number, tick
+from harness.report.numbers import tick
 from harness.report.page import draw_all, page_html
 from harness.report.palette import DARK, LIGHT, SERIES_DARK, SERIES_LIGHT, contrast
 from harness.report.table import print_findings
 from harness.report.write import results_csv, write_files
+from harness.statistics.words import number
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_estimates_beyond_the_median_are_those_of_the_trials(findings: Findings,
         assert float(row["epochs_restricted_mean"]) == pytest.approx(sum(epochs) / 3)
         assert row["epochs_olympic_mean"] == ""  # from five trials on
         assert float(row["reach_rate_low"]) == pytest.approx(0.025 ** (1 / 3))
-    assert "put this in your budget" in (written / "report.html").read_text()
+    assert "what to budget" in (written / "report.html").read_text()
 
 
 def test_what_a_study_says_of_itself_is_never_markup(written: Path):
@@ -264,6 +265,6 @@ def test_what_the_doctor_and_the_loader_found_is_in_the_report(tmp_path: Path):
     write_json(study.path / "study.json", {**study.description(), "doctor": doctor})
     append_lines(study.path / "timing.jsonl", [{**row, "loader_fraction": 0.42} for row in study.timings()])
     findings = findings_of(study)
-    assert any("the doctor found faults" in line and "clocks" in line for line in findings.caveats)
-    assert any("wait for data up to 42%" in line for line in findings.caveats)
+    assert any("doctor found faults" in line and "clocks" in line for line in findings.caveats)
+    assert any("wait for data up to 42 %" in line for line in findings.caveats)
     assert doctor["summary"] in page_html(findings, draw_all(findings))

@@ -15,10 +15,10 @@ from synthetic_study import LRS, findings_of, write_study
 
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
-from harness.report.numbers import number
 from harness.report.table import print_findings
 from harness.report.wandb_report import report_document
 from harness.report.write import write_files
+from harness.statistics.words import number
 
 GOLDEN = Section(
     title="How far the LR can rise",

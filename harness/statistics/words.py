@@ -1,0 +1,185 @@
+"""How results are worded: verdicts, intervals, bounds, unknowns, axis labels. The only place where a phrase is defined.
+
+Every sentence, table, figure and page takes its words from here, so that one thing has one name everywhere.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+from harness.statistics.comparisons import Comparison, Verdict
+from harness.statistics.estimates import Interval
+
+# Axes and columns. The unit stands in the label.
+TOTAL_BATCH_SIZE = "total batch size (examples per update)"
+EPOCHS_TO_TARGET = "epochs to target"
+UPDATES_TO_TARGET = "updates to target"
+SECONDS_TO_TARGET = "seconds to target"
+PEAK_LR = "peak LR"
+BASE_LR = "base LR"
+
+INFINITY = "∞"
+UNKNOWN = "unknown"
+NO_VALUE = "-"  # of a table's cell
+
+NOTHING_YET = "No trial has finished: nothing can be said yet."
+NOTHING_DRAWN = "Nothing to draw: no trial has finished."
+NO_ARM_REACHED = (
+    "No arm reached the target in half of its seeds within the budget: choose an easier target or a larger budget."
+)
+NEITHER_REACHED = "neither reaches the target in half of its seeds"
+SAME_TRIALS = "the same trials"
+NO_DIFFERENCE = "no difference established"
+NEVER = "never (diverged)"
+
+
+# -- numbers ------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Up to `digits` significant digits without an exponent; infinity and unknown have their own signs."""
+    if value is None or math.isnan(value):
+        return NO_VALUE
+    if math.isinf(value):
+        return INFINITY if value > 0 else f"-{INFINITY}"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def ratio(value: float) -> str:
+    """A ratio of costs to two decimals."""
+    if math.isnan(value):
+        return UNKNOWN
+    return INFINITY if math.isinf(value) else f"{value:.2f}"
+
+
+def percent(share: float, *, digits: int = 0, signed: bool = False) -> str:
+    """A share of 1 as percents, with a space before the sign: `12 %`, `+12 %`."""
+    if math.isnan(share):
+        return UNKNOWN
+    if math.isinf(share):
+        return INFINITY if share > 0 else f"-{INFINITY}"
+    return f"{100 * share:{'+' if signed else ''}.{digits}f} %"
+
+
+def count(amount: float, noun: str, plural: str | None = None) -> str:
+    """`1 update`, `12 updates`."""
+    return f"{amount:,g} {noun if amount == 1 else plural or f'{noun}s'}"
+
+
+def seeds(first: int, second: int | None = None) -> str:
+    """How many trials a number rests on: `n = 5`, or `n = 5 and 4` of two arms."""
+    return f"n = {first}" if second is None or first == second else f"n = {first} and {second}"
+
+
+def more_than(bound: float, write: Callable[[float], str] = number) -> str:
+    """A median that stopped trials hide: it lies beyond `bound`. An infinite bound is a median that never comes."""
+    return f"more than {write(bound)}" if math.isfinite(bound) else NEVER
+
+
+def at_least(bound: float, write: Callable[[float], str] = ratio) -> str:
+    return f"at least {write(bound)}"
+
+
+# -- intervals ----------------------------------------------------------------------------------------------------
+
+
+def coverage(interval: Interval) -> str:
+    """What an interval promises: `95 %`. Never 100 %, which no sample can."""
+    return f"{min(99, round(100 * interval.coverage))} %"
+
+
+def interval(found: Interval, write: Callable[[float], str] = ratio, joined_by: str = "–") -> str:
+    """`95 % interval 1.34–2.23`; one that excludes nothing says why."""
+    if found.coverage in (0, 1):
+        return found.method
+    return f"{coverage(found)} interval {ends(found, write, joined_by)}"
+
+
+def ends(found: Interval, write: Callable[[float], str] = ratio, joined_by: str = "–") -> str:
+    """Both ends of an interval: `1.34–2.23`."""
+    return f"{write(found.low)}{joined_by}{write(found.high)}"
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def p_value(p: float) -> str:
+    """`p = 0.02`; small ones as a bound."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def p_holm(p: float, corrected_for: int | None = None) -> str:
+    """`p = 0.02 after Holm's correction for 12`."""
+    over = f" for {corrected_for}" if corrected_for is not None else ""
+    return f"{p_value(p)} after Holm's correction{over}"
+
+
+def judged_by(comparisons: int) -> str:
+    """Why a verdict can be more careful than the interval next to it."""
+    if comparisons < 2:
+        return ""
+    return f" (each interval for its pair alone; verdicts after Holm's correction for {comparisons})"
+
+
+def equivalent(margin: float) -> str:
+    return f"equivalent within {percent(margin)}"
+
+
+def verdict(found: Verdict, margin: float) -> str:
+    """What is established about a difference whose size the sentence has already given."""
+    return {
+        Verdict.SLOWER: "established",
+        Verdict.FASTER: "established",
+        Verdict.EQUIVALENT: equivalent(margin),
+        Verdict.NOT_ESTABLISHED: "a difference is not established",
+    }[found]
+
+
+def needs_more_or_fewer(found: Comparison) -> str:
+    """The verdict on the second of two arms, where the sentence has not given a size yet."""
+    return {
+        Verdict.SLOWER: "needs more, established",
+        Verdict.FASTER: "needs fewer, established",
+        Verdict.EQUIVALENT: equivalent(found.margin),
+        Verdict.NOT_ESTABLISHED: NO_DIFFERENCE,
+    }[found.verdict]
+
+
+def seeds_needed(found: Comparison) -> str:
+    """What would settle an open comparison; empty where nothing can be said."""
+    if not math.isfinite(found.seeds_needed):
+        return ""
+    return f"; about {found.seeds_needed:.0f} seeds per arm would settle it"
+
+
+def times(found: Comparison) -> str:
+    """The ratio of two arms in words: `1.73 times`, or a bound where one of them missed."""
+    if math.isnan(found.ratio):
+        return NEITHER_REACHED
+    return f"{at_least(found.interval.low) if math.isinf(found.ratio) else ratio(found.ratio)} times"
+
+
+def compared(found: Comparison, slower: str, faster: str, where: str) -> str:
+    """`At TBS 512 none needs 1.73 times the epochs of linear (95 % interval 1.34–2.23, p < 0.001): established`.
+
+    The arm that needs more is named first, whichever of `slower` (the ratio's numerator) and `faster` it is.
+    """
+    if math.isnan(found.ratio):
+        return f"{where} {slower} against {faster}: {NEITHER_REACHED}"
+    value, low, high = found.ratio, found.interval.low, found.interval.high
+    if value < 1:
+        slower, faster, value = faster, slower, (1 / value if value else math.inf)
+        low, high = (1 / high if high else math.inf), (1 / low if low else math.inf)
+    size = at_least(low) if math.isinf(value) else ratio(value)
+    known = f"{interval(Interval(low, high, found.interval.coverage, found.interval.method))}, {p_value(found.p)}"
+    judged = verdict(found.verdict, found.margin)
+    return f"{where} {slower} needs {size} times the epochs of {faster} ({known}): {judged}{seeds_needed(found)}"
+
+
+def joined(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
