@@ -14,14 +14,13 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 
-from harness.launch.costs import Costs
 from harness.launch.drain import Drain
 from harness.launch.driver import run_study
 from harness.launch.feed import Feed
@@ -92,6 +91,41 @@ class Stopwatch:
         return times.user + times.system
 
 
+class FixedPlan:
+    """The trials of one driver's study, all planned from the beginning: a TrialSource."""
+
+    is_shared = False
+    waits_for_others = False
+
+    def __init__(self, study: Study, planned: Sequence[PlannedTrial]) -> None:
+        self.study = study
+        self.planned = planned
+        self._ended: set[str] = set()
+
+    def plan(self) -> Sequence[PlannedTrial]:
+        return self.planned
+
+    def is_finished(self, planned: PlannedTrial) -> bool:
+        if planned.key not in self._ended and self.study.record(planned).is_finished:
+            self._ended.add(planned.key)
+        return planned.key in self._ended
+
+    def limits(self) -> Mapping[str, float]:
+        return {}
+
+    def set_limit(self, planned: PlannedTrial, examples: float) -> None:
+        raise AssertionError("no trial races here")
+
+    def claim(self, planned: PlannedTrial) -> bool:
+        raise AssertionError("the study is not shared")
+
+    def ended_elsewhere(self, planned: PlannedTrial) -> None:
+        raise AssertionError("no other driver runs")
+
+    def record(self, planned: PlannedTrial) -> Mapping[str, Any]:
+        return self.study.record(planned).record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
@@ -149,13 +183,7 @@ def run(path: Path, planned: list[PlannedTrial], cpus: int) -> tuple[Stopwatch, 
         launcher="ray", cpus=cpus, gpus_per_worker=0.0, max_failures=0, timing_min_steps=1, execution=execution
     )
     watch = Stopwatch()
-    ended: set[str] = set()
-
-    def is_finished(trial: PlannedTrial) -> bool:
-        ended.add(trial.key) if study.record(trial).is_finished else None
-        return trial.key in ended
-
-    feed = Feed(lambda: planned, is_finished, costs=Costs(lambda trial: study.record(trial).record))
+    feed = Feed(FixedPlan(study, planned))
     began = time.monotonic()
     try:
         with Drain() as drain:

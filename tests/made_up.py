@@ -1,6 +1,7 @@
 """Trials that never run, and what a study folder holds of them: the parts that tests of several rooms build alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.plan.batch import plan_batch
@@ -30,6 +31,45 @@ WORKLOAD = Workload(
 def planned(rule: str, tbs: int, seed: int) -> PlannedTrial:
     """A trial of WORKLOAD on one worker."""
     return PlannedTrial(Trial(WORKLOAD.arm(rule, tbs), seed), Topology(plan_batch(tbs, 1)))
+
+
+@dataclass
+class TrialsInMemory:
+    """A TrialSource without a study; tests change its fields as trials of a study would change its folder."""
+
+    trials: list[PlannedTrial]
+    done: set[str] = field(default_factory=set)  # keys
+    racing: dict[str, float] = field(default_factory=dict)  # limits by trial_id
+    own_seeds: set[int] | None = None  # where other drivers run the other seeds
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by key
+    limits_set: list[tuple[int, float]] = field(default_factory=list)  # (seed, examples), in order
+    reported: list[int] = field(default_factory=list)  # seeds that ended elsewhere, in order
+    waits_for_others: bool = True
+
+    @property
+    def is_shared(self) -> bool:
+        return self.own_seeds is not None
+
+    def plan(self) -> list[PlannedTrial]:
+        return list(self.trials)
+
+    def is_finished(self, planned: PlannedTrial) -> bool:
+        return planned.key in self.done
+
+    def limits(self) -> Mapping[str, float]:
+        return dict(self.racing)
+
+    def set_limit(self, planned: PlannedTrial, examples: float) -> None:
+        self.limits_set.append((planned.trial.seed, examples))
+
+    def claim(self, planned: PlannedTrial) -> bool:
+        return self.own_seeds is None or planned.trial.seed in self.own_seeds
+
+    def ended_elsewhere(self, planned: PlannedTrial) -> None:
+        self.reported.append(planned.trial.seed)
+
+    def record(self, planned: PlannedTrial) -> Mapping[str, Any]:
+        return self.records.get(planned.key, {})
 
 
 def placed(trial: Trial) -> PlannedTrial:

@@ -7,7 +7,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.config.build import build_design
 from harness.config.configuration import Configuration, stored_configuration
-from harness.config.experiments import experiment_class
+from harness.config.experiments import check_methods, question_class
 from harness.config.fitting import check_question
 from harness.plan.design import Design
 from harness.plan.errors import UserError
@@ -47,14 +47,28 @@ class Sequential(Experiment, Protocol):
         ...
 
 
+def build_question(config: Configuration, design: Design) -> object:
+    """What a configuration's question._target_ names, constructed with the question's own parameters: an Experiment, or
+    what harness.commands.measurement runs; UserError for anything else, or if it does not take them."""
+    parameters = dict(config.question)
+    target = str(parameters.pop("_target_", ""))
+    make = question_class(target)
+    check_question(make, parameters)
+    question = make(design, **parameters)
+    check_methods(target, question)  # a function may have made it
+    return question
+
+
+def as_experiment(question: object) -> Experiment:
+    """UserError for a question that is answered without trials."""
+    if isinstance(question, Experiment):
+        return question
+    raise UserError(f"{type(question).__name__} measures and plans no trials, so it has no records to read")
+
+
 def build_experiment(config: Configuration, design: Design) -> Experiment:
-    """The experiment that a configuration names, constructed with the question's own parameters; UserError for a class
-    that is no experiment or does not take them."""
-    question = dict(config.question)
-    target = str(question.pop("_target_", ""))
-    make = experiment_class(target)
-    check_question(make, question)
-    return make(design, **question)
+    """The experiment that a configuration names; see build_question."""
+    return as_experiment(build_question(config, design))
 
 
 def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:

@@ -2,7 +2,9 @@
 
 from rich.console import Console
 
+from harness.analyse.experiment import build_experiment
 from harness.commands.study_progress import StudyProgress
+from harness.config.build import build_design
 from harness.config.configuration import stored_micro_batch
 from harness.launch.micro_batch import find_cap
 from harness.plan.cluster import AUTO
@@ -13,7 +15,8 @@ def settle_micro_batch(progress: StudyProgress, console: Console) -> StudyProgre
     if progress.config.cluster.per_device_batch_size != AUTO:
         return progress
     config = progress.config.with_micro_batch(_found(progress, console))
-    return StudyProgress(config, progress.cluster, progress.train_examples)
+    design = build_design(config, progress.design.workload.train_examples)
+    return StudyProgress(config, progress.cluster, design, build_experiment(config, design))
 
 
 def _found(progress: StudyProgress, console: Console) -> int | None:

@@ -1,13 +1,13 @@
-"""Runs what a study still asks for: which trial is next, who hears of it, and where it runs."""
+"""Runs what a study still asks for: which trial is next, who is informed, and where it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from harness.commands.study_progress import StudyProgress
-from harness.launch.costs import Costs
 from harness.launch.drain import Drain
 from harness.launch.driver import run_study
-from harness.launch.feed import Claim, Feed
+from harness.launch.feed import Feed
 from harness.launch.listener import Audience
 from harness.launch.tasks import Cluster
 from harness.plan.trial import PlannedTrial
@@ -23,36 +23,47 @@ from harness.record.tracking.sink import WandbSink
 def run_trials(progress: StudyProgress, study: Study, screen: Screen, sink: WandbSink, drain: Drain) -> Feed:
     """Run the study's unfinished trials, then its timing pass; the feed tells what is left."""
     audience = Audience(screen, sink) if study.leads else Audience(screen)
-    feed = _feed(progress, study, audience)
+    feed = Feed(StudyTrials(progress, study, audience))
     run_study(study, feed, _drainable(progress.cluster, study), audience, progress.config.specs, drain)
     return feed
 
 
-def _feed(progress: StudyProgress, study: Study, audience: Audience) -> Feed:
-    def plan() -> Sequence[PlannedTrial]:
-        planned = progress.plan()
-        if study.leads:
-            study.add_plan(planned)
+class StudyTrials:
+    """The trials of a study on disk, as its driver or a helper sees them: a TrialSource."""
+
+    def __init__(self, progress: StudyProgress, study: Study, audience: Audience) -> None:
+        self.progress = progress
+        self.study = study
+        self.audience = audience
+        self.is_shared = progress.config.cluster.share_study
+        self.waits_for_others = study.leads
+        self._claims = Claims(study.path, study.lease)
+
+    def plan(self) -> Sequence[PlannedTrial]:
+        planned = self.progress.plan()
+        if self.study.leads:
+            self.study.add_plan(planned)
         return planned
 
-    feed = Feed(
-        plan,
-        progress.is_finished,
-        progress.limits,
-        lambda planned, limit: write_limit(study.trial_path(planned), limit),
-        claim=_claim(study) if progress.config.cluster.share_study else None,
-        waits_for_others=study.leads,
-        costs=Costs(lambda planned: progress.folder.record(planned).record),
-    )
-    if study.leads:
-        # What helpers ran: whole trials, from their journals, and only those that end from here on.
-        feed.ended_elsewhere = lambda planned: audience.trial_rows(planned, newest_rows(study.trial_path(planned)))
-    return feed
+    def is_finished(self, planned: PlannedTrial) -> bool:
+        return self.progress.is_finished(planned)
 
+    def limits(self) -> Mapping[str, float]:
+        return self.progress.limits()
 
-def _claim(study: Study) -> Claim:
-    claims = Claims(study.path, study.lease)
-    return lambda planned: claims.take(planned.key)
+    def set_limit(self, planned: PlannedTrial, examples: float) -> None:
+        write_limit(self.study.trial_path(planned), examples)
+
+    def claim(self, planned: PlannedTrial) -> bool:
+        return self._claims.take(planned.key)
+
+    def ended_elsewhere(self, planned: PlannedTrial) -> None:
+        """The driver that leads reports what helpers ran: whole trials, from their journals."""
+        if self.study.leads:
+            self.audience.trial_rows(planned, newest_rows(self.study.trial_path(planned)))
+
+    def record(self, planned: PlannedTrial) -> Mapping[str, Any]:
+        return self.progress.folder.record(planned).record
 
 
 def _drainable(cluster: Cluster, study: Study) -> Cluster:

@@ -4,19 +4,20 @@ import time
 
 from rich.console import Console
 
+from harness.analyse.experiment import as_experiment, build_question
 from harness.analyse.results import Records
 from harness.commands.checks import check_plan, check_slurm_job, load_data
-from harness.commands.doctor import Doctor
 from harness.commands.entry import make_console
+from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
 from harness.commands.open_study import open_study
 from harness.commands.run_trials import run_trials
 from harness.commands.study_progress import StudyProgress
+from harness.config.build import build_design
 from harness.config.configuration import Configuration
 from harness.launch.drain import Drain
 from harness.launch.tasks import cluster_of
 from harness.plan.exit_codes import ExitCode
-from harness.record.code_fingerprint import code_fingerprint
 from harness.record.study import Study
 from harness.record.terminal import Screen
 from harness.record.tracking.sink import WandbSink
@@ -30,10 +31,11 @@ def run(config: Configuration, drain: Drain) -> int:
     console = make_console()
     check_slurm_job(config)
     splits = load_data(config)
-    progress = StudyProgress(config, cluster_of(config.cluster), len(splits.train))
-    if isinstance(progress.experiment, Doctor):
-        return _examine(progress.experiment, progress, console)
-    progress = settle_micro_batch(progress, console)
+    cluster, design = cluster_of(config.cluster), build_design(config, len(splits.train))
+    question = build_question(config, design)
+    if isinstance(question, Measurement):
+        return run_measurement(question, config, cluster, console)
+    progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
     check_plan(planned, unfinished, splits, progress.cluster)
@@ -81,13 +83,3 @@ def _conclude(progress: StudyProgress, study: Study, console: Console, sink: Wan
     findings = progress.experiment.conclude(Records(progress.folder))
     write_reports(console, progress.folder, findings, time.monotonic() - began)
     sink.close(report_document(findings, progress.design.workload.target.metric))
-
-
-def _examine(doctor: Doctor, progress: StudyProgress, console: Console) -> int:
-    """The doctor plans no trials: it examines the workload and keeps what it found."""
-    config, device = progress.config, progress.cluster.device
-    if config.dry_run:
-        doctor.announce(console, device, config.cluster.precision)
-        return ExitCode.DONE
-    code, threads = code_fingerprint(config.trial_specs), config.cluster.cpus_per_worker
-    return doctor.run(console, config.folder, code, device, config.cluster.precision, threads)

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from harness.analyse.experiment import Experiment, Racing, Sequential, build_experiment
+from harness.analyse.experiment import Experiment, Racing, Sequential
 from harness.analyse.results import Records
-from harness.config.build import build_design
 from harness.config.configuration import Configuration
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
@@ -15,12 +14,11 @@ from harness.record.study import StudyFolder
 class StudyProgress:
     """An experiment with its records: what it asks for by now, and what of that has been answered."""
 
-    def __init__(self, config: Configuration, cluster: Cluster, train_examples: int) -> None:
+    def __init__(self, config: Configuration, cluster: Cluster, design: Design, experiment: Experiment) -> None:
         self.config = config
         self.cluster = cluster
-        self.train_examples = train_examples
-        self.design: Design = build_design(config, train_examples)
-        self.experiment: Experiment = build_experiment(config, self.design)
+        self.design = design
+        self.experiment = experiment
         self.folder = StudyFolder(config.folder)
         self.records = Records(self.folder)
         self._limits: Mapping[str, float] = {}
@@ -54,4 +52,4 @@ class StudyProgress:
         settings = trial.arm.settings  # an arm may have a batch-norm span of its own
         placement = self.design.workload.placement
         batch = placement.plan(settings.total_batch_size, settings.batch_norm.group_examples)
-        return PlannedTrial(trial, Topology(batch, self.cluster.device, self.config.cluster.precision))
+        return PlannedTrial(trial, Topology(batch, self.cluster.device, self.cluster.precision))

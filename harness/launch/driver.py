@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from harness.launch.capacity import fit
 from harness.launch.drain import Drain
 from harness.launch.feed import Feed
-from harness.launch.gang import GangFactory
 from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
+from harness.launch.measures import Gangs
 from harness.launch.tasks import Cluster
-from harness.launch.timing_pass import run_timing_pass, untimed
+from harness.launch.timing_pass import TimingPass, untimed
 from harness.plan.settings import Spec
 from harness.plan.trial import PlannedTrial
 from harness.record.study import Study
@@ -24,12 +24,12 @@ def run_study(
     `specs` name the classes whose code every node must have; the first is that of the data set.
     """
 
-    def time_topologies(gang_of: GangFactory) -> None:
+    def time_topologies(gangs: Gangs) -> None:
         """The timing pass, once no trial is left."""
         if feed.is_over and study.leads and not drain.requested:
-            todo = _untimed(study, feed.plan())
-            write, say = study.add_timing, watcher.say
-            run_timing_pass(todo, study.path, cluster, gang_of, write, say, lambda: drain.requested)
+            todo = _untimed(study, feed.source.plan())
+            for row in TimingPass(todo, watcher.say, lambda: drain.requested).measure(gangs, study.path):
+                study.add_timing(row)
 
     with ExitStack() as stack:
         stack.enter_context(drain.of_study(study.lease.folder, study.lease.number, cluster.grace_s))
@@ -40,14 +40,14 @@ def run_study(
             watcher.sweep_started(feed, 1)
             run_inline(feed, study.path, cluster, watcher, here, drain)
             watcher.trials_over()
-        elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.plan()))):
+        elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.source.plan()))):
             watcher.sweep_started(feed, 1)  # nothing to run on the cluster, so Ray need not start
             watcher.trials_over()
         else:
             _run_through_ray(study, feed, cluster, watcher, specs, drain, time_topologies)
             drain.listen()  # Ray removes the signal handlers when it shuts down
         if cluster.launcher == "inline" or embedded:
-            time_topologies(here.of)  # an embedded cluster ran on this machine, which is quieter without it
+            time_topologies(here)  # an embedded cluster ran on this machine, which is quieter without it
 
 
 def _run_through_ray(
@@ -57,7 +57,7 @@ def _run_through_ray(
     watcher: Watcher,
     specs: Sequence[Spec],
     drain: Drain,
-    time_topologies: Callable[[GangFactory], None],
+    time_topologies: Callable[[Gangs], None],
 ) -> None:
     """Run the trials and, on a cluster that was joined, the timing pass on its nodes."""
     from harness.launch.ray_cluster import ray_cluster, token_warning
@@ -74,7 +74,7 @@ def _run_through_ray(
 
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
             check_nodes(study, cluster.execution, specs)
-        slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.plan()}, node_resources())
+        slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.source.plan()}, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
             run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
@@ -82,7 +82,7 @@ def _run_through_ray(
         if cluster.address != "local":
             exclusive = ExclusiveGangs(cluster)
             try:
-                time_topologies(exclusive.of)
+                time_topologies(exclusive)
             finally:
                 exclusive.close()
 

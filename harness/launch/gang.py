@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +153,3 @@ def send_output_to(path: Path) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
-
-
-GangFactory = Callable[[int], Gang]  # world size -> a gang for exclusive use

@@ -15,28 +15,28 @@ from harness.plan.trial import PlannedTrial
 
 
 class InlineGangs:
-    """At most one warm gang per world size."""
+    """At most one warm gang per world size and device."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._gangs: dict[int, Gang] = {}
+        self._gangs: dict[tuple[int, str], Gang] = {}
 
-    def of(self, world_size: int) -> Gang:
-        if world_size not in self._gangs:
-            device, threads = self.cluster.device, self.cluster.cpus_per_worker
-            make = InProcessGang(device, threads) if world_size == 1 else ProcessGang(world_size, device, threads)
-            self._gangs[world_size] = make
-        return self._gangs[world_size]
+    def of(self, world_size: int, device: str | None = None) -> Gang:
+        device, threads = device or self.cluster.device, self.cluster.cpus_per_worker
+        if (world_size, device) not in self._gangs:
+            gang = InProcessGang(device, threads) if world_size == 1 else ProcessGang(world_size, device, threads)
+            self._gangs[world_size, device] = gang
+        return self._gangs[world_size, device]
 
-    def drop(self, world_size: int) -> None:
+    def drop(self, world_size: int, device: str | None = None) -> None:
         """A gang that failed is never used again (P21)."""
-        gang = self._gangs.pop(world_size, None)
+        gang = self._gangs.pop((world_size, device or self.cluster.device), None)
         if gang is not None:
             gang.close()
 
     def close(self) -> None:
-        for world_size in list(self._gangs):
-            self.drop(world_size)
+        for world_size, device in list(self._gangs):
+            self.drop(world_size, device)
 
 
 def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, gangs: InlineGangs, drain: Drain) -> None:

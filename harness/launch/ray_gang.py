@@ -145,19 +145,25 @@ class ExclusiveGangs:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._held: tuple[int, PlacementGroup, RayGang] | None = None
+        self._held: tuple[tuple[int, str], PlacementGroup, RayGang] | None = None
 
-    def of(self, world_size: int) -> RayGang:
-        if self._held is not None and self._held[0] == world_size and self._held[2].actors:
+    def of(self, world_size: int, device: str | None = None) -> RayGang:
+        key = (world_size, device or self.cluster.device)
+        if self._held is not None and self._held[0] == key and self._held[2].actors:
             return self._held[2]
         self.close()
         cpus, gpus = self.cluster.cpus_per_worker, self.cluster.gpus_per_worker
         bundle = {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
         group = placement_group([bundle] * world_size, strategy="PACK")
         ray.get(group.ready(), timeout=PLACEMENT_S)
-        gang = RayGang(group, world_size, self.cluster.device, cpus, gpus)
-        self._held = (world_size, group, gang)
+        gang = RayGang(group, *key, cpus, gpus)
+        self._held = (key, group, gang)
         return gang
+
+    def drop(self, world_size: int, device: str | None = None) -> None:
+        """A gang that failed is never used again (P21)."""
+        if self._held is not None and self._held[0] == (world_size, device or self.cluster.device):
+            self.close()
 
     def close(self) -> None:
         if self._held is not None:

@@ -128,7 +128,7 @@ class NextInLine(_NotInSnapshots, FIFOScheduler):
         return waiting[0] if waiting else None
 
 
-class _TuneEvents(_NotInSnapshots, tune.Callback, tune.Stopper):
+class TuneCallback(_NotInSnapshots, tune.Callback, tune.Stopper):
     """Passes what Tune reports to the listener, and stops Tune when there is nothing left to wait for."""
 
     def __init__(
@@ -221,7 +221,7 @@ def run_ray(
     searcher = FeedSearcher(feed, study, cluster, drain)
     workers = slots * min((planned.topology.batch.world_size for planned in feed.waiting), default=1)
     nodes, stalls = NodeWatch(cluster, watcher.say), StallWatch(study, cluster.execution)
-    events = _TuneEvents(searcher, watcher, study, drain, nodes, stalls)
+    events = TuneCallback(searcher, watcher, study, drain, nodes, stalls)
     tuner = tune.Tuner(
         TrialTrainable,
         tune_config=tune.TuneConfig(

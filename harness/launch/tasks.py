@@ -10,7 +10,7 @@ import torch
 from harness.plan.cluster import ClusterConfig, Launching
 from harness.plan.execution import ExecutionOptions
 from harness.plan.outcome import Outcome
-from harness.plan.trial import PlannedTrial
+from harness.plan.trial import PlannedTrial, Topology
 from harness.record.journal import Attempt
 from harness.record.limit import NAME as LIMIT
 from harness.train.trainer import Execution
@@ -19,10 +19,11 @@ from harness.train.worker import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster(Launching):
-    """Where and how trials run; nothing here changes their results."""
+    """Where and how trials run; nothing here changes their results by more than rounding."""
 
     gpus_per_worker: float  # 0: trials run on CPUs
     execution: Execution
+    precision: str = Topology.precision
 
     @property
     def device(self) -> str:
@@ -35,7 +36,8 @@ def cluster_of(config: ClusterConfig) -> Cluster:
     if gpus is None:
         gpus = 1.0 if torch.cuda.is_available() else 0.0
     execution = Execution(**_part(config, ExecutionOptions))
-    return Cluster(**_part(config, Launching), gpus_per_worker=gpus, execution=execution)
+    launching = _part(config, Launching)
+    return Cluster(**launching, gpus_per_worker=gpus, execution=execution, precision=config.precision)
 
 
 def _part(config: ClusterConfig, options: type[ExecutionOptions] | type[Launching]) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """The timing pass: each distinct (TBS, topology) alone on its nodes, after the trials."""
 
 import socket
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.launch.gang import GangError, GangFactory
-from harness.launch.tasks import Cluster, task_of
+from harness.launch.measures import Gangs, Row
+from harness.launch.tasks import task_of
 from harness.plan.trial import PlannedTrial, timing_key
 from harness.record.provenance import cpu_model
 
@@ -19,29 +18,30 @@ def untimed(planned: Iterable[PlannedTrial], done: set[str]) -> list[PlannedTria
     return sorted(todo, key=lambda p: (p.topology.batch.world_size, p.topology.batch.total_batch_size))
 
 
-def run_timing_pass(
-    todo: list[PlannedTrial],
-    study: Path,
-    cluster: Cluster,
-    gang_of: GangFactory,
-    write: Callable[[dict[str, Any]], None],
-    say: Callable[[str], None],
-    is_stopped: Callable[[], bool],
-) -> None:
-    """Time every entry, one at a time, on a gang of its world size; a failure is told and costs its entry only."""
-    limits = (cluster.timing_min_steps, cluster.timing_min_s)
-    for number, planned in enumerate(todo, 1):
-        if is_stopped():
-            return
-        batch = planned.topology.batch
-        say(f"timing pass {number}/{len(todo)}: TBS {batch.total_batch_size}, alone on the machine")
-        try:
-            timed = gang_of(batch.world_size).time_steps(task_of(planned, study, cluster.execution), *limits)
-        except (GangError, RuntimeError) as error:
-            say(f"timing of TBS {batch.total_batch_size} failed: {error}")
-            continue
-        write(
-            {
+@dataclass(frozen=True)
+class TimingPass:
+    """Times every planned trial's updates, one at a time, on a gang of its world size."""
+
+    todo: Sequence[PlannedTrial]
+    say: Callable[[str], None]
+    is_stopped: Callable[[], bool]
+
+    def measure(self, gangs: Gangs, study: Path) -> Iterator[Row]:
+        """A row of timing.jsonl for each; a failure is reported by `say` and affects its own row only."""
+        cluster = gangs.cluster
+        for number, planned in enumerate(self.todo, 1):
+            if self.is_stopped():
+                return
+            batch = planned.topology.batch
+            self.say(f"timing pass {number}/{len(self.todo)}: TBS {batch.total_batch_size}, alone on the machine")
+            task = task_of(planned, study, cluster.execution)
+            try:
+                timed = gangs.of(batch.world_size).time_steps(task, cluster.timing_min_steps, cluster.timing_min_s)
+            except RuntimeError as error:  # GangError too
+                self.say(f"timing of TBS {batch.total_batch_size} failed: {error}")
+                gangs.drop(batch.world_size)
+                continue
+            yield {
                 "key": timing_key(planned.trial.arm, planned.topology),
                 "total_batch_size": batch.total_batch_size,
                 "policy": "exclusive",
@@ -50,4 +50,3 @@ def run_timing_pass(
                 "device": cpu_model(),
                 "host": socket.gethostname(),
             }
-        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.experiments import experiment_class
+from harness.config.experiments import question_class
 
 # Named like one of the harness's own packages on purpose: this file must be found, in Ray's workers too.
 MODEL = """
@@ -174,12 +174,18 @@ HALF = """
 class Half:
     def trials(self, records):
         return []
+
+class Meter:
+    def measure(self, gangs, study):
+        yield {}
 """
 NO_CLASSES = {
     "question._target_=my_question.Twoo": "my_question has no 'Twoo': did you mean 'my_question.Two'?",
     "question._target_=my_question.SIZES": "question._target_ 'my_question.SIZES' is not a class",
     "question._target_=models.Own": "question._target_ 'models.Own' has no method trials: an experiment needs trials(",
     "question._target_=my_question.Half": "has no method conclude: an experiment needs trials(records) and conclude(",
+    "question._target_=my_question.Meter": "has no method announce: an experiment needs trials(records) and conclude("
+    "records); a measurement needs announce(console, cluster), measure(gangs, study) and report(",
     "question._target_=.my_question.Two": "question._target_ '.my_question.Two' cannot be imported: ",
     "question._target_=experiments.own.Two": "is not searched: give that folder another name)",
 }
@@ -207,7 +213,7 @@ def test_a_class_of_experiments_is_the_same_however_it_is_named(tmp_path, monkey
     others = [finder for finder in sys.meta_path if type(finder).__module__ != "harness.plan.imports"]
     monkeypatch.setattr(sys, "meta_path", others)
     theirs = importlib.import_module("experiments.ablation").Ablation
-    ours = experiment_class("experiments.ablation.Ablation")
-    assert ours is experiment_class("own_ablation.Ablation") is sys.modules["experiments.ablation"].Ablation
+    ours = question_class("experiments.ablation.Ablation")
+    assert ours is question_class("own_ablation.Ablation") is sys.modules["experiments.ablation"].Ablation
     assert ours is not theirs
     assert ours.__module__ == "experiments.ablation"

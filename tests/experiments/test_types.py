@@ -11,7 +11,9 @@ import yaml
 from harness.analyse.experiment import Experiment, Racing, Sequential
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
-from harness.config.experiments import experiment_class
+from harness.commands.doctor import Doctor
+from harness.commands.measurement import Measurement
+from harness.config.experiments import question_class
 from harness.config.places import conf_folder
 from harness.plan.trial import Trial
 
@@ -41,12 +43,19 @@ if TYPE_CHECKING:  # pyright refuses a class that does not fit the protocol
     SEQUENTIAL: list[Callable[..., Sequential]] = [
         CriticalBatch, LrBatchMomentum, ScheduleLength, Tuned, WeightDecaySearch,
     ]  # fmt: skip
+    MEASUREMENTS: list[Callable[..., Measurement]] = [Doctor]
     RACING: list[Callable[..., Racing]] = [Tuned]
 
 FILES = (conf_folder() / "experiment").glob("*.yaml")
 NAMED = {str(yaml.safe_load(path.read_text())["question"]["_target_"]) for path in FILES}
 # `harness track --from-wandb` asks the last one.
 TARGETS = sorted({target for target in NAMED if target.startswith("experiments.")} | {"experiments.imported.Imported"})
+
+
+def test_whatever_is_no_experiment_is_a_measurement_that_pyright_checks():
+    classes = {question_class(target) for target in NAMED if not target.startswith("experiments.")}
+    assert classes == {Doctor}
+    assert question_class("harness.doctor.Doctor") is Doctor  # in configurations written before it moved
 
 
 def test_every_question_is_among_the_classes_that_pyright_checks():
@@ -62,7 +71,7 @@ def test_every_question_is_among_the_classes_that_pyright_checks():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_question_takes_records_and_answers_with_trials_and_findings(target):
-    made: Any = experiment_class(target)
+    made: Any = question_class(target)
     trials, conclude = get_type_hints(made.trials), get_type_hints(made.conclude)
     assert trials["records"] is conclude["records"] is Records
     assert get_origin(trials["return"]) in (list, Sequence)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from io import StringIO
 
 import pytest
-from made_up import planned
+from made_up import TrialsInMemory, planned
 from rich.console import Console, ConsoleDimensions
 
 from harness.launch.feed import Feed
@@ -25,7 +25,7 @@ END = {"kind": "end", "outcome": "reached", "step": 3}
 
 def screen(terminal: bool = False, finished: int = 0) -> Screen:
     made = Screen(Console(file=StringIO(), force_terminal=terminal, width=120))
-    feed = Feed(lambda: PLAN, lambda planned: planned.trial.seed < finished)
+    feed = Feed(TrialsInMemory(PLAN, {planned.key for planned in PLAN[:finished]}))
     made.sweep_started(feed, slots=2)
     return made
 
