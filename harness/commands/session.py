@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 
 from harness.analyse.results import Records
-from harness.commands.checks import check_plan, check_slurm_job, load_data
+from harness.commands.checks import check_arm_columns, check_plan, check_slurm_job, load_data
 from harness.commands.doctor import Doctor
 from harness.commands.entry import make_console
 from harness.commands.micro_batch import settle_micro_batch
@@ -33,6 +33,7 @@ def run(config: Configuration, drain: Drain) -> int:
     progress = StudyProgress(config, cluster_of(config.cluster), len(splits.train))
     if isinstance(progress.experiment, Doctor):
         return _examine(progress.experiment, progress, console)
+    check_arm_columns(progress)
     progress = settle_micro_batch(progress, console)
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
