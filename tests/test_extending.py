@@ -41,7 +41,7 @@ def test_the_page_shows_a_file_for_every_kind_of_thing():
         "lr_scaling",
         "experiment",
     }
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
 
 
 @pytest.mark.long
@@ -64,7 +64,7 @@ def test_the_pages_model_data_and_optimizer_are_swept(folder):
     [("logarithmic", ["none", "mine.logarithmic"]), ("cube_root", ["none", "cube_root"]), ("power", ["power(0.75)"])],
 )
 def test_the_pages_question_is_answered_under_its_own_rules_and_under_a_power(folder, choice, rules):
-    command = COMMANDS[2].replace("lr_scaling=logarithmic", f"lr_scaling={choice}")
+    command = COMMANDS[3].replace("lr_scaling=logarithmic", f"lr_scaling={choice}")
     finished = run(folder, command, f"study={choice}", "tracking=disabled", "cluster.timing_min_s=0.1")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     study = folder / "outputs" / "largest_batch" / choice

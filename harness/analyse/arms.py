@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.analyse.arm_estimates import ArmEstimates, arm_estimates
 from harness.analyse.crossing import locate
 from harness.analyse.results import Records, TrialResult, median
+from harness.plan.arm_columns import ColumnValue
 from harness.plan.design import Design
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -58,6 +59,7 @@ class ArmFinding:
     final_metric: float | None
     test_metric: float | None
     topology: str
+    extra: dict[str, ColumnValue] = field(default_factory=dict)  # the user's own columns
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from harness.analyse.caveats import caveats
 from harness.analyse.curves import learning_curve
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.fixed_budget import fixed_budgets
+from harness.analyse.own_columns import with_own_columns
 from harness.analyse.protocol import protocol
 from harness.analyse.reach import reach_lines
 from harness.analyse.results import Records, TrialResult, records_fingerprint
@@ -37,7 +38,8 @@ def findings(
 ) -> Findings:
     """What every question reports alike, from `measured` (arm_findings of the same arms), with its own words and
     `sections`; `untested` leads the caveats."""
-    rows, results = measured
+    measured_rows, results = measured
+    rows, failed_columns = with_own_columns(measured_rows, design.arm_columns)
     trials = distinct_trials(results)
     aims = any(arm.settings.stop_at_target for arm in arms)
     curves = [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)]
@@ -58,7 +60,7 @@ def findings(
         curves=[curve for curve in curves if curve is not None],
         fixed_budgets=fixed_budgets(rows, results),
         by_target=answers_by_target(rows, results),
-        caveats=caveats(design, rows, comparisons, records, aims, untested),
+        caveats=[*caveats(design, rows, comparisons, records, aims, untested), *failed_columns],
         reach=reach_lines(rows, results) if aims else [],
         metric=target.metric,
         target_value=target.value,
@@ -73,6 +75,7 @@ def findings(
             [row.total_batch_size for row in rows if row.n],
             (workload.base_batch_size, workload.base_lr),
         ),
+        own_columns={column.name: column.note for column in design.arm_columns},
     )
 
 

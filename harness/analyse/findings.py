@@ -55,6 +55,7 @@ class Findings:
     trials: int
     provenance: dict[str, Any]
     rules: list[RuleLine] = field(default_factory=list)  # the study's own and the classic ones, from its base point
+    own_columns: dict[str, str] = field(default_factory=dict)  # the user's own, each with what it says of itself
 
     def endings(self) -> dict[str, int]:
         """How many distinct trials ended in which way, in words."""
@@ -69,4 +70,10 @@ class Findings:
         return [line for line in section.sentences if line not in self.verdict]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without a word on columns of the user's own where there are none."""
+        found = asdict(self)
+        if not self.own_columns:
+            del found["own_columns"]
+            for arm in found["arms"]:
+                del arm["extra"]
+        return found

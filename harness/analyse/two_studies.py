@@ -27,6 +27,7 @@ UNTOLD = (
     "config.output_dir",
     "config.study",
     "config.tracking",
+    "config.arm_columns",
     "config.dry_run",
     "name",
     "started",

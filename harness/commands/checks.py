@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 
+from harness.analyse.own_columns import made_up, try_columns
+from harness.commands.study_progress import StudyProgress
 from harness.config.configuration import Configuration
 from harness.datasets.examples import Splits
 from harness.launch.capacity import fit
@@ -48,6 +50,25 @@ def load_data(config: Configuration) -> Splits:
                 f"choose one of {', '.join(metrics)}"
             )
     return splits
+
+
+def check_arm_columns(progress: StudyProgress) -> None:
+    """Raises UserError unless the user's own columns have free names and give a value for every planned arm."""
+    columns = progress.design.arm_columns
+    if not columns:
+        return
+    arms = {trial.arm.label: trial.arm for trial in progress.experiment.trials(progress.records)}
+    try_columns(columns, arms.values())
+    from harness.report.write import column_names  # with it comes matplotlib, which planning does not wait for
+
+    taken = {_folded(name) for arm in arms.values() for name in column_names(made_up(arm, reached=True))}
+    for column in columns:
+        if _folded(column.name) in taken:
+            raise UserError(f"arm_columns: {column.path} has the name of a column that is already there: rename it")
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", " ").casefold()
 
 
 def check_plan(

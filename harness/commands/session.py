@@ -6,7 +6,7 @@ from rich.console import Console
 
 from harness.analyse.experiment import as_experiment, build_question
 from harness.analyse.results import Records
-from harness.commands.checks import check_plan, check_slurm_job, load_data
+from harness.commands.checks import check_arm_columns, check_plan, check_slurm_job, load_data
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
@@ -35,7 +35,9 @@ def run(config: Configuration, drain: Drain) -> int:
     question = build_question(config, design)
     if isinstance(question, Measurement):
         return run_measurement(question, config, cluster, console)
-    progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
+    progress = StudyProgress(config, cluster, design, as_experiment(question))
+    check_arm_columns(progress)
+    progress = settle_micro_batch(progress, console)
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
     check_plan(planned, unfinished, splits, progress.cluster)

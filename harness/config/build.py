@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.config.configuration import Configuration
 from harness.config.privacy import refuse_secrets
+from harness.plan.arm_columns import arm_columns
 from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
@@ -53,4 +54,4 @@ def build_design(config: Configuration, train_examples: int) -> Design:
     """What an experiment plans with; `train_examples` as for the workload."""
     workload = build_workload(config, train_examples)
     rules = tuple(rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
-    return Design(workload, rules, tuple(config.seeds))
+    return Design(workload, rules, tuple(config.seeds), arm_columns(config.arm_columns))

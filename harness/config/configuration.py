@@ -51,6 +51,7 @@ class ConfigurationValues:
     cluster: ClusterConfig
     tracking: Tracking
     question: Spec
+    arm_columns: Sequence[str] = ()  # dotted paths of the user's own columns of the table of arms
     seeds: Sequence[int]
     study: str  # name of the study's folder
     output_dir: str  # studies are in output_dir/<experiment>/<study>

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.plan.arm_columns import ArmColumn
 from harness.plan.errors import UserError
 from harness.plan.scaling import RULE_NAMES, Rule, reference_rules
 from harness.plan.workload import Workload
@@ -10,11 +11,12 @@ from harness.plan.workload import Workload
 
 @dataclass(frozen=True)
 class Design:
-    """The workload under study, the rules to compare and the seeds to replicate over."""
+    """The workload under study, the rules to compare, the seeds to replicate over, and what its table shows besides."""
 
     workload: Workload
     rules: tuple[Rule, ...]
     seeds: tuple[int, ...]
+    arm_columns: tuple[ArmColumn, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.seeds:

@@ -40,6 +40,11 @@ def seconds(arm: ArmFinding) -> str:
     return words.number(arm.seconds)
 
 
+def cell(value: str | float | int | None) -> str:
+    """Words and counts as they are, other numbers rounded."""
+    return str(value) if isinstance(value, str | int) else words.number(value)
+
+
 def section_columns(table: Table) -> list[str]:
     """Its column names as they are read: words, which break over lines; names of the study's own stay as they are."""
     return [name if name in table.names else name.replace("_", " ") for name in table.columns]
@@ -47,10 +52,6 @@ def section_columns(table: Table) -> list[str]:
 
 def section_rows(table: Table) -> list[list[str]]:
     """A section's table as it is read: words and counts as they are, other numbers rounded."""
-
-    def cell(value: str | float | int | None) -> str:
-        return str(value) if isinstance(value, str | int) else words.number(value)
-
     return [[cell(value) for value in row] for row in table.rows]
 
 

@@ -10,14 +10,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
+from harness.plan.arm_columns import ColumnValue
 from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
-from harness.report.numbers import ranges, section_columns, section_rows
+from harness.report.numbers import cell, ranges, section_columns, section_rows
 from harness.report.palette import variables
 from harness.report.section_figures import section_figures
-from harness.report.table import COLUMNS, arm_cells
+from harness.report.table import COLUMNS, arm_cells, own_notes, own_titles
 from harness.statistics import words
 from harness.statistics.words import number
 
@@ -88,7 +89,8 @@ def page_html(findings: Findings, figures: Figures) -> str:
         words=words,
         section_columns=section_columns,
         section_rows=section_rows,
-        columns=[*COLUMNS, *MORE_COLUMNS],
+        columns=[*COLUMNS, *MORE_COLUMNS, *own_titles(findings)],
+        own_notes=own_notes(findings),
         rows=main_rows(findings),
         estimates=estimate_rows(findings),
         estimate_columns=ESTIMATE_COLUMNS,
@@ -110,7 +112,14 @@ def main_rows(findings: Findings) -> list[list[tuple[str, str]]]:
     for arm in sorted(findings.arms, key=lambda arm: arm.total_batch_size):
         if math.isfinite(arm.place.examples):
             base.setdefault(arm.label, arm.place.examples)
-    return [[*zip(arm_cells(arm), _keys(arm), strict=True), *_more(arm, base.get(arm.label))] for arm in findings.arms]
+    return [
+        [
+            *zip(arm_cells(arm), _keys(arm), strict=True),
+            *_more(arm, base.get(arm.label)),
+            *((cell(value), _own_key(value)) for value in map(arm.extra.get, findings.own_columns)),
+        ]
+        for arm in findings.arms
+    ]
 
 
 def estimate_rows(findings: Findings) -> list[list[str]]:
@@ -152,6 +161,10 @@ def _keys(arm: ArmFinding) -> list[str]:
 
 def _key(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(float(value))
+
+
+def _own_key(value: ColumnValue) -> str:
+    return value if isinstance(value, str) else _key(value)
 
 
 def _more(arm: ArmFinding, base_examples: float | None) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.analyse.sections import Table as Kept
-from harness.report.numbers import place, seconds, section_columns, section_rows, span
+from harness.report.numbers import cell, place, seconds, section_columns, section_rows, span
 from harness.statistics.words import number
 
 COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
@@ -39,6 +39,21 @@ def arm_cells(arm: ArmFinding) -> list[str]:
     ]
 
 
+def own_titles(findings: Findings) -> list[str]:
+    """The columns that the user adds at the table's end."""
+    return [name.replace("_", " ") for name in findings.own_columns]
+
+
+def own_cells(findings: Findings, arm: ArmFinding) -> list[str]:
+    """A row's cells of the user's own columns."""
+    return [cell(arm.extra.get(name)) for name in findings.own_columns]
+
+
+def own_notes(findings: Findings) -> list[str]:
+    """What the user's own columns say of themselves."""
+    return [f"{name.replace('_', ' ')}: {note}" for name, note in findings.own_columns.items() if note]
+
+
 def print_findings(console: Console, findings: Findings) -> None:
     """Verdict first, then the table of arms, what the question adds, and what to keep in mind."""
     console.print()
@@ -49,6 +64,8 @@ def print_findings(console: Console, findings: Findings) -> None:
     if findings.aims_at_target:
         print_whole(console, _arms_table(findings))
         _say(console, f"target: {findings.target}; {findings.protocol}", "dim")
+        for line in own_notes(findings):
+            _say(console, line, "dim")
     for section in findings.sections:
         _print_section(console, section, findings.sentences_of(section))
     if not findings.aims_at_target:
@@ -100,10 +117,13 @@ def _arms_table(findings: Findings) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for title in COLUMNS:
         table.add_column(title, justify="left" if title == "rule" else "right", no_wrap=True)
+    for name, title in zip(findings.own_columns, own_titles(findings), strict=True):
+        words = any(isinstance(arm.extra.get(name), str) for arm in findings.arms)
+        table.add_column(escape(title), justify="left" if words else "right", no_wrap=True)
     previous = None
     for arm in findings.arms:
         if previous is not None and previous != arm.total_batch_size and len({a.label for a in findings.arms}) > 1:
             table.add_section()
         previous = arm.total_batch_size
-        table.add_row(*arm_cells(arm))
+        table.add_row(*arm_cells(arm), *map(escape, own_cells(findings, arm)))
     return table

@@ -14,7 +14,7 @@ from harness.analyse.sections import Section
 from harness.record.files import plain
 from harness.record.tracking.runs import validation_key
 from harness.report.numbers import place, section_columns, section_rows
-from harness.report.table import COLUMNS, arm_cells
+from harness.report.table import COLUMNS, arm_cells, own_cells, own_titles
 from harness.statistics import words
 from harness.statistics.words import number
 
@@ -46,7 +46,7 @@ def report_document(findings: Findings, metric: str) -> dict[str, Any]:
 
 def _to_target(findings: Findings, sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"markdown": f"## Arms\n\n{_main_table(findings.arms)}\n\n{findings.target}; {findings.protocol}."},
+        {"markdown": f"## Arms\n\n{_main_table(findings)}\n\n{findings.target}; {findings.protocol}."},
         *sections,
         {"markdown": "## To the target, by total batch size"},
         {"panels": [_chart(unit, title) for unit, title in UNITS.items()], "runs": "tables", "group_by": []},
@@ -184,8 +184,9 @@ def _verdict(findings: Findings) -> str:
     return "\n\n".join([*lines, *(f"Not established: {_escaped(line)}." for line in findings.not_established)])
 
 
-def _main_table(arms: Sequence[ArmFinding]) -> str:
-    return _table(COLUMNS, [arm_cells(arm) for arm in arms])
+def _main_table(findings: Findings) -> str:
+    rows = [[*arm_cells(arm), *own_cells(findings, arm)] for arm in findings.arms]
+    return _table([*COLUMNS, *own_titles(findings)], rows)
 
 
 def _section(section: Section, sentences: Sequence[str]) -> str:

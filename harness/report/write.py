@@ -16,8 +16,8 @@ from harness.record.files import write_json, write_whole
 from harness.record.study import StudyFolder
 from harness.report.canvas import Figure
 from harness.report.numbers import section_columns, section_rows
-from harness.report.page import Figures, draw_all, page_html
-from harness.report.table import COLUMNS, arm_cells, print_findings
+from harness.report.page import MORE_COLUMNS, Figures, draw_all, page_html
+from harness.report.table import COLUMNS, arm_cells, own_cells, own_notes, own_titles, print_findings
 
 
 def write_reports(console: Console, folder: StudyFolder, findings: Findings, elapsed_s: float | None = None) -> None:
@@ -46,6 +46,11 @@ def write_files(path: Path, findings: Findings) -> Path:
     write_whole(path / "report.md", report_markdown(findings, figures))
     write_whole(path / "report.html", page_html(findings, figures))
     return path / "report.html"
+
+
+def column_names(arm: ArmFinding) -> set[str]:
+    """What a table of arms already calls its columns, in any of its forms."""
+    return {*COLUMNS, *MORE_COLUMNS, *csv_row(arm)}
 
 
 def csv_row(arm: ArmFinding) -> dict[str, Any]:
@@ -109,7 +114,9 @@ def _estimates(arm: ArmFinding) -> dict[str, float]:
 def results_csv(findings: Findings) -> str:
     rows = [csv_row(arm) for arm in findings.arms]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return _csv(names, [[row.get(name) for name in names] for row in rows])
+    own = [[arm.extra.get(name) for name in findings.own_columns] for arm in findings.arms]
+    cells = [[*(row.get(name) for name in names), *added] for row, added in zip(rows, own, strict=True)]
+    return _csv([*names, *findings.own_columns], cells)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -132,7 +139,10 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     lines += [f"- not established: {line}" for line in findings.not_established]
     if findings.aims_at_target:
         lines += ["", f"Target: {findings.target}; {findings.protocol}.", ""]
-        lines += _markdown_table(COLUMNS, map(arm_cells, findings.arms))
+        rows = [[*arm_cells(arm), *(c.replace("|", "\\|") for c in own_cells(findings, arm))] for arm in findings.arms]
+        lines += _markdown_table([*COLUMNS, *own_titles(findings)], rows)
+        if notes := own_notes(findings):
+            lines += ["", *[f"- {line}" for line in notes]]
     else:
         lines += ["", f"Protocol: {findings.protocol}."]
     for section, drawn in zip(findings.sections, figures.sections, strict=True):
