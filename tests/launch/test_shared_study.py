@@ -40,10 +40,10 @@ def test_two_drivers_started_at_once_run_every_trial_once(alone, tmp_path):
     assert found[0].science() == alone.science()
     assert {record["attempt"] for record in found[0].records().values()} == {1}
     assert len(owners(found[0])) == 2
-    assert sum("the one that leads the study reports" in one.out for one in found) == 1
+    assert sum("the one that leads the study writes the report" in one.out for one in found) == 1
     assert (found[0].folder / "report.html").is_file()
     # The leader shows and tracks what the other one ran as well.
-    (leader,) = (one.out for one in found if "the one that leads the study reports" not in one.out)
+    (leader,) = (one.out for one in found if "the one that leads the study writes the report" not in one.out)
     assert re.findall(r"^\[(\d)/6\]", leader, re.MULTILINE) == list("123456")
     assert "by another driver" in leader
     assert "W&B: 6 runs offline" in leader
