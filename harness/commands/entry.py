@@ -57,6 +57,6 @@ def make_console() -> "Console":
 
 
 def find_own_classes() -> None:
-    """Every command of `harness` finds the user's own classes in the working directory, as `python -m harness` does."""
+    """Make the user's classes in the working directory importable for every command, as in `python -m harness`."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
