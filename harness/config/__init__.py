@@ -1,1 +1,1 @@
-"""Composition of conf/ into typed values; the only room that knows Hydra."""
+"""Composition of conf/ into typed values; the only package that uses Hydra."""

@@ -92,7 +92,8 @@ def pairing_pays(correlation: float, pairs: int) -> bool:
     """
     if pairs < 4 or math.isnan(correlation):
         return False
-    z = math.atanh(min(correlation, 1 - 1e-12)) - float(special.ndtri(CONFIDENCE)) / math.sqrt(pairs - 3)
+    bounded = max(-1 + 1e-12, min(correlation, 1 - 1e-12))  # ties can make it exactly 1 or -1
+    z = math.atanh(bounded) - float(special.ndtri(CONFIDENCE)) / math.sqrt(pairs - 3)
     t_unpaired, t_paired = (float(special.stdtrit(df, (1 + CONFIDENCE) / 2)) for df in (2 * pairs - 2, pairs - 1))
     return math.tanh(z) > 1 - (t_unpaired / t_paired) ** 2
 

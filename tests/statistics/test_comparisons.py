@@ -303,3 +303,12 @@ def test_whatever_the_arms_the_comparison_is_honest(a, b, same_seeds, with_sprea
     if not with_spread and max(result.n_a, result.n_b) < 2:
         assert result.verdict is Verdict.NOT_ESTABLISHED
     json.dumps(asdict(correct({"a": result, "b": result}, None)["b"]))
+
+
+def test_arms_tied_but_for_one_seed_each_way_are_compared_although_their_correlation_is_minus_one():
+    first = [reached(place, 0.5) for place in (8, 8, 8.5, 8, 8)]
+    second = [reached(place, 0.5) for place in (7, 7, 6.5, 7, 7)]
+    result = compare(first, second, same_seeds=True)
+    assert result.correlation == pytest.approx(-1)
+    assert not result.paired
+    assert result.verdict is Verdict.FASTER
