@@ -28,4 +28,4 @@ def faults(kind: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_a_worker_gets_the_memory_of_one_update_back_for_the_next_without_page_faults():
-    assert faults("worker") < faults("bare") / 4
+    assert faults("worker") < faults("bare") / 20
