@@ -9,6 +9,7 @@ import numpy as np
 from harness.statistics.fit_likelihood import Arms
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import LEAST_ARMS_FOR_AICC, Fit
+from harness.statistics.words import percent
 
 UNDECIDED = 2.0  # AICc differences below this do not choose
 CLEARLY = 2.0  # ratio of left-out errors from which a shape is worth a sentence
@@ -85,13 +86,14 @@ def diagnose(fits: Sequence[Fit]) -> Diagnosis:
     least = min(fit.quality.rms_error for fit in by_model.values())
     if least > POOR:
         return Diagnosis(
-            None, f"No curve describes the sweep (rms error {least:.0%} at best): its arms differ in more than TBS."
+            None,
+            f"No curve describes the sweep (rms error {percent(least)} at best): its arms differ in more than TBS.",
         )
     errors = {model: fit.quality.left_out_error for model, fit in by_model.items() if fit.quality.left_out_error >= 0}
     own = errors[Model.HYPERBOLA]
     rival = min((Model.LOG_LINEAR, Model.POWER_LAW), key=lambda model: errors.get(model, math.inf))
     if own >= NOTICEABLE and own > CLEARLY * errors.get(rival, math.inf):
-        numbers = f"left-out error {errors[rival]:.1%} against {own:.1%} of the hyperbola"
+        numbers = f"left-out error {percent(errors[rival], digits=1)} against {percent(own, digits=1)} of the hyperbola"
         if rival is Model.LOG_LINEAR:
             return Diagnosis(Model.LOG_LINEAR, f"Log-linear: the LR is probably not tuned per TBS ({numbers}).")
         return Diagnosis(
@@ -100,9 +102,11 @@ def diagnose(fits: Sequence[Fit]) -> Diagnosis:
         )
     if own >= NOTICEABLE and hyperbola.quality.lack_of_fit_p < 0.05:
         return Diagnosis(
-            None, f"The hyperbola misses arms by more than their seeds explain ({own:.1%} left out): probably tuning."
+            None,
+            f"The hyperbola misses arms by more than their seeds explain ({percent(own, digits=1)} left out): probably "
+            "tuning.",
         )
-    return Diagnosis(Model.HYPERBOLA, f"A hyperbola describes the sweep (left-out error {own:.1%}).")
+    return Diagnosis(Model.HYPERBOLA, f"A hyperbola describes the sweep (left-out error {percent(own, digits=1)}).")
 
 
 def _rise_is_established(fits: Mapping[Model, Fit]) -> bool:
