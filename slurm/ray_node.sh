@@ -16,9 +16,10 @@ ray=''
 leave() {
     [ -e "$job/$node.up" ] || { [ ! -d "$job" ] || touch "$job/$node.failed"; }
     [ -z "$ray" ] || kill "$ray" 2>/dev/null || :
-    # Slurm kills a step that does not end soon. When `ray start` is killed, its own watcher ends what it started.
+    # Slurm kills a step that does not end soon. Ray's agents on a worker outlive `ray start` by a minute when the head
+    # is gone: they try to report the end of their node to it.
     for ((waited = 0; waited < 15; waited++)); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2; done
-    kill -KILL "$ray" 2>/dev/null || :
+    [ -z "$ray" ] || kill -KILL -- "-$ray" 2>/dev/null || :
     wait
     rm -rf "$tmp"
 }
@@ -39,6 +40,7 @@ export RAY_START_HOOK=harness.launch.ray_start.without_client_server
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before this
 export RAY_worker_niceness=0                   # trials are what the node is there for
 export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm enforces it
+set -m # a process group of its own, so that all of it can be killed
 if [ "$role" = head ]; then
     ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
 else
@@ -49,6 +51,7 @@ else
     ray start --address="$(cat "$job/address")" "${flags[@]}" &
 fi
 ray=$!
+set +m
 until [ -s "$tmp/ray/ray_current_cluster" ]; do # Ray writes it once it runs
     kill -0 "$ray"
     sleep 0.2
