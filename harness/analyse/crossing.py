@@ -19,6 +19,7 @@ class Crossing:
     high: int | None  # the crossing: first of the confirming evaluations
     confirmed: int | None  # the evaluation that confirmed it
     row: int | None  # index of the crossing's evaluation
+    pending: int | None = None  # of a record that ends while the target holds, too short to confirm: where it began
 
 
 def metric_at(evaluation: Mapping[str, Any], target: Target, weights: str) -> float | None:
@@ -28,14 +29,17 @@ def metric_at(evaluation: Mapping[str, Any], target: Target, weights: str) -> fl
 
 def locate(evaluations: Sequence[Mapping[str, Any]], target: Target, weights: str) -> Crossing:
     """Find the crossing in a trial's evaluations, given in order of step."""
-    place = target.crossing_of(_hits(metric_column(evaluations, target, weights), target))
+    hits = _hits(metric_column(evaluations, target, weights), target)
+    place = target.crossing_of(hits)
     examples = column(evaluations, "examples")
 
     def at(index: int | None) -> int | None:
         return None if index is None else int(examples[index])
 
     low = None if place.crossed is None else (int(examples[place.crossed - 1]) if place.crossed else 0)
-    return Crossing(at(place.first_touch), low, at(place.crossed), at(place.confirmed), place.crossed)
+    held = next((i for i, hit in enumerate(reversed(hits)) if not hit), len(hits))
+    pending = len(hits) - held if held and place.crossed is None else None
+    return Crossing(at(place.first_touch), low, at(place.crossed), at(place.confirmed), place.crossed, at(pending))
 
 
 def _hits(metrics: Sequence[float | None], target: Target) -> list[bool]:
