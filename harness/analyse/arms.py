@@ -18,6 +18,7 @@ from harness.statistics.estimates import (
     PooledSpread,
     count_outcomes,
     median_estimate,
+    median_of,
     pooled_log_spread,
 )
 
@@ -156,7 +157,7 @@ def _place(
         estimate.interval.high,
         estimate.interval.label,
         estimate.at_least,
-        sorted(touches)[(len(touches) - 1) // 2] if touches else math.nan,
+        median_of(sorted(touches)),
     )
 
 

@@ -49,7 +49,8 @@ class TrialResult:
             return Observation(Outcome.REACHED, float(crossing.high), float(crossing.low))
         # Another target than the one run for: the record ends where the trial stopped, whatever stopped it.
         outcome = Outcome.CENSORED if self.outcome is Outcome.REACHED else self.outcome
-        return Observation(outcome, float("inf"), float(self.examples))
+        stop = self.examples if crossing.pending is None else crossing.pending
+        return Observation(outcome, float("inf"), float(stop))
 
     def final_metric(self) -> float | None:
         """The target's metric at the last evaluation, on the deciding weights."""
@@ -167,6 +168,11 @@ class Records:
 def _compact(record: TrialRecord) -> TrialRecord:
     evaluations: Any = Evaluations(record.evaluations)  # reads like the list it stands for, in a tenth of the memory
     return replace(record, evaluations=evaluations)
+
+
+def observations_by_seed(results: Iterable[TrialResult]) -> dict[int, Observation]:
+    """Of one arm, the trials that are data: what `by_seed` pairs with another arm's."""
+    return {result.trial.seed: result.observation() for result in results if result.outcome.is_data}
 
 
 def median(values: Iterable[float | None]) -> float | None:

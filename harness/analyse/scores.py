@@ -11,8 +11,7 @@ from scipy import stats
 from harness.analyse.results import TrialResult
 from harness.plan.outcome import Outcome
 from harness.statistics.comparisons import holm
-from harness.statistics.estimates import CONFIDENCE, Interval
-from harness.statistics.two_sample import LEVEL
+from harness.statistics.estimates import CONFIDENCE, LEVEL, Interval
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from harness.analyse.results import Records, TrialResult
 from harness.plan.errors import UserError
@@ -18,8 +17,17 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.record.code_fingerprint import fingerprint_text
 from harness.statistics import two_sample
-from harness.statistics.comparisons import Comparison, compare, correct, holm
-from harness.statistics.estimates import Interval, Observation, PooledSpread, pooled_log_spread, scaled, with_outcome
+from harness.statistics.comparisons import Comparison, by_seed, compare, correct, holm, p_slower
+from harness.statistics.estimates import (
+    LEVEL,
+    Interval,
+    Observation,
+    PooledSpread,
+    pooled_log_spread,
+    scaled,
+    with_outcome,
+)
+from harness.statistics.rank_test import ratio_test
 
 # Where a study lies and what it is called says nothing of what it does; overrides say again what the values say.
 UNTOLD = (
@@ -53,7 +61,7 @@ class ArmChange:
     epochs: Comparison  # ratio of epochs to the target, B over A; Holm-corrected over the arms
     seconds_ratio: float  # of steps times seconds per update; nan without both timing passes
     seconds_interval: Interval  # the epochs' interval widened by the extremes of both timing passes
-    p_slower: float  # one-sided: of B needing at most 1 + margin times the epochs of A; Holm-corrected
+    p_slower: float  # one-sided: of B needing at most 1 + margin times the epochs of A; Holm-corrected; see `slower`
 
 
 @dataclass(frozen=True)
@@ -68,15 +76,18 @@ class StudyComparison:
     arms: tuple[ArmChange, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
-    overall: Interval  # of the geometric mean ratio over the arms in which every trial reached
+    overall: Interval  # of the geometric mean ratio over the arms; by ranks, of a common ratio, where a trial missed
     overall_ratio: float
     p_slower_overall: float  # one-sided as an arm's, corrected with them
 
     @property
     def slower(self) -> tuple[str, ...]:
-        """What is established to be slower in B by more than the margin: arms, or `overall`."""
-        found = [arm.label for arm in self.arms if arm.p_slower < two_sample.LEVEL]
-        return (*(["overall"] if self.p_slower_overall < two_sample.LEVEL else []), *found)
+        """What is established to be slower in B by more than the margin: arms, or `overall`.
+
+        One-sided at 2.5 %, so that the 95 % interval printed beside it lies above the margin too (P27).
+        """
+        found = [arm.label for arm in self.arms if arm.p_slower < LEVEL / 2]
+        return (*(["overall"] if self.p_slower_overall < LEVEL / 2 else []), *found)
 
 
 def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyComparison:
@@ -92,17 +103,17 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
     ours = {label: a.of_arm(*plans[0][label]) for label in shared}
     theirs = {label: b.of_arm(*plans[1][label]) for label in shared}
     spread = pooled_log_spread([_epochs(results) for results in (*ours.values(), *theirs.values())])
-    raw, overall, p_slower = {}, [], {}
+    raw, pairs, slower = {}, [], {}
     for label in shared:
-        pair, same_seeds = _observed(ours[label], theirs[label])
-        if all(pair):
-            raw[label] = compare(*pair, same_seeds=same_seeds, spread=spread)
-            p_slower[label] = p_slower_by(*pair, margin, spread)
-            overall.append(pair)
+        pair = _observed(ours[label], theirs[label])
+        if all(map(with_outcome, pair)):
+            raw[label] = compare(*pair, same_seeds=True, spread=spread)
+            slower[label] = p_slower(*pair, margin, same_seeds=True, spread=spread)
+            pairs.append((with_outcome(pair[0]), with_outcome(pair[1])))
     if not raw:
         raise UserError("no arm that both studies planned has finished trials in both")
-    ratio, interval, p_overall = _overall(overall, margin, spread)
-    adjusted = dict(zip(["", *p_slower], holm([p_overall, *p_slower.values()]), strict=True))
+    ratio, interval, p_overall = _overall(pairs, margin, spread)
+    adjusted = dict(zip(["", *slower], holm([p_overall, *slower.values()]), strict=True))
     arms = []
     for label, result in correct(raw).items():
         seconds, seconds_interval = _seconds(a, b, ours[label], theirs[label], result)
@@ -121,25 +132,6 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
         overall_ratio=ratio,
         p_slower_overall=adjusted[""],
     )
-
-
-def p_slower_by(
-    a: Sequence[Observation], b: Sequence[Observation], margin: float, spread: PooledSpread | None = None
-) -> float:
-    """One-sided p of "b needs at most (1 + margin) times what a needs": Welch's t on log, ranks where any missed."""
-    a, b = [scaled(o, 1 + margin) for o in with_outcome(a)], with_outcome(b)
-    if not (a and b):
-        return math.nan
-    if all(o.reached for o in [*a, *b]):
-        found = two_sample.welch(a, b, spread)
-        if found is None:
-            return math.nan
-        if found.error == 0:
-            return 0.0 if found.log_ratio > 0 else 1.0
-        return float(special.stdtr(found.degrees, -found.log_ratio / found.error))
-    p, _ = two_sample.permutation_p(a, b)
-    above = sum((x.place < y.place) - (x.place > y.place) for x in a for y in b)
-    return p / 2 if above > 0 else 1 - p / 2
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
@@ -202,13 +194,10 @@ def _distinct(
     return list(first.values())
 
 
-def _observed(
-    a: Sequence[TrialResult], b: Sequence[TrialResult]
-) -> tuple[tuple[list[Observation], list[Observation]], bool]:
-    """Observations in epochs, by seed, and whether both studies have the same seeds."""
-    kept = [sorted((r for r in arm if r.outcome.is_data), key=lambda result: result.trial.seed) for arm in (a, b)]
-    same = [r.trial.seed for r in kept[0]] == [r.trial.seed for r in kept[1]]
-    return (_epochs(kept[0]), _epochs(kept[1])), same
+def _observed(a: Sequence[TrialResult], b: Sequence[TrialResult]) -> tuple[list[Observation], list[Observation]]:
+    """Observations in epochs, both in one order of seeds."""
+    ours, theirs = (dict(zip([r.trial.seed for r in arm], _epochs(arm), strict=True)) for arm in (a, b))
+    return by_seed(ours, theirs)
 
 
 def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | None:
@@ -218,14 +207,19 @@ def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | 
 def _overall(
     pairs: Sequence[tuple[list[Observation], list[Observation]]], margin: float, spread: PooledSpread
 ) -> tuple[float, Interval, float]:
-    """Mean of the arms' log ratios, every arm alike, its t interval and the one-sided p; nan where none can say."""
+    """Mean of the arms' log ratios, every arm alike, its t interval and the one-sided p.
+
+    Where a trial missed, the ratio that the arms may have in common, by ranks: to leave its arm out would keep the
+    arms whose trials happened to be early in the study with the smaller budget.
+    """
     differences = [
         found
         for a, b in pairs
-        if all(o.reached for o in [*a, *b]) and (found := two_sample.welch(a, b, spread)) is not None
+        if all(o.has_log for o in [*a, *b]) and (found := two_sample.welch(a, b, spread)) is not None
     ]
-    if not differences:
-        return math.nan, Interval(0.0, math.inf, 1.0, "no arm in which every trial reached"), math.nan
+    if len(differences) < len(pairs):
+        ranked = ratio_test(pairs)
+        return ranked.ratio, ranked.interval, ranked.p_slower(math.log1p(margin))
     count = len(differences)
     errors = np.array([found.error**2 for found in differences]) / count**2
     degrees = np.array([found.degrees for found in differences])
@@ -234,9 +228,7 @@ def _overall(
     # Welch and Satterthwaite's degrees of freedom of a sum of independent variances.
     total = float(errors.sum() ** 2 / np.sum(errors**2 / degrees)) if error > 0 else float(degrees.sum())
     whole = two_sample.Difference(mean, error, total)
-    distance = mean - math.log1p(margin)
-    p = float(special.stdtr(total, -distance / error)) if error > 0 else float(distance <= 0)
-    return math.exp(mean), whole.ratio_interval("mean over arms, t on log"), p
+    return whole.ratio, whole.ratio_interval("mean over arms, t on log"), whole.p_slower(math.log1p(margin))
 
 
 def _seconds(

@@ -44,8 +44,8 @@ def comparison_findings(found: StudyComparison) -> Findings:
 
 
 def _overall_line(found: StudyComparison) -> str:
-    if math.isnan(found.overall_ratio):
-        return f"No overall ratio: in no arm did every trial of both {found.a} and {found.b} reach the target."
+    if found.overall.is_everything:
+        return f"No overall ratio of {found.b} over {found.a}: {found.overall.method}."
     return (
         f"Overall {found.b} needs {words.ratio(found.overall_ratio)} times the epochs of {found.a} "
         f"({words.interval(found.overall)})."
@@ -61,7 +61,7 @@ def _margin_line(found: StudyComparison) -> str:
 def _arm_line(arm: ArmChange) -> str:
     epochs = arm.epochs
     known = f"{words.interval(epochs.interval)}, {words.p_holm(epochs.p_adjusted)}"
-    return f"{arm.label}: {words.ratio(epochs.ratio)} times the epochs ({known}): {epochs.verdict}"
+    return f"{arm.label}: ratio of epochs {words.ratio_of(epochs)} ({known}): {epochs.verdict}"
 
 
 def _ratios(found: StudyComparison) -> Section:
@@ -88,7 +88,7 @@ def _ratios(found: StudyComparison) -> Section:
     ]  # fmt: skip
     sentences = [
         f"Ratios are {found.b} over {found.a}; p_slower is one-sided, of at most {1 + found.margin:.3g} times the "
-        "epochs, after Holm's correction over the arms and the overall ratio."
+        "epochs, after Holm's correction over the arms and the overall ratio; below 2.5 % it is established."
     ]
     return Section("Ratios, arm by arm", sentences, [_plot(found)], [Table("ratios", columns, rows)])
 

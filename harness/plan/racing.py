@@ -1,7 +1,7 @@
 """Racing: candidates of one search stop as soon as they can no longer win, and the winner is that of the full grid.
 
 Places are examples seen at a trial's crossing, a miss at infinity; a candidate's score is the median of its seeds'
-places (of an even number the lower middle one, as everywhere). The *cap* is the smallest complete median. It only
+places (of an even number the lower middle one, an order statistic). The *cap* is the smallest complete median. It only
 falls, a trial stops strictly past it, and a candidate is out when more than half of its seeds are past it. So in
 whatever order trials run, every candidate that is out has a median above the final cap, and the winners and their
 median are those of the full grid; which trials were stopped, and where, may differ.

@@ -8,7 +8,7 @@ from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.protocol import protocol
-from harness.analyse.results import Records, TrialResult
+from harness.analyse.results import Records, observations_by_seed
 from harness.analyse.scores import ScoreDifference, Scores, score_cells, score_columns, score_differences, scores
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.design import Design
@@ -16,7 +16,7 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.plan.workload import Workload
 from harness.statistics import words
-from harness.statistics.comparisons import Comparison, Verdict, compare, correct
+from harness.statistics.comparisons import Comparison, Verdict, by_seed, compare, correct
 from harness.statistics.estimates import Interval, pooled_log_spread
 
 
@@ -95,7 +95,8 @@ def target_section(pairs: Sequence[Contest], records: Records, seeds: Sequence[i
             [
                 pair.rule, pair.total_batch_size, pair.name, baseline, _known(result.ratio), result.interval.low,
                 result.interval.high, result.interval.label, _known(result.p_adjusted),
-                "equal" if pair.is_same else str(result.verdict), _known(result.seeds_needed), result.n_b,
+                "equal" if pair.is_same else str(result.verdict),
+                None if result.seeds_needed is None else str(result.seeds_needed), result.n_b,
             ]
             for pair, result in compared
         ],
@@ -121,27 +122,16 @@ def _compared(pairs: Sequence[Contest], records: Records, seeds: Sequence[int]) 
     spread = pooled_log_spread([[r.observation() for r in found[label]] for label in distinct.values()])
     raw: dict[str, Comparison] = {}
     for i, pair in enumerate(pairs):
-        a, b = _same_seeds(found[pair.baseline.label], found[pair.choice.label])
+        a, b = (observations_by_seed(found[arm.label]) for arm in (pair.baseline, pair.choice))
         if a and b:
-            raw[str(i)] = compare(
-                [r.observation() for r in a], [r.observation() for r in b], same_seeds=True, spread=spread
-            )
+            raw[str(i)] = compare(*by_seed(a, b), same_seeds=True, spread=spread)
     judged = correct({i: result for i, result in raw.items() if not pairs[int(i)].is_same})
     return [(pairs[int(i)], judged.get(i) or _with_itself(result)) for i, result in raw.items()]
 
 
 def _with_itself(result: Comparison) -> Comparison:
-    unknown = {"p_adjusted": math.nan, "seeds_needed": math.nan}
-    return replace(result, interval=Interval(1.0, 1.0, 1.0, words.SAME_TRIALS), verdict=Verdict.EQUIVALENT, **unknown)
-
-
-def _same_seeds(
-    first: Sequence[TrialResult], second: Sequence[TrialResult]
-) -> tuple[list[TrialResult], list[TrialResult]]:
-    ours = {result.trial.seed: result for result in first if result.outcome.is_data}
-    theirs = {result.trial.seed: result for result in second if result.outcome.is_data}
-    common = [seed for seed in ours if seed in theirs]
-    return [ours[seed] for seed in common], [theirs[seed] for seed in common]
+    whole = Interval(1.0, 1.0, 1.0, words.SAME_TRIALS)
+    return replace(result, interval=whole, verdict=Verdict.EQUIVALENT, p_adjusted=math.nan, seeds_needed=None)
 
 
 def _known(value: float) -> float | None:
@@ -156,7 +146,7 @@ def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series
         Series(
             label,
             [tbs for tbs, _ in line],
-            [result.interval.low if math.isinf(result.ratio) else result.ratio for _, result in line],
+            [result.at_least if math.isinf(result.ratio) else result.ratio for _, result in line],
             [result.interval.low for _, result in line],
             [result.interval.high for _, result in line],
             kind="line",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.analyse.arms import arm_findings
-from harness.analyse.results import Records
+from harness.analyse.results import Records, observations_by_seed
 from harness.analyse.sections import Section
 from harness.plan.design import Declared, Design
 from harness.plan.errors import UserError
@@ -19,7 +19,7 @@ from harness.questions.base_lr_sensitivity import changes, ranking_line, ranking
 from harness.questions.split_check import epochs_by_split, split_section
 from harness.record.study import StudyFolder
 from harness.statistics import words
-from harness.statistics.comparisons import compare
+from harness.statistics.comparisons import by_seed, compare
 from harness.statistics.estimates import pooled_log_spread
 
 SENSITIVITY, SPLIT_CHECK = "base_lr_sensitivity", "split_check"
@@ -105,10 +105,10 @@ def _declared_pair(found: Companion, declared: Declared | None, total_batch_size
     for lr in sorted({arm.base_lr for arm in found.arms}):
         pair = [_arm(found.arms, rule, total_batch_size, lr) for rule in declared.rules]
         runs = [[] if arm is None else found.records.of_arm(arm, found.seeds) for arm in pair]
-        common = {r.trial.seed for r in runs[0]} & {r.trial.seed for r in runs[1]}
-        a, b = ([r.observation() for r in run if r.trial.seed in common] for run in runs)
-        if common:
-            result = compare(b, a, same_seeds=True, spread=pooled_log_spread([a, b]))
+        a, b = map(observations_by_seed, runs)
+        if a and b:
+            spread = pooled_log_spread([a.values(), b.values()])
+            result = compare(*by_seed(b, a), same_seeds=True, spread=spread)
             lines.append(f"{words.ratio(result.ratio)} ({words.interval(result.interval)}) at base LR {lr:.4g}")
     first, second = declared.rules
     return [f"TBS {total_batch_size}: epochs of {first} over those of {second}: {'; '.join(lines)}."] if lines else []

@@ -95,17 +95,11 @@ def confirmation_section(best: Arm, own: Arm, of_best: Sequence[Observation], of
         return Section(title, [f"It has not been run on fresh seeds yet, next to {against}."])
     comparison = compare(of_own, of_best)
     n = words.seeds(comparison.n_b, comparison.n_a)
+    known = words.interval(comparison.interval)
     if math.isnan(comparison.ratio):
-        outcome = f"neither it nor {against} reaches the target in half of them"
-    elif math.isinf(comparison.ratio):
-        outcome = f"{against} reaches the target in half of them and it does not"
-    elif comparison.ratio == 0:
-        outcome = f"it reaches the target in half of them and {against} does not"
+        outcome = f"{words.NO_RATIO} over {against} ({known})"
     else:
-        outcome = (
-            f"it needs {words.ratio(comparison.ratio)} times the epochs of {against} "
-            f"({words.interval(comparison.interval)})"
-        )
+        outcome = f"it needs {words.times(comparison)} the epochs of {against} ({known})"
     sentence = f"On fresh seeds ({n}) {outcome}: {words.verdict(comparison.verdict, comparison.margin)}."
     columns = ("total_batch_size", "lr", "own_lr", "ratio", "low", "high", "interval", "p", "verdict", "n", "n_own")
     row = [

@@ -14,7 +14,10 @@ TUNED = "tuned"  # the scaling_rule of arms at a tuned LR
 
 
 def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) -> Section:
-    """Every rule's arm against the tuned one of its TBS; a rule that gives the tuned LR shares its trials."""
+    """Every rule's arm against that of the LR found at its TBS; a rule that gives this LR shares its trials.
+
+    The LR found is the best of a grid on a few tuning seeds, not the best there is: regret against it may be negative.
+    """
     found = {arm.label: [r.observation() for r in records.of_arm(arm, seeds)] for arm in arms}
     spread = pooled_log_spread({str(arm.settings): found[arm.label] for arm in arms}.values())
     tuned = {arm.total_batch_size: arm for arm in arms if arm.scaling_rule == TUNED}
@@ -47,13 +50,13 @@ def regret_section(arms: Sequence[Arm], seeds: Sequence[int], records: Records) 
 
 def _none_lost(n: int) -> Regret:
     """A rule that gives the tuned LR: one arm is not compared with itself."""
-    return Regret(0.0, Interval(0.0, 0.0, 1.0, words.SAME_TRIALS), 1.0, Verdict.EQUIVALENT, n, n)
+    return Regret(0.0, 0.0, 0.0, Interval(0.0, 0.0, 1.0, words.SAME_TRIALS), 1.0, Verdict.EQUIVALENT, n, n)
 
 
 def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> list[str]:
     """Each rule at its largest TBS."""
     if not measured:
-        return ["No rule could be compared with a tuned LR."]
+        return ["No rule could be compared with an LR found by a search."]
     lines = []
     for rule in dict.fromkeys(rule for rule, _ in measured):
         tbs = max(size for name, size in measured if name == rule)
@@ -63,13 +66,14 @@ def _sentences(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, 
 
 def _line(rule: str, found: Regret, is_same: bool) -> str:
     if is_same:
-        return f"{rule} gives the tuned LR itself: no epochs are lost"
-    if math.isnan(found.regret):
-        return f"{rule} against the tuned LR: {words.NEITHER_REACHED}"
+        return f"{rule} gives the LR found itself: no epochs are lost"
     p = "" if math.isnan(found.p_adjusted) else f", {words.p_holm(found.p_adjusted)}"
     known = f"{words.interval(found.interval, _percent, ' to ')}{p}, {words.seeds(found.n_rule, found.n_tuned)}"
+    if math.isnan(found.regret):
+        return f"{rule} against the LR found: {words.NO_RATIO} ({known})"
     judged = words.verdict(found.verdict, MARGIN)
-    return f"{rule} takes {_percent(found.regret)} epochs against the tuned LR ({known}): {judged}"
+    size = words.bounded(found.regret, found.at_least, found.at_most, _percent, lowest=-1.0)
+    return f"{rule} takes {size} epochs against the LR found ({known}): {judged}"
 
 
 def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]) -> Plot:
@@ -89,12 +93,12 @@ def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]
         )
     return Plot(
         name="regret",
-        title="Epochs under each rule / epochs at the tuned LR",
+        title="Epochs under each rule / epochs at the LR found",
         alt=" ".join(_sentences(measured, same)),
         x_label=words.TOTAL_BATCH_SIZE,
         y_label="ratio of epochs to target",
         series=series,
-        references=[Reference("tuned", 1.0, "y")],
+        references=[Reference("the LR found", 1.0, "y")],
         x_log=2,
         y_log=2,
     )

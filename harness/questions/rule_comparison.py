@@ -6,14 +6,14 @@ from itertools import combinations
 from harness.analyse.arms import arm_findings
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings, RuleComparison
-from harness.analyse.results import Records, TrialResult
+from harness.analyse.results import Records, observations_by_seed
 from harness.analyse.rule_fits import fit_rules
 from harness.plan.design import Declared, Design
 from harness.plan.trial import Arm
 from harness.questions.companions import Answers, answers_of_companions
 from harness.questions.rule_sentences import critical_lines, critical_open, open_questions, verdict_lines
-from harness.statistics.comparisons import Comparison, compare, correct
-from harness.statistics.estimates import Observation, pooled_log_spread
+from harness.statistics.comparisons import Comparison, by_seed, compare, correct
+from harness.statistics.estimates import pooled_log_spread
 
 
 def rule_findings(
@@ -55,9 +55,9 @@ def compare_rules(
     primary = next((name for name, pair in pairs.items() if _is_declared(pair, declared)), None)
     raw: dict[str, Comparison] = {}
     for name, (first, second) in pairs.items():
-        a, b = _same_seeds(of_arm[first.label], of_arm[second.label])
+        a, b = (observations_by_seed(of_arm[arm.label]) for arm in (first, second))
         if a and b:
-            raw[name] = compare(a, b, same_seeds=True, spread=spread)
+            raw[name] = compare(*by_seed(a, b), same_seeds=True, spread=spread)
     return [
         RuleComparison(
             pairs[name][0].scaling_rule,
@@ -73,13 +73,3 @@ def compare_rules(
 def _is_declared(pair: tuple[Arm, Arm], declared: Declared | None) -> bool:
     rules = (pair[0].scaling_rule, pair[1].scaling_rule)
     return declared is not None and rules == declared.rules and pair[0].total_batch_size == declared.total_batch_size
-
-
-def _same_seeds(
-    first: Sequence[TrialResult], second: Sequence[TrialResult]
-) -> tuple[list[Observation], list[Observation]]:
-    """Observations of the seeds both arms have a result for, in one order."""
-    ours = {result.trial.seed: result for result in first if result.outcome.is_data}
-    theirs = {result.trial.seed: result for result in second if result.outcome.is_data}
-    common = [seed for seed in ours if seed in theirs]
-    return [ours[seed].observation() for seed in common], [theirs[seed].observation() for seed in common]

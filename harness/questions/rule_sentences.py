@@ -51,7 +51,7 @@ def _primary_line(found: RuleComparison) -> str:
 
 def _paying_line(rows: Sequence[ArmFinding]) -> str | None:
     """Where a bigger batch stops paying in seconds on the measured topology, and what it costs in data."""
-    timed = [row for row in rows if row.seconds is not None and math.isfinite(row.seconds)]
+    timed = [row for row in rows if row.seconds is not None and 0 < row.seconds < math.inf]
     if len({row.total_batch_size for row in timed}) < 2:
         return None
     best = min(timed, key=lambda row: row.seconds or math.inf)
@@ -78,9 +78,8 @@ def open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
             alone = f"{words.interval(c.result.interval)} for this pair alone"
             holm = words.p_holm(c.result.p_adjusted, c.result.corrected_for)
             pair = f"{c.second} against {c.first} at TBS {largest}"
-            lines.append(
-                f"{pair}: ratio of epochs {words.ratio(c.result.ratio)} ({alone}, {holm}){words.seeds_needed(c.result)}"
-            )
+            ratio = words.ratio_of(c.result)
+            lines.append(f"{pair}: ratio of epochs {ratio} ({alone}, {holm}){words.seeds_needed(c.result)}")
     others = len(undecided) - len(lines)
     return [*lines, *([f"{others} of the comparisons at smaller TBS"] if others else [])]
 

@@ -92,6 +92,9 @@ def conclude(
         records,
         Declared((TUNED, design.scaling_rules[-1]), searched[-1].total_batch_size),
     )
+    fresh = {row.total_batch_size: row.place.examples for row in compared.arms if row.scaling_rule == TUNED and row.n}
+    medians = fresh_sentence(searched, fresh, workload.train_examples)
+    regrets = replace(regrets, sentences=[*regrets.sentences, *([medians] if medians else [])])
     verdict = [search.sentences[0], *growth.sentences, *regrets.sentences, *compared.verdict]
     return replace(compared, verdict=verdict, sections=[regrets, growth, search])
 
@@ -215,6 +218,21 @@ def search_sentences(found: Sequence[SearchedLr], seeds: Sequence[int]) -> list[
         said = ", ".join(f"{_share(one.saved)} at TBS {one.total_batch_size}" for one in found)
         lines.append(f"Examples that racing saved against the same grid run to target or budget: {said}.")
     return lines
+
+
+def fresh_sentence(found: Sequence[SearchedLr], fresh: Mapping[int, float], train_examples: int) -> str:
+    """The medians of the LRs found on the seeds that chose them and on fresh ones; `fresh` by TBS, in examples."""
+    known = [one for one in found if one.tied and one.total_batch_size in fresh]
+    said = ", ".join(
+        f"{one.best / train_examples:.3g} and {_epochs(fresh[one.total_batch_size] / train_examples)} "
+        f"at TBS {one.total_batch_size}"
+        for one in known
+    )
+    return f"Epochs of the LR found on the tuning seeds that chose it and on fresh seeds: {said}." if said else ""
+
+
+def _epochs(median: float) -> str:
+    return f"{median:.3g}" if math.isfinite(median) else "a miss"
 
 
 def growth_section(found: Sequence[SearchedLr], rules: Sequence[Rule], base: tuple[int, float]) -> Section:

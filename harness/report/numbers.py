@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from harness.analyse.arms import ArmFinding, Place
 from harness.analyse.sections import Table
 from harness.statistics import words
+from harness.statistics.prediction import PredictionBound
 
 
 def tick(value: float) -> str:
@@ -28,8 +29,15 @@ def beyond(at_least: float, digits: int = 3) -> str:
     return f"> {words.number(at_least, digits)}" if math.isfinite(at_least) else words.INFINITY
 
 
+def bound(found: PredictionBound, per: float) -> str:
+    """What to budget for a new run in units of `per` examples, or "> x" where the trials bound nothing."""
+    return beyond(found.at_least / per) if math.isinf(found.value) else words.number(found.value / per)
+
+
 def span(found: Place, per: float, digits: int = 3) -> str:
-    """The interval's ends in units of `per` examples."""
+    """The interval's ends in units of `per` examples; a dash where it excludes nothing."""
+    if found.low <= 0 and found.high == math.inf:
+        return words.NO_VALUE
     return f"{words.number(found.low / per, digits)}–{words.number(found.high / per, digits)}"
 
 

@@ -15,7 +15,7 @@ from harness.plan.settings import PATHS
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
-from harness.report.numbers import cell, ranges, section_columns, section_rows
+from harness.report.numbers import bound, cell, ranges, section_columns, section_rows
 from harness.report.palette import variables
 from harness.report.section_figures import section_figures
 from harness.report.table import COLUMNS, arm_cells, own_notes, own_titles
@@ -27,8 +27,8 @@ ESTIMATE_COLUMNS = (
     "rule",
     "share that reaches (Clopper-Pearson 95 %)",
     "quartiles",
-    "90th percentile: what to budget",
-    "its interval",
+    "a new run stays below, with 90 %: what to budget",
+    "what it is",
     "mean, a miss costing the budget (95 %)",
     "olympic mean (n ≥ 5)",
     "its sd after dropping",
@@ -137,9 +137,8 @@ def estimate_rows(findings: Findings) -> list[list[str]]:
                 arm.label,
                 f"{number(found.reach.rate)} ({number(found.reach.interval.low)}–{number(found.reach.interval.high)})",
                 f"{epochs(found.lower_quartile.value)}–{epochs(found.upper_quartile.value)}",
-                epochs(found.budget.value),
-                f"{epochs(found.budget.interval.low)}–{epochs(found.budget.interval.high)}, "
-                f"{found.budget.interval.label}",
+                bound(found.budget, arm.train_examples),
+                found.budget.method,
                 f"{epochs(found.restricted.mean)} ({epochs(found.restricted.interval.low)}–"
                 f"{epochs(found.restricted.interval.high)})",
                 epochs(found.olympic.mean),
@@ -254,7 +253,7 @@ def comparison_rows(findings: Findings) -> list[list[str]]:
                 result.interval.label,
                 number(result.p_adjusted, 2),
                 str(result.verdict),
-                number(result.seeds_needed),
+                "-" if result.seeds_needed is None else str(result.seeds_needed),
                 "declared" if compared.primary else "exploratory",
             ]
         )

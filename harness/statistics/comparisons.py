@@ -11,8 +11,12 @@ from enum import StrEnum
 import numpy as np
 from scipy import special
 
+from harness.plan.outcome import Outcome
 from harness.statistics import two_sample
-from harness.statistics.estimates import Interval, Observation, PooledSpread, inverted_cdf, with_outcome
+from harness.statistics.estimates import LEVEL, Interval, Observation, PooledSpread, with_outcome
+from harness.statistics.rank_test import ratio_test
+from harness.statistics.seeds_needed import SeedsNeeded, seeds_needed
+from harness.statistics.two_sample import Difference
 
 MARGIN = 0.10  # two arms whose ratio lies within this of 1 are called equivalent
 
@@ -28,26 +32,35 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The ratio of two arms with everything that its verdict rests on."""
+    """The ratio of two arms with everything that its verdict rests on.
 
-    ratio: float  # of geometric means; of medians where a trial missed, nan where both medians are misses
+    The verdict is read off the interval: a difference is established where 1 lies outside it, an equivalence where all
+    of it lies within the margin. Holm's correction may only take a verdict back.
+    """
+
+    ratio: float  # of geometric means; by ranks the one at which they balance: inf or 0 if one-sided, nan if unknown
+    at_least: float  # an infinite ratio is at least this (by the stops of the trials that missed)
+    at_most: float  # a ratio of 0 is at most this
     interval: Interval  # of the ratio, for this pair alone
     verdict: Verdict
-    p_welch: float  # two-sided, on log (paired where `paired`); nan where a trial missed
-    p_permutation: float  # two-sided; on ranks where a trial missed
-    permutation_exact: bool  # every partition enumerated; else drawn
-    p_equivalence: float  # two one-sided tests against the margin; nan where a trial missed
-    p: float  # decides a difference: Welch's, or the permutation's where a trial missed
+    p_welch: float  # two-sided, on log (paired where `paired`); nan where ranks decide
+    p_permutation: float  # two-sided, at a ratio of 1; on ranks where they decide
+    permutation_exact: bool  # its whole law enumerated; else drawn, or normal
+    p_equivalence: float  # the larger one-sided p of "beyond the margin"; below 2.5 % the interval lies within it
+    p: float  # of a difference: below 5 % exactly where the interval excludes 1
     p_adjusted: float  # `p` after Holm's correction; `p` itself for a primary comparison
     p_equivalence_adjusted: float
     corrected_for: int  # comparisons that Holm's correction counted
     margin: float
     paired: bool  # over seeds, because the measured correlation pays
     correlation: float  # of log places over seeds, nan where unknown
-    log_sd: float  # of one trial: what an error of the ratio would shrink from with more seeds
+    difference: Difference | None  # of mean logs; None where ranks decide
+    log_sd: float  # of one trial: what an error of the ratio would shrink from with more seeds; nan where ranks decide
+    log_sd_degrees: float
     n_a: int
     n_b: int
-    seeds_needed: float  # per arm, to settle it with power 0.8 if the ratio is as observed; nan: decided or unknown
+    seeds_needed: SeedsNeeded | None  # per arm, to settle it; None: decided, or ranks decide
+    reason: str  # why no ratio can be excluded, whatever the places: too few trials, or none reached; else empty
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ class Regret:
     """What trusting a rule costs against the tuned envelope at one TBS: ratio - 1, which may be negative."""
 
     regret: float
+    at_least: float  # an infinite regret is at least this
+    at_most: float  # a regret of -1 is at most this
     interval: Interval  # of this rule and TBS alone
     p_adjusted: float  # of a difference, after Holm's correction
     verdict: Verdict  # of the rule against the envelope, by the corrected p values
@@ -70,55 +85,95 @@ def compare(
     spread: PooledSpread | None = None,
     margin: float = MARGIN,
 ) -> Comparison:
-    """Compare the places of two arms; `same_seeds` says that position i of both is the same seed.
+    """Compare the places of two arms; `same_seeds` says that position i of both is the same seed (see `by_seed`).
 
-    All reached: Welch's t on the log of bracket middles. A miss anywhere: the permutation test on ranks and the
-    interval that inverts it. `spread` (pooled over arms) stands in for the variance of an arm of one trial, and for
-    that of seeds to come where a trial missed.
+    All reached: Welch's t on the log of bracket middles. A miss anywhere, a target met at the first evaluation, or no
+    spread at all: ranks, with everything beyond the earliest stop tied (rank_test.py). `spread` (pooled over arms)
+    stands in for the variance of an arm of one trial, and for that of seeds to come.
     """
     data_a, data_b = with_outcome(a), with_outcome(b)
+    difference, is_paired, correlation = difference_on_log(a, b, same_seeds, spread)
+    if difference is None:
+        return _judged(_by_ranks(data_a, data_b, margin, correlation))
+    p, p_equivalence = difference.p_different(), difference.p_equivalent(math.log1p(margin))
+    log_sd, degrees = difference.error / math.sqrt(1 / len(data_a) + 1 / len(data_b)), difference.degrees
+    if spread is not None and not is_paired and spread.sd > 0 and spread.describes(data_a) and spread.describes(data_b):
+        log_sd, degrees = spread.sd, float(spread.degrees_of_freedom)
     p_permutation, exact = two_sample.permutation_p(data_a, data_b)
-    difference, correlation, paired = None, math.nan, False
-    if data_a and data_b and all(o.reached for o in [*data_a, *data_b]):
-        if same_seeds:
-            pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.reached and y.reached]
-            correlation = two_sample.seed_correlation(pairs)
-            complete = len(pairs) == len(data_a) == len(data_b)
-            paired = complete and two_sample.pairing_pays(correlation, len(pairs))
-            difference = two_sample.paired(pairs) if paired else None
-        difference = difference or two_sample.welch(data_a, data_b, spread)
-    if difference is not None:
-        ratio = math.exp(difference.log_ratio)
-        interval = difference.ratio_interval("paired t on log" if paired else "Welch t on log")
-        p_welch, p_equivalence = difference.p_different(), difference.p_equivalent(math.log1p(margin))
-        log_sd = difference.error / math.sqrt(1 / len(data_a) + 1 / len(data_b))
-    else:
-        ratio = _ratio_of_medians(data_a, data_b)
-        interval = two_sample.shift_interval(data_a, data_b)
-        p_welch, p_equivalence = math.nan, math.nan
-        log_sd = spread.sd if spread is not None else math.nan
-    p = p_permutation if difference is None else p_welch
-    undecided = Comparison(
-        ratio=ratio,
-        interval=interval,
-        verdict=Verdict.NOT_ESTABLISHED,
-        p_welch=p_welch,
-        p_permutation=p_permutation,
-        permutation_exact=exact,
-        p_equivalence=p_equivalence,
-        p=p,
-        p_adjusted=p,
-        p_equivalence_adjusted=p_equivalence,
-        corrected_for=1,
-        margin=margin,
-        paired=paired,
-        correlation=correlation,
-        log_sd=log_sd,
-        n_a=len(data_a),
-        n_b=len(data_b),
-        seeds_needed=math.nan,
+    return _judged(
+        Comparison(
+            ratio=difference.ratio,
+            at_least=difference.ratio,
+            at_most=difference.ratio,
+            interval=difference.ratio_interval("paired t on log" if is_paired else "Welch t on log"),
+            verdict=Verdict.NOT_ESTABLISHED,
+            p_welch=p,
+            p_permutation=p_permutation,
+            permutation_exact=exact,
+            p_equivalence=p_equivalence,
+            p=p,
+            p_adjusted=p,
+            p_equivalence_adjusted=p_equivalence,
+            corrected_for=1,
+            margin=margin,
+            paired=is_paired,
+            correlation=correlation,
+            difference=difference,
+            log_sd=log_sd,
+            log_sd_degrees=degrees,
+            n_a=len(data_a),
+            n_b=len(data_b),
+            seeds_needed=None,
+            reason="",
+        )
     )
-    return _judged(undecided)
+
+
+def by_seed(a: Mapping[int, Observation], b: Mapping[int, Observation]) -> tuple[list[Observation], list[Observation]]:
+    """Both arms in one order of seeds, for `compare(same_seeds=True)`; a seed that only one of them has pairs with a
+    failed trial, so that it counts in the comparison of the arms but in no pair."""
+    seeds = [*a, *(seed for seed in b if seed not in a)]
+    absent = Observation(Outcome.FAILED, math.inf, 0.0)
+    return [a.get(seed, absent) for seed in seeds], [b.get(seed, absent) for seed in seeds]
+
+
+def difference_on_log(
+    a: Sequence[Observation], b: Sequence[Observation], same_seeds: bool, spread: PooledSpread | None
+) -> tuple[Difference | None, bool, float]:
+    """The t comparison of two arms, whether it is paired, and the correlation over seeds; None where ranks decide."""
+    data_a, data_b = with_outcome(a), with_outcome(b)
+    correlation = math.nan
+    if not (data_a and data_b and all(o.has_log for o in [*data_a, *data_b])):
+        return None, False, correlation
+    if same_seeds:
+        pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.has_log and y.has_log]
+        correlation = two_sample.seed_correlation(pairs)
+        is_complete = len(pairs) == len(data_a) == len(data_b)
+        if is_complete and two_sample.pairing_pays(correlation, len(pairs)):
+            difference = two_sample.paired(pairs)
+            if difference is not None:
+                return difference, True, correlation
+    return two_sample.welch(data_a, data_b, spread), False, correlation
+
+
+def p_slower(
+    a: Sequence[Observation],
+    b: Sequence[Observation],
+    margin: float,
+    *,
+    same_seeds: bool = False,
+    spread: PooledSpread | None = None,
+) -> float:
+    """One-sided p of "b needs at most (1 + margin) times what a needs"; nan without data.
+
+    Below 2.5 % only where the interval of `compare` lies above 1 + margin.
+    """
+    data_a, data_b = with_outcome(a), with_outcome(b)
+    if not (data_a and data_b):
+        return math.nan
+    difference, _, _ = difference_on_log(a, b, same_seeds, spread)
+    found = difference or ratio_test([(data_a, data_b)])
+    return found.p_slower(math.log1p(margin))
 
 
 def correct(comparisons: Mapping[str, Comparison], primary: str | None = None) -> dict[str, Comparison]:
@@ -147,6 +202,8 @@ def regrets(
     return {
         name: Regret(
             result.ratio - 1,
+            result.at_least - 1,
+            result.at_most - 1,
             replace(result.interval, low=result.interval.low - 1, high=result.interval.high - 1),
             result.p_adjusted,
             result.verdict,
@@ -172,29 +229,56 @@ def p_mean_below(values: Sequence[float], threshold: float) -> float:
     data = np.asarray(values, float)
     if len(data) < 2 or not np.isfinite(data).all():
         return math.nan
+    if float(np.ptp(data)) == 0:  # also where rounding leaves the sd of equal values a little above 0
+        return float(data[0] >= threshold)
     distance, error = float(data.mean()) - threshold, float(data.std(ddof=1)) / math.sqrt(len(data))
-    if error == 0:
-        return float(distance >= 0)
     return float(special.stdtr(len(data) - 1, distance / error))
 
 
-def _ratio_of_medians(a: Sequence[Observation], b: Sequence[Observation]) -> float:
-    median_a, median_b = (inverted_cdf(sorted(o.middle for o in arm), 0.5) for arm in (a, b))
-    if math.isinf(median_a):
-        return math.nan if math.isinf(median_b) else 0.0
-    return median_b / median_a
+def _by_ranks(a: Sequence[Observation], b: Sequence[Observation], margin: float, correlation: float) -> Comparison:
+    found = ratio_test([(a, b)])
+    p, p_equivalence = found.p_different, found.p_equivalent(math.log1p(margin))
+    return Comparison(
+        ratio=found.ratio,
+        at_least=found.bounds[0],
+        at_most=found.bounds[1],
+        interval=found.interval,
+        verdict=Verdict.NOT_ESTABLISHED,
+        p_welch=math.nan,
+        p_permutation=found.p_at_one if a and b else math.nan,
+        permutation_exact=found.is_exact,
+        p_equivalence=p_equivalence,
+        p=p if a and b else math.nan,
+        p_adjusted=p if a and b else math.nan,
+        p_equivalence_adjusted=p_equivalence,
+        corrected_for=1,
+        margin=margin,
+        paired=False,
+        correlation=correlation,
+        difference=None,
+        log_sd=math.nan,
+        log_sd_degrees=0.0,
+        n_a=len(a),
+        n_b=len(b),
+        seeds_needed=None,
+        reason=found.reason,
+    )
 
 
 def _judged(result: Comparison) -> Comparison:
-    """The verdict by the adjusted p values, and the seeds still needed where there is none."""
-    if result.p_equivalence_adjusted < two_sample.LEVEL:
+    """The verdict by the interval and the adjusted p values, and the seeds still needed where there is none."""
+    interval, log_margin = result.interval, math.log1p(result.margin)
+    is_within = -log_margin <= _log(interval.low) and _log(interval.high) <= log_margin
+    verdict, seeds = Verdict.NOT_ESTABLISHED, None
+    if result.p_equivalence_adjusted < LEVEL / 2 and is_within:
         verdict = Verdict.EQUIVALENT
-    elif result.p_adjusted < two_sample.LEVEL and result.ratio != 1:
-        verdict = Verdict.SLOWER if result.ratio > 1 else Verdict.FASTER
-    else:
-        verdict = Verdict.NOT_ESTABLISHED
-    seeds = math.nan
-    if verdict is Verdict.NOT_ESTABLISHED and 0 < result.ratio < math.inf:
-        level = two_sample.LEVEL / result.corrected_for  # what the smallest p of the family has to meet
-        seeds = two_sample.seeds_to_settle(math.log(result.ratio), result.log_sd, math.log1p(result.margin), level)
+    elif result.p_adjusted < LEVEL and 1 not in interval:
+        verdict = Verdict.SLOWER if interval.low > 1 else Verdict.FASTER
+    elif result.difference is not None:
+        level = LEVEL / result.corrected_for  # what the smallest p of the family has to meet
+        seeds = seeds_needed(result.difference, result.log_sd, result.log_sd_degrees, log_margin, level)
     return replace(result, verdict=verdict, seeds_needed=seeds)
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf

@@ -16,6 +16,7 @@ from scipy import special, stats
 from harness.plan.outcome import Outcome
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # of a test: a p below it rejects; not 1 - CONFIDENCE, which is a little more
 HOMOGENEITY_LEVEL = 0.05  # below this p, the arms are not believed to share one variance
 NOISIER_LEVEL = 0.2  # below this p, an arm is taken to be noisier than the others; simulated: docs/statistics.md
 
@@ -24,7 +25,7 @@ NOISIER_LEVEL = 0.2  # below this p, an arm is taken to be noisier than the othe
 class Observation:
     """How one trial ended and where: the target was met in (low, value], or not before `low`.
 
-    A place that is not a number, or not above 0, is an unknown place and counts as a miss.
+    At place 0 it was met before training. A place that is not a number, or below 0, is unknown and counts as a miss.
     """
 
     outcome: Outcome
@@ -33,7 +34,12 @@ class Observation:
 
     @property
     def reached(self) -> bool:
-        return self.outcome is Outcome.REACHED and 0 < self.value < math.inf
+        return self.outcome is Outcome.REACHED and 0 <= self.value < math.inf
+
+    @property
+    def has_log(self) -> bool:
+        """Whether its place has a logarithm to speak of: one met at the first evaluation may lie anywhere down to 0."""
+        return self.reached and self.left > 0
 
     @property
     def place(self) -> float:
@@ -48,7 +54,7 @@ class Observation:
     @property
     def middle(self) -> float:
         """Middle of the bracket: fits and ratios use it, since right edges flatter the slower arm (P14)."""
-        return (self.left + self.place) / 2
+        return self.left + (self.place - self.left) / 2 if self.reached else math.inf
 
     @property
     def width(self) -> float:
@@ -73,6 +79,11 @@ class Interval:
     method: str
 
     @property
+    def is_everything(self) -> bool:
+        """Whether it excludes nothing; `method` says why."""
+        return self.low <= 0 and self.high == math.inf
+
+    @property
     def label(self) -> str:
         """As printed beside the numbers: `order statistics 97 %`."""
         if self.coverage == 1:  # everything is allowed: the method says why
@@ -89,6 +100,7 @@ def scaled(found: Observation, factor: float) -> Observation:
 
 
 NO_DATA = Interval(0.0, math.inf, 1.0, "no data")
+ONE_RUN = Interval(0.0, math.inf, 1.0, "no interval from one run")
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,16 @@ class PooledSpread:
     @property
     def homogeneous(self) -> bool:
         return self.homogeneous_p >= HOMOGENEITY_LEVEL
+
+    def describes(self, data: Sequence[Observation]) -> bool:
+        """Whether the arms share one variance and these trials, which all reached, are no noisier than that."""
+        if not (self.homogeneous and self.degrees_of_freedom > 0):
+            return False
+        own = log_variance(data)
+        if own <= self.sd**2:
+            return True
+        p = special.fdtrc(len(data) - 1, self.degrees_of_freedom, own / max(self.sd**2, 1e-300))
+        return bool(p >= NOISIER_LEVEL)
 
 
 def with_outcome(observations: Iterable[Observation]) -> list[Observation]:
@@ -203,14 +225,20 @@ def inverted_cdf(ordered: Sequence[float], quantile: float) -> float:
     return ordered[min(max(rank, 1), len(ordered)) - 1]
 
 
+def median_of(ordered: Sequence[float]) -> float:
+    """Of places in ascending order: the middle one, or the geometric mean of the two middle ones (P15).
+
+    Infinite where the upper of those two is a miss: then it is at least the lower.
+    """
+    if not ordered:
+        return math.nan
+    lower, upper = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return upper if lower == upper or math.isinf(upper) else math.sqrt(lower) * math.sqrt(upper)
+
+
 def median_estimate(observations: Iterable[Observation], spread: PooledSpread | None = None) -> QuantileEstimate:
     """The median over seeds with the interval P15 asks for; see `quantile_estimate`."""
     return quantile_estimate(observations, 0.5, spread)
-
-
-def budget_estimate(observations: Iterable[Observation], spread: PooledSpread | None = None) -> QuantileEstimate:
-    """The 90th percentile over seeds: put this in your budget."""
-    return quantile_estimate(observations, 0.9, spread)
 
 
 def quantile_estimate(
@@ -221,24 +249,35 @@ def quantile_estimate(
     1. order statistics, where n is enough for 95 % (n >= 6 for the median): free of assumptions;
     2. Student t on log with the variance pooled over arms (`spread`), where all reached, the arms share one variance
        and this arm does not look noisier than they do;
-    3. the range of the trials with the coverage it really has (n = 3, median: 75 %).
+    3. the range of the trials with the coverage it really has (n = 3, median: 75 %); one trial has no interval.
     """
     data = with_outcome(observations)
     n, reached = len(data), sum(observation.reached for observation in data)
     places = sorted(observation.place for observation in data)
     at_least = sorted(observation.at_least for observation in data)
-    value = inverted_cdf(places, quantile)
-    interval = NO_DATA
-    if n:
-        pooled = _pooled_t(data, quantile, spread) if spread is not None and reached == n else None
+    if quantile == 0.5:
+        value, least = median_of(places), median_of(at_least)
+        least = least if math.isfinite(value) else inverted_cdf(at_least, 0.5)
+    else:
+        value, least = inverted_cdf(places, quantile), inverted_cdf(at_least, quantile)
+    interval = ONE_RUN if n == 1 else NO_DATA
+    if n > 1:
+        pooled = _pooled_t(data, quantile, spread) if spread is not None else None
         low, high, coverage = order_statistic_ranks(n, quantile)
         if coverage >= CONFIDENCE:
-            interval = Interval(at_least[low - 1], places[high - 1], coverage, "order statistics")
+            interval = _between(data, at_least[low - 1], places[high - 1], coverage, "order statistics")
         elif pooled is not None and value in pooled:
             interval = pooled
         else:
-            interval = Interval(at_least[0], places[-1], range_coverage(n, quantile), "range")
-    return QuantileEstimate(quantile, value, inverted_cdf(at_least, quantile), interval, n, reached)
+            interval = _between(data, at_least[0], places[-1], range_coverage(n, quantile), "range")
+    return QuantileEstimate(quantile, value, least, interval, n, reached)
+
+
+def _between(data: Sequence[Observation], low: float, high: float, coverage: float, method: str) -> Interval:
+    """From one trial's place to another's; the low end is the left edge of its bracket where it met the target at its
+    first evaluation (it may have crossed anywhere before), or where all trials crossed at one evaluation."""
+    left = min(o.left if o.reached else o.at_least for o in data if o.at_least == low)
+    return Interval(left if left == 0 or low == high else low, high, coverage, method)
 
 
 @lru_cache(maxsize=4096)
@@ -268,10 +307,7 @@ def _pooled_t(data: Sequence[Observation], quantile: float, spread: PooledSpread
     interval holds for the recorded place however coarse the grid is.
     """
     n, tail, degrees = len(data), (1 - CONFIDENCE) / 2, spread.degrees_of_freedom
-    if not (spread.homogeneous and degrees > 0):
-        return None
-    own = float(np.var(np.log([observation.middle for observation in data]), ddof=1)) if n > 1 else 0.0
-    if own > spread.sd**2 and special.fdtrc(n - 1, degrees, own / max(spread.sd**2, 1e-300)) < NOISIER_LEVEL:
+    if not all(observation.has_log for observation in data) or not spread.describes(data):
         return None
     shift = math.sqrt(n) * float(special.ndtri(quantile))
     if quantile == 0.5:
@@ -288,8 +324,19 @@ def _pooled_t(data: Sequence[Observation], quantile: float, spread: PooledSpread
     return Interval(low, high, CONFIDENCE, "pooled t on log")
 
 
+def log_variance(data: Sequence[Observation]) -> float:
+    """Sample variance of log place of trials that have one; 0 below two."""
+    return float(np.var(np.log([o.middle for o in data]), ddof=1)) if len(data) > 1 else 0.0
+
+
+def grid_variance(data: Sequence[Observation]) -> float:
+    """Mean variance of log place from knowing each place to one evaluation interval only."""
+    return float(np.mean([(o.width / o.middle) ** 2 for o in data])) / 12
+
+
 def pooled_log_spread(arms: Iterable[Iterable[Observation]]) -> PooledSpread:
-    """The within-arm sd of log place over all arms in which every trial reached (a censored arm would understate it).
+    """The within-arm sd of log place over all arms in which every trial reached, none at its first evaluation (a
+    censored arm would understate it).
 
     The homogeneity test takes the variance of an arm to be no smaller than that of its evaluation grid, width^2 / 12:
     an arm whose trials all crossed at one evaluation is not evidence of a smaller spread. No usable arm: sd nan.
@@ -297,12 +344,12 @@ def pooled_log_spread(arms: Iterable[Iterable[Observation]]) -> PooledSpread:
     sums, degrees, floors = [], [], []
     for observations in arms:
         data = with_outcome(observations)
-        if len(data) < 2 or not all(observation.reached for observation in data):
+        if len(data) < 2 or not all(observation.has_log for observation in data):
             continue
         logs = np.log([observation.middle for observation in data])
         sums.append(float(np.sum((logs - logs.mean()) ** 2)))
         degrees.append(len(data) - 1)
-        floors.append(float(np.mean([(o.width / o.middle) ** 2 for o in data])) / 12)
+        floors.append(grid_variance(data))
     total = sum(degrees)
     if not total:
         return PooledSpread(math.nan, 0, math.nan, 0)

@@ -24,9 +24,10 @@ NO_VALUE = "-"  # of a table's cell
 NOTHING_YET = "No trial has finished: nothing can be said yet."
 NOTHING_DRAWN = "Nothing to draw: no trial has finished."
 NO_ARM_REACHED = (
-    "No arm reached the target in half of its seeds within the budget: choose an easier target or a larger budget."
+    "No arm reached the target in more than half of its seeds within the budget: choose an easier target or a larger "
+    "budget."
 )
-NEITHER_REACHED = "neither reaches the target in half of its seeds"
+NO_RATIO = "no ratio of epochs is known"
 SAME_TRIALS = "the same trials"
 NO_DIFFERENCE = "no difference established"
 NEVER = "never (diverged)"
@@ -81,6 +82,13 @@ def more_than(bound: float, write: Callable[[float], str] = number) -> str:
 
 def at_least(bound: float, write: Callable[[float], str] = ratio) -> str:
     return f"at least {write(bound)}"
+
+
+def bounded(value: float, least: float, most: float, write: Callable[[float], str] = ratio, lowest: float = 0.0) -> str:
+    """A ratio, or a bound on it: an infinite one is at least `least`, one of `lowest` at most `most`."""
+    if math.isinf(value):
+        return at_least(least, write) if math.isfinite(least) else INFINITY
+    return write(value) if value > lowest else f"at most {write(most)}"
 
 
 # -- intervals ----------------------------------------------------------------------------------------------------
@@ -150,16 +158,17 @@ def needs_more_or_fewer(found: Comparison) -> str:
 
 def seeds_needed(found: Comparison) -> str:
     """What would settle an open comparison; empty where nothing can be said."""
-    if not math.isfinite(found.seeds_needed):
-        return ""
-    return f"; about {found.seeds_needed:.0f} seeds per arm would settle it"
+    return "" if found.seeds_needed is None else f"; {found.seeds_needed} seeds per arm would settle it"
 
 
 def times(found: Comparison) -> str:
     """The ratio of two arms in words: `1.73 times`, or a bound where one of them missed."""
-    if math.isnan(found.ratio):
-        return NEITHER_REACHED
-    return f"{at_least(found.interval.low) if math.isinf(found.ratio) else ratio(found.ratio)} times"
+    return NO_RATIO if math.isnan(found.ratio) else f"{ratio_of(found)} times"
+
+
+def ratio_of(found: Comparison) -> str:
+    """The ratio of two arms: `1.73`, or a bound where one of them missed."""
+    return UNKNOWN if math.isnan(found.ratio) else bounded(found.ratio, found.at_least, found.at_most)
 
 
 def compared(found: Comparison, slower: str, faster: str, where: str) -> str:
@@ -168,15 +177,20 @@ def compared(found: Comparison, slower: str, faster: str, where: str) -> str:
     The arm that needs more is named first, whichever of `slower` (the ratio's numerator) and `faster` it is.
     """
     if math.isnan(found.ratio):
-        return f"{where} {slower} against {faster}: {NEITHER_REACHED}"
-    value, low, high = found.ratio, found.interval.low, found.interval.high
+        return f"{where} {slower} against {faster}: {NO_RATIO} ({interval(found.interval)})"
+    value, least, most = found.ratio, found.at_least, found.at_most
+    low, high = found.interval.low, found.interval.high
     if value < 1:
-        slower, faster, value = faster, slower, (1 / value if value else math.inf)
-        low, high = (1 / high if high else math.inf), (1 / low if low else math.inf)
-    size = at_least(low) if math.isinf(value) else ratio(value)
+        slower, faster, value = faster, slower, _inverse(value)
+        least, most, low, high = _inverse(most), _inverse(least), _inverse(high), _inverse(low)
+    size = bounded(value, least, most)
     known = f"{interval(Interval(low, high, found.interval.coverage, found.interval.method))}, {p_value(found.p)}"
     judged = verdict(found.verdict, found.margin)
     return f"{where} {slower} needs {size} times the epochs of {faster} ({known}): {judged}{seeds_needed(found)}"
+
+
+def _inverse(value: float) -> float:
+    return 1 / value if value else math.inf
 
 
 def joined(words: Iterable[str]) -> str:

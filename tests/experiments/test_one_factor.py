@@ -112,9 +112,8 @@ def test_a_choice_that_changes_nothing_at_the_base_batch_size_is_not_compared_wi
     found = concluded(tmp_path / "s", curve, "+experiment=beta_scaling", SIZES, "seeds=[0,1,2]")
     (said,) = found.verdict
     assert "the same trials at TBS 16;" in said
-    assert (
-        "no difference established at TBS 128 (at least 6.15 times, 90 % interval 6.15–∞, " in said
-    )  # what 3 seeds against 3 misses can promise
+    assert "no difference established at TBS 128 (at least " in said
+    assert " times, 3 against 3 trials cannot reach 5 % by ranks, n = 3)" in said
     assert "Holm" not in said  # one comparison, nothing to correct
     (line,) = found.sections[0].plots[0].series
     assert line.hollow == [False, True]  # drawn where the interval begins

@@ -145,3 +145,12 @@ def test_what_cannot_be_searched_is_refused_in_one_line(tmp_path, override, said
     with pytest.raises(UserError, match=said) as refused:
         reopen(new_study(tmp_path / "s", *TUNED, override))
     assert "\n" not in str(refused.value)
+
+
+def test_the_median_that_chose_an_lr_stands_next_to_that_of_fresh_seeds(found):
+    (said,) = [line for line in found.sections[0].sentences if line.startswith("Epochs of the LR found")]
+    chosen = {row["total_batch_size"]: row["epochs"] for row in table(found, "tuned_lr")}
+    fresh = {row.total_batch_size: row.epochs for row in found.arms if row.scaling_rule == "tuned"}
+    for tbs in (16, 64, 256):
+        assert f"{chosen[tbs]:.3g} and {fresh[tbs]:.3g} at TBS {tbs}" in said
+    assert not any("tuned LR (" in line for line in found.verdict)

@@ -15,10 +15,10 @@ from harness.statistics.estimates import (
     Interval,
     Observation,
     PooledSpread,
-    budget_estimate,
     count_outcomes,
     inverted_cdf,
     median_estimate,
+    median_of,
     order_statistic_ranks,
     pooled_log_spread,
     quantile_estimate,
@@ -86,7 +86,7 @@ def test_a_dominated_trial_counts_against_the_rate_but_not_against_its_upper_end
     assert with_one.interval.low == reach_rate([reached(1)] * 4 + [censored()]).interval.low
 
 
-def test_quantiles_never_average_two_trials():
+def test_quantiles_but_the_median_never_average_two_trials():
     assert inverted_cdf([1.0, 2.0, 3.0, math.inf], 0.5) == 2.0
     assert inverted_cdf([1.0, 2.0, math.inf, math.inf], 0.75) == math.inf
     assert inverted_cdf(list(map(float, range(1, 11))), 0.7) == 7.0  # 0.7 * 10 > 7 in floating point
@@ -100,9 +100,34 @@ def test_inverted_cdf_is_numpys_definition(values, quantile):
 
 
 def test_misses_and_divergence_are_infinity_in_the_median():
-    assert median_estimate([reached(3), reached(4), censored(), DIVERGED]).value == 4
+    assert median_estimate([reached(3), reached(4), censored()]).value == 4
     assert median_estimate([reached(3), censored(), DIVERGED]).value == math.inf
     assert median_estimate([reached(3), FAILED, FAILED]).value == 3
+
+
+def test_the_median_of_an_even_number_is_the_geometric_mean_of_the_middle_two():
+    """One failed seed of five must not make an arm look faster: 8, 8.5, 9, 10 is 8.75, not 8.5."""
+    assert median_estimate(map(reached, (8, 8.5, 9, 10))).value == pytest.approx(math.sqrt(8.5 * 9))
+    assert median_estimate(map(reached, (2, 8))).value == pytest.approx(4)
+    assert median_estimate([reached(4), reached(4)]).value == 4
+    assert median_of([0.0, 9.0]) == 0
+    assert math.isnan(median_of([]))
+
+
+def test_an_even_median_whose_upper_half_missed_is_at_least_the_lower():
+    found = median_estimate([reached(3), reached(4), censored(40), DIVERGED])
+    assert (found.value, found.at_least) == (math.inf, 4)
+    assert found.interval.high == math.inf
+    assert median_estimate([reached(4), dominated(5), reached(9), reached(9)]).at_least == pytest.approx(math.sqrt(45))
+
+
+def test_the_median_is_unbiased_on_the_log_for_even_and_odd_numbers_alike():
+    """The lower of two middle places is 4 to 11 % too small at n = 4 and cv 20 %."""
+    rng = np.random.default_rng(0)
+    for n in (3, 4, 5, 6):
+        logs = 0.2 * rng.standard_normal((3000, n))
+        found = [math.log(median_estimate(map(reached, np.exp(row))).value) for row in logs]
+        assert np.mean(found) == pytest.approx(0, abs=0.008)
 
 
 def test_a_median_among_misses_is_at_least_the_cap():
@@ -146,7 +171,6 @@ def test_the_range_says_its_true_coverage():
     assert [range_coverage(n, 0.5) for n in (1, 2, 3, 4, 5)] == [0, 0.5, 0.75, 0.875, 0.9375]
     assert range_coverage(3, 0.9) == pytest.approx(0.27)
     assert median_estimate([reached(3), reached(4), reached(9)]).interval.label == "range 75 %"
-    assert median_estimate([reached(3)]).interval.label == "range 0 %"
 
 
 def test_small_arms_borrow_the_spread_of_the_others():
@@ -160,10 +184,41 @@ def test_small_arms_borrow_the_spread_of_the_others():
     assert interval.label == "pooled t on log 95 %"
 
 
-def test_the_budget_of_a_small_arm_is_a_tolerance_limit():
+def test_one_run_has_no_interval_even_with_the_spread_of_other_arms():
+    for spread in (None, PooledSpread(0.1, 20, 0.5, 8)):
+        found = median_estimate([reached(3, 0.5)], spread)
+        assert (found.value, found.interval.label) == (3, "no interval from one run")
+        assert found.interval.is_everything
+
+
+def test_a_target_met_at_the_first_evaluation_has_no_lower_end():
+    """All five at 0.25, evaluated every 0.25: somewhere in (0, 0.25], not "0.25-0.25"."""
+    spread = pooled_log_spread([[reached(v, 0.25) for v in (8, 9, 10)]])
+    for n in (2, 5, 10):
+        interval = median_estimate([reached(0.25, 0.25)] * n, spread).interval
+        assert (interval.low, interval.high) == (0, 0.25)
+    assert median_estimate([reached(0.25, 0.25)] * 4 + [reached(0.5, 0.25)]).interval.low == 0
+
+
+def test_an_arm_that_crossed_at_one_evaluation_is_known_to_its_bracket():
+    assert median_estimate([reached(8.0, 0.5)] * 5).interval == Interval(7.5, 8.0, 0.9375, "range")
+    assert median_estimate([reached(8.0, 0.5)] * 4 + [reached(8.5, 0.5)]).interval.low == 8
+
+
+def test_a_target_met_before_training_is_reached_at_once():
+    """Place 0 is a crossing, not a miss; it has no logarithm, so that nothing is said of its ratio to others."""
+    at_once = Observation(Outcome.REACHED, 0.0, 0.0)
+    found = median_estimate([at_once] * 5)
+    assert (found.value, found.reached, found.interval.high) == (0, 5, 0)
+    assert count_outcomes([at_once]).reached == 1
+    assert not at_once.has_log
+    assert pooled_log_spread([[at_once, reached(3)]]).arms == 0
+
+
+def test_the_90th_percentile_of_a_small_arm_has_the_interval_of_a_tolerance_limit():
     """P(upper end > 90th percentile) = 97.5 %: the one-sided tolerance factor k = t'(0.975; z sqrt n) / sqrt n."""
     arm, spread = [reached(8), reached(9), reached(10)], PooledSpread(0.1, 20, 0.5, 8)
-    interval = budget_estimate(arm, spread).interval
+    interval = quantile_estimate(arm, 0.9, spread).interval
     shift = stats.norm.ppf(0.9) * math.sqrt(3)
     factor = stats.nct.ppf(0.975, 20, shift) / math.sqrt(3)
     assert interval.high == pytest.approx(math.exp(np.mean(np.log([8, 9, 10])) + factor * 0.1))

@@ -79,8 +79,20 @@ def test_a_ratio_that_a_miss_hides_is_a_bound_and_two_misses_are_no_ratio():
     bound = words.times(compare(reached(4, 4.5, 4, 4.5, 5), missed(5, 40)))
     assert re.fullmatch(r"at least \d+\.\d\d times", bound)
     nothing = compare(missed(3, 40), missed(3, 40))
-    assert words.times(nothing) == words.NEITHER_REACHED
-    assert words.compared(nothing, "b", "a", "at TBS 8") == f"at TBS 8 b against a: {words.NEITHER_REACHED}"
+    assert words.times(nothing) == words.NO_RATIO
+    because = "no trial reached the target"
+    assert words.compared(nothing, "b", "a", "at TBS 8") == f"at TBS 8 b against a: {words.NO_RATIO} ({because})"
+
+
+def test_neither_bound_of_a_ratio_is_printed_as_a_number_of_its_own():
+    """40 over 4 and its inverse: never "needs infinite epochs", nor "0.00 times"."""
+    fast, never = reached(4, 4.5, 4, 4.5, 4), missed(5, 40)
+    assert words.times(compare(fast, never)) == "at least 10.00 times"
+    assert words.times(compare(never, fast)) == "at most 0.10 times"
+    said = words.compared(compare(never, fast), "fast", "never", "at TBS 8")
+    assert said.startswith("at TBS 8 never needs at least 10.00 times the epochs of fast (95 % interval ")
+    few = words.compared(compare(fast[:3], never[:3]), "never", "fast", "at TBS 8")
+    assert "3 against 3 trials cannot reach 5 % by ranks" in few
 
 
 PHRASES = (
@@ -89,7 +101,7 @@ PHRASES = (
     words.NOTHING_YET,
     words.NOTHING_DRAWN,
     words.NO_ARM_REACHED,
-    words.NEITHER_REACHED,
+    words.NO_RATIO,
     words.SAME_TRIALS,
     words.NO_DIFFERENCE,
     "a difference is not established",
