@@ -12,6 +12,7 @@ from harness.statistics.estimates import Observation
 from harness.statistics.fit_likelihood import Arms
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import Fit, fit
+from harness.statistics.trend import rise
 
 LEAST_ARMS = 3  # two points lie on every curve of two parameters
 
@@ -52,7 +53,7 @@ def reached_arms(by_tbs: Arms) -> int:
 def fit_curve(label: str, arms: Arms, examples_per_unit: float = 1.0) -> RuleFit:
     """Every model through {TBS: trials}; `examples_per_unit` turns the unit of their places into examples."""
     fits = [fit(arms, model, examples_per_unit=examples_per_unit) for model in Model]
-    diagnosis = diagnose(fits)
+    diagnosis = diagnose(fits, rise(arms))
     return RuleFit(
         label=label,
         fits=fits,

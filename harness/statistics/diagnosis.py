@@ -9,6 +9,7 @@ import numpy as np
 from harness.statistics.fit_likelihood import Arms
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import LEAST_ARMS_FOR_AICC, Fit
+from harness.statistics.trend import Direction, Trend
 from harness.statistics.words import percent
 
 UNDECIDED = 2.0  # AICc differences below this do not choose
@@ -65,21 +66,26 @@ def choose(fits: Sequence[Fit]) -> Choice:
     )
 
 
-def diagnose(fits: Sequence[Fit]) -> Diagnosis:
-    """The shape of E(B), by the error in predicting each arm from the others.
+def diagnose(fits: Sequence[Fit], trend: Trend) -> Diagnosis:
+    """The shape of E(B), by the error in predicting each arm from the others, where E rises at all.
 
-    A hint, not a test: an LR tuned at every TBS gives a hyperbola in theory and in most published sweeps, while
-    a curve linear in log2 B is what a sweep with one LR or one fixed rule tends to look like.
+    `trend` of the same trials says whether it does; without replicates enough to tell, a curve that is not flat does.
+    The shape is a hint, not a test: an LR tuned at every TBS gives a hyperbola in theory and in most published
+    sweeps, while a curve linear in log2 B is what a sweep with one LR or one fixed rule tends to look like.
     """
     by_model = {fit.model: fit for fit in fits if fit.parameters}
     hyperbola = by_model.get(Model.HYPERBOLA)
     if hyperbola is None:
-        return Diagnosis(None, "No curve: fewer than two arms reached the target.")
+        return Diagnosis(None, f"No curve: fewer than two arms reached the target{_although(trend)}.")
     if math.isnan(hyperbola.quality.left_out_error):
         return Diagnosis(
-            None, f"No diagnosis of the shape: {hyperbola.arms} arms reached the target, and it takes three."
+            None,
+            f"No diagnosis of the shape: {hyperbola.arms} arms reached the target, and it takes three"
+            f"{_although(trend)}.",
         )
-    if not _rise_is_established(by_model):
+    if trend.established and trend.direction is Direction.FALLING:
+        return Diagnosis(None, f"E falls with TBS (trend test, {_p(trend)}): a larger batch needs less data here.")
+    if not (trend.rises or (not trend.can_decide and _excludes_flat(by_model))):
         return Diagnosis(
             None, "No rise of E with TBS is established by this sweep, which does not say that there is none."
         )
@@ -109,7 +115,15 @@ def diagnose(fits: Sequence[Fit]) -> Diagnosis:
     return Diagnosis(Model.HYPERBOLA, f"A hyperbola describes the sweep (left-out error {percent(own, digits=1)}).")
 
 
-def _rise_is_established(fits: Mapping[Model, Fit]) -> bool:
+def _although(trend: Trend) -> str:
+    return f"; a rise of E with TBS is established (trend test, {_p(trend)})" if trend.rises else ""
+
+
+def _p(trend: Trend) -> str:
+    return "p < 0.001" if trend.p < 0.001 else f"p = {trend.p:.2g}"
+
+
+def _excludes_flat(fits: Mapping[Model, Fit]) -> bool:
     """Whether the hyperbola or the power law excludes a flat curve."""
     power_law = fits.get(Model.POWER_LAW)
     return fits[Model.HYPERBOLA]["B_crit"].interval.high < math.inf or (
@@ -124,12 +138,12 @@ def outliers(arms: Arms) -> tuple[Outlier, ...]:
     """
     found, distances = [], []
     for size, observations in arms.items():
-        logs = {i: math.log(o.middle) for i, o in enumerate(observations) if o.reached}
+        logs = {i: math.log(o.middle) for i, o in enumerate(observations) if o.has_log}
         if len(logs) < 3:
             continue
         median = float(np.median(list(logs.values())))
         distances += sorted(abs(value - median) for value in logs.values())[1:]  # the median itself says nothing
-        grid = max(o.width / o.middle for o in observations if o.reached) / math.sqrt(12)
+        grid = max(o.width / o.middle for o in observations if o.has_log) / math.sqrt(12)
         found += [(size, i, value - median, grid) for i, value in logs.items()]
     if not distances:
         return ()

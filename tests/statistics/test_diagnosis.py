@@ -11,6 +11,7 @@ from harness.statistics.diagnosis import choose, diagnose, outliers
 from harness.statistics.estimates import Observation
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import fit
+from harness.statistics.trend import rise
 
 
 def reached(value, width=0.0):
@@ -58,7 +59,7 @@ def test_within_two_the_data_do_not_choose():
 
 
 def test_smiths_table_is_diagnosed_as_untuned():
-    found = diagnose(fits(SMITH))
+    found = diagnose(fits(SMITH), rise(SMITH))
     assert found.shape is Model.LOG_LINEAR
     assert found.sentence.startswith("Log-linear: the LR is probably not tuned per TBS (left-out error 1.")
 
@@ -76,7 +77,7 @@ def test_smiths_table_is_diagnosed_as_untuned():
     ids=["resnet", "lora", "unet3d", "cosmoflow", "one arm", "two arms"],
 )
 def test_other_sweeps_get_the_sentence_their_readers_gave_them(arms, beginning):
-    assert diagnose(fits(arms)).sentence.startswith(beginning)
+    assert diagnose(fits(arms), rise(arms)).sentence.startswith(beginning)
 
 
 def test_gpt3s_typing_error_raises_the_alarm_and_its_siblings_do_not():
