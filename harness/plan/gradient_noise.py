@@ -12,7 +12,7 @@ from typing import NamedTuple
 from harness.plan.errors import UserError
 
 HALF_LIFE_EVALUATIONS = 4  # of the average shown while a trial runs
-FROZEN_BLOCKS = 16  # blocks of equally many draws, which the bootstrap resamples
+FROZEN_BLOCKS = 16  # blocks of equally many draws; the error of an estimate is that of leaving one out
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class NoiseScale:
         if self.frozen_units % FROZEN_BLOCKS:
             raise UserError(
                 f"noise_scale.frozen_units must be a multiple of {FROZEN_BLOCKS}, not {self.frozen_units}: "
-                f"the bootstrap resamples {FROZEN_BLOCKS} equal blocks"
+                f"the error is estimated from {FROZEN_BLOCKS} equal blocks"
             )
 
     @property

@@ -201,7 +201,7 @@ def _over_training(kind: str, found: Sequence[NoiseAt]) -> Plot:
             ]
             scales = [at.estimate.noise_scale or math.nan for at in known]
             series.append(Series(label, [at.epochs for at in known], scales, low, finite, kind="line"))
-    alt = f"{TITLES[kind]}, one line per total batch size, with 95 % bootstrap intervals."
+    alt = f"{TITLES[kind]}, one line per total batch size, with 95 % intervals."
     return Plot(f"noise_scale_{kind}", TITLES[kind], alt, "epochs", "noise scale (examples)", series, y_log=10)
 
 

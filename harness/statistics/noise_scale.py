@@ -1,4 +1,4 @@
-"""The gradient noise scale from the sums a journal holds, with intervals by bootstrap over blocks of draws.
+"""The gradient noise scale from the sums a journal holds, with intervals by jackknife over blocks of draws.
 
 Sums come in two kinds (harness/train/noise_scale.py measures them): squared norms of micro-batch and batch gradients
 while a trial trains, and products of independently drawn gradients at frozen weights. All batch sizes are in examples.
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from harness.plan.gradient_noise import Moments, two_batch
+from harness.statistics.estimates import CONFIDENCE
 
 Array = NDArray[np.float64]
 
-DRAWS = 2000
-CONFIDENCE = 0.95
-LEAST_BLOCKS = 6  # with fewer a bootstrap interval is far too narrow
+LEAST_BLOCKS = 6  # with fewer the error of the error is too large; simulated at 6: docs/statistics.md
 NOT_IDENTIFIED = "not identified"
 
 
@@ -59,14 +59,14 @@ class TrainingSums:
     blocks: Array
 
     def estimate(self) -> NoiseEstimate:
-        """Over all blocks together; a block is the unit of the bootstrap."""
+        """Over all blocks together; a block is the unit of the jackknife."""
 
         def moments(weights: Array) -> Array:
             updates, small, big = (weights @ self.blocks).T
             sizes = self.piece_examples, self.total_batch_size
             return np.array(two_batch(*sizes, small / updates, big / updates, self.population))
 
-        return _bootstrap([moments], [len(self.blocks)])
+        return _estimate([moments], [len(self.blocks)])
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ class FrozenProducts:
     def moments(self, weights: Array) -> Array:
         """[2, draws] trace and squared norm with block k counted `weights`[draw, k] times.
 
-        The mean product over pairs of different draws is |G|^2 (less tr(Sigma) / N without replacement); a block that
-        the bootstrap draws twice makes no pairs with its own copy.
+        The mean product over pairs of different draws is |G|^2 (less tr(Sigma) / N without replacement).
         """
         share = self.units // len(self.squares)
         within = np.diag(self.products) - self.squares  # pairs inside a block
@@ -165,25 +164,39 @@ def frozen_products(row: Mapping[str, Any], preconditioned: bool = False) -> Fro
 
 
 def frozen_estimate(products: Sequence[FrozenProducts]) -> NoiseEstimate:
-    """Of several trials at one place in training: their mean moments, each resampled by itself."""
-    return _bootstrap([one.moments for one in products], [len(one.squares) for one in products])
+    """Of several trials at one place in training: their mean moments, each with its own error."""
+    return _estimate([one.moments for one in products], [len(one.squares) for one in products])
 
 
-def _bootstrap(moments: Sequence[Callable[[Array], Array]], blocks: Sequence[int]) -> NoiseEstimate:
-    """Mean of `moments` with percentile intervals over blocks drawn with replacement; each takes how often its blocks
-    were drawn, [draws, blocks]. Where a denominator is not positive the noise scale counts as infinite."""
+def _estimate(moments: Sequence[Callable[[Array], Array]], blocks: Sequence[int]) -> NoiseEstimate:
+    """Mean of `moments` with intervals from leaving out one block at a time; each takes how often its blocks count,
+    [draws, blocks]. Student's t for |G|^2; Fieller's set for the ratio, bounded where |G|^2 is told from 0.
+    """
     unknown = (-math.inf, math.inf), (0.0, math.inf)
     if not moments or min(blocks) == 0:
         return NoiseEstimate(Moments(math.nan, math.nan), *unknown, 0)
-    trace, norm = np.mean([of(np.ones((1, count)))[:, 0] for of, count in zip(moments, blocks, strict=True)], axis=0)
-    found = Moments(float(trace), float(norm))
-    if min(blocks) < LEAST_BLOCKS:
+    whole = np.mean([of(np.ones((1, count)))[:, 0] for of, count in zip(moments, blocks, strict=True)], axis=0)
+    found = Moments(float(whole[0]), float(whole[1]))
+    if min(blocks) < LEAST_BLOCKS or not np.isfinite(whole).all():
         return NoiseEstimate(found, *unknown, min(blocks))
-    rng = np.random.default_rng(0)
-    drawn = [rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float) for count in blocks]
-    traces, norms = np.mean([of(weights) for of, weights in zip(moments, drawn, strict=True)], axis=0)
-    ratios = np.divide(traces, norms, out=np.full(DRAWS, math.inf), where=norms > 0)
-    tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
-    low, high = np.percentile(norms, tails)
-    scale_low, scale_high = np.percentile(ratios, tails, method="inverted_cdf")
-    return NoiseEstimate(found, (float(low), float(high)), (float(scale_low), float(scale_high)), min(blocks))
+    covariance = np.zeros((2, 2))
+    for of, count in zip(moments, blocks, strict=True):
+        left_out = of(1 - np.eye(count))  # [2, count]
+        covariance += np.cov(left_out) * (count - 1) ** 2 / count / len(moments) ** 2
+    t = float(special.stdtrit(sum(blocks) - len(blocks), (1 + CONFIDENCE) / 2))
+    half = t * math.sqrt(covariance[1, 1])
+    return NoiseEstimate(
+        found, (found.squared_norm - half, found.squared_norm + half), _ratio(found, covariance, t), min(blocks)
+    )
+
+
+def _ratio(found: Moments, covariance: Array, t: float) -> tuple[float, float]:
+    """The positive part of Fieller's set: all B for which trace - B |G|^2 lies within t standard errors of 0."""
+    (trace, norm), ((first, both), (_, second)) = found, (t * t * covariance).tolist()
+    bend, slope, start = norm**2 - second, trace * norm - both, trace**2 - first
+    root = math.sqrt(max(slope**2 - bend * start, 0.0))
+    if bend > 0:
+        return max((slope - root) / bend, 0.0), max((slope + root) / bend, 0.0)
+    # |G|^2 is not told from 0: no upper end.
+    ends = [] if bend == 0 else [end for end in ((slope - root) / bend, (slope + root) / bend) if end > 0]
+    return (min(ends) if start > 0 and ends else 0.0), math.inf

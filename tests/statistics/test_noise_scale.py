@@ -128,25 +128,26 @@ def test_the_whole_training_set_leaves_no_error_in_the_squared_norm():
     assert tuple(found.moments) == pytest.approx(tuple(truth))
 
 
+@pytest.mark.parametrize("blocks", [6, 16])
 @pytest.mark.parametrize("kind", ["training", "frozen"])
-def test_intervals_cover_what_they_say(kind):
-    """Nominal 95 % over 16 blocks; 100 repetitions."""
+def test_intervals_cover_what_they_say(kind, blocks):
+    """Nominal 95 %, 300 repetitions; a bootstrap over 6 blocks covered 83 %."""
     rng = np.random.default_rng(4)
     gradients, truth = population(4096, 60, rng)
     assert truth.noise_scale is not None
     covered = []
-    for _ in range(100):
+    for _ in range(300):
         if kind == "training":
-            drawn = gradients[rng.permutation(4096)[:2048]]
-            pieces = drawn.reshape(16, 2, 8, 8, -1).mean(3)  # 16 blocks of 2 batches of 8 micro-batches of 8
+            drawn = gradients[rng.permutation(4096)[: 128 * blocks]]
+            pieces = drawn.reshape(blocks, 2, 8, 8, -1).mean(3)  # blocks of 2 batches of 8 micro-batches of 8
             squares = np.square(pieces).sum(-1).mean(2).sum(1)
             batches = np.square(pieces.mean(2)).sum(-1).sum(1)
-            sums = TrainingSums(8, 64, 4096, np.stack([np.full(16, 2.0), squares, batches], 1))
+            sums = TrainingSums(8, 64, 4096, np.stack([np.full(blocks, 2.0), squares, batches], 1))
             low, high = sums.estimate().interval
         else:
-            low, high = drawn_apart(gradients, rng, 16, 512).estimate().interval
+            low, high = drawn_apart(gradients, rng, blocks, 32 * blocks).estimate().interval
         covered.append(low <= truth.noise_scale <= high)
-    assert 0.86 <= np.mean(covered) <= 1.0
+    assert 0.92 <= np.mean(covered) <= 0.995
 
 
 def test_a_gradient_that_cannot_be_told_from_zero_is_not_identified():
@@ -154,6 +155,7 @@ def test_a_gradient_that_cannot_be_told_from_zero_is_not_identified():
     gradients, _ = population(1024, 1e4, rng)
     found = drawn_apart(gradients, rng, 16, 64).estimate()
     assert found.squared_norm[0] < 0
+    assert found.interval[1] == math.inf
     assert (str(found), found.noise_scale) == ("not identified", None)
 
 
