@@ -101,8 +101,8 @@ class PublishedCurve:
 
 
 def observation(value: float, low: float = math.nan) -> Observation:
-    """A run that reached its target at `value`, with the evaluation before at `low`; a miss unless 0 < value < inf."""
-    if 0 < value < math.inf:
+    """A run that reached its target at `value`, with the evaluation before at `low`; a miss unless 0 <= value < inf."""
+    if 0 <= value < math.inf:
         return Observation(Outcome.REACHED, value, low)
     return Observation(Outcome.CENSORED, math.inf, 0.0)
 

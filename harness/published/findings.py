@@ -238,10 +238,11 @@ def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
 
 
 def relative(curve: PublishedCurve) -> tuple[list[float], list[float]] | tuple[()]:
-    """TBS and median cost relative to that of the smallest TBS that reached; empty for fewer than two such TBS."""
+    """TBS and median cost relative to that of the smallest TBS that reached; empty for fewer than two such TBS, and
+    where that cost is 0."""
     medians = [(arm.total_batch_size, median_estimate(arm.observations).value) for arm in curve.arms]
     reached = [(float(size), value) for size, value in medians if math.isfinite(value)]
-    if len(reached) < 2:
+    if len(reached) < 2 or reached[0][1] == 0:
         return ()
     return [size for size, _ in reached], [value / reached[0][1] for _, value in reached]
 

@@ -172,7 +172,8 @@ def _supported(definition: str, value: float, interval: Interval, smallest: floa
         (False, False): Status.NOT_IDENTIFIED,
     }[low_shown, high_shown]
     supported = Interval(
-        interval.low if low_shown else 0.0,
+        # A curve that never rises says no more than its largest arm shows.
+        (interval.low if math.isfinite(interval.low) else largest) if low_shown else 0.0,
         interval.high if high_shown else math.inf,
         interval.coverage,
         interval.method,

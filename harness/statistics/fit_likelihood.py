@@ -95,8 +95,11 @@ def _arm_means(arms: tuple[tuple[int, tuple[Observation, ...]], ...]) -> ArmMean
         diverged = sum(o.outcome is Outcome.DIVERGED for o in data)
         if diverged:
             excluded.append(f"TBS {size}: {diverged} of {len(data)} trials diverged")
-        if data and 2 * diverged < len(data):
-            usable[size] = [o for o in data if o.outcome is not Outcome.DIVERGED]
+        at_once = sum(o.place == 0 for o in data)
+        if at_once:  # a place of 0 has no logarithm
+            excluded.append(f"TBS {size}: {at_once} of {len(data)} trials met the target before training")
+        if data and 2 * (diverged + at_once) < len(data):
+            usable[size] = [o for o in data if o.outcome is not Outcome.DIVERGED and o.place > 0]
     reached = {size: data for size, data in usable.items() if any(o.reached for o in data)}
     missed = {size: data for size, data in usable.items() if size not in reached}
     spread = pooled_log_spread(reached.values())

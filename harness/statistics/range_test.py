@@ -29,6 +29,8 @@ class RangeBounds:
 def range_bounds(values: Sequence[float], losses: Sequence[float], blew_up: bool) -> RangeBounds:
     """Read one run: `values` > 0 rising, `losses` > 0 the validation loss there; `blew_up`: the trial ended diverged.
 
+    A value that is not above the one before it is left out.
+
     Needs WINDOW evaluations; a run that blew up before has no useful range at all, and says where it did.
     """
     x = np.asarray(values, dtype=float)
@@ -37,6 +39,8 @@ def range_bounds(values: Sequence[float], losses: Sequence[float], blew_up: bool
     end = int(np.argmin(usable)) if not usable.all() else len(usable)
     blew_up, x_end = blew_up or end < len(usable), float(x[min(end, len(x) - 1)]) if len(x) else math.nan
     x, y = x[:end], y[:end]
+    rises = x > np.maximum.accumulate(np.concatenate([[0.0], x[:-1]])) if end else np.empty(0, bool)
+    x, y = x[rises], y[rises]
     if len(x) < WINDOW:
         return RangeBounds(math.nan, math.nan, math.nan, x_end if blew_up else math.inf)
     log_loss = uniform_filter1d(np.log(y), WINDOW, mode="nearest")

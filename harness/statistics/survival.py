@@ -6,7 +6,7 @@ because it was slow, which is the one thing a censored trial must not be: both s
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class RestrictedMean:
     cap: float
     interval: Interval
     n: int
-    missed: int  # of n, those that count with the cap
+    missed: int  # of n, those that had not reached by the cap, or by their own stop before it
 
 
 def reach_curve(observations: Iterable[Observation]) -> ReachCurve:
@@ -57,7 +57,7 @@ def reach_curve(observations: Iterable[Observation]) -> ReachCurve:
     censored = [observation.at_least for observation in data if observation.outcome is Outcome.CENSORED]
     if not reached:
         return ReachCurve((), (), (), (), math.inf, n, len(censored))
-    never = [2 * max([*reached, *censored])] * (n - len(reached) - len(censored))  # finite, but after everything
+    never = [2 * max([*reached, *censored]) + 1] * (n - len(reached) - len(censored))  # finite, but after everything
     survival = stats.ecdf(stats.CensoredData(uncensored=reached, right=[*censored, *never])).sf
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # where nobody is left the band is nan: filled in below
@@ -80,20 +80,44 @@ def reach_curve(observations: Iterable[Observation]) -> ReachCurve:
 
 
 def restricted_mean(observations: Iterable[Observation], cap: float) -> RestrictedMean:
-    """Mean of min(place, cap) with a conservative 95 % interval.
+    """Mean of min(place, cap), the area above Kaplan and Meier's curve, with a conservative 95 % interval.
 
-    A budget that ended before `cap` lowers the cap for the whole arm: nothing is known beyond. The interval joins
-    a Clopper-Pearson interval of the share that misses with a t interval of the mean of those that do not, each at
-    97.5 %: a plain t interval ignores the misses that a small sample happened not to show.
+    A budget that ended before the others' crossings is censoring, as in the curve; where the latest of all trials
+    ended that way, nothing is known beyond and the cap is lowered to its stop. The interval joins a Clopper-Pearson
+    interval of the share that misses with a t interval of the mean of those that do not, each at 97.5 %: a plain
+    t interval ignores the misses that a small sample happened not to show. Its low end takes each censored trial to
+    have crossed at its stop, its high end to have missed the cap.
     """
     data = with_outcome(observations)
     stops = [observation.at_least for observation in data if observation.outcome is Outcome.CENSORED]
-    cap = min([cap, *stops])
+    known = [observation.place for observation in data if observation.reached]
+    is_open = stops and len(stops) + len(known) == len(data) and max(stops) >= max(known, default=0.0)
+    if is_open:
+        cap = min(cap, max(stops))
     if not data:
         return RestrictedMean(math.nan, cap, NO_DATA, 0, 0)
-    within = np.array([observation.place for observation in data if observation.place <= cap])
-    n, reached = len(data), len(within)
-    mean = (float(within.sum()) + (n - reached) * cap) / n
+    n, missed = len(data), len(data) - sum(place <= cap for place in known)
+    early = [stop for stop in stops if stop < cap]
+    optimistic = [min(place, cap) for place in [*known, *early]] + [cap] * (n - len(known) - len(early))
+    pessimistic = [min(place, cap) for place in known] + [cap] * (n - len(known))
+    low, high = _mean_interval(optimistic, cap)[0], _mean_interval(pessimistic, cap)[1]
+    mean = min(max(_area(data, cap) if early else math.fsum(optimistic) / n, low), high)
+    method = "no interval from one run" if n == 1 else "t and Clopper-Pearson"
+    interval = Interval(low, high, CONFIDENCE, method) if n > 1 else Interval(0.0, cap, 1.0, method)
+    return RestrictedMean(mean, cap, interval, n, missed)
+
+
+def _area(data: Sequence[Observation], cap: float) -> float:
+    """Area under the share that has not reached by each place, from 0 to the cap."""
+    curve = reach_curve(data)
+    places = np.array([0.0, *(min(place, cap) for place in curve.places), cap])
+    return float(np.sum(np.diff(places) * (1 - np.array([0.0, *curve.reached_share]))))
+
+
+def _mean_interval(values: Sequence[float], cap: float) -> tuple[float, float]:
+    """Of the mean of min(place, cap), from trials that are all known up to the cap."""
+    within = np.array([value for value in values if value < cap])
+    n, reached = len(values), len(within)
     each = (1 + CONFIDENCE) / 2
     low, high = 0.0, cap  # of the mean of those that reach: nothing is known from fewer than two
     if reached > 1:
@@ -101,5 +125,4 @@ def restricted_mean(observations: Iterable[Observation], cap: float) -> Restrict
         half = float(special.stdtrit(reached - 1, (1 + each) / 2) * within.std(ddof=1)) / math.sqrt(reached)
         low, high = max(0.0, centre - half), min(cap, centre + half)
     fewest, most = clopper_pearson(n - reached, n, each)
-    ends = (low + fewest * (cap - low), high + most * (cap - high))
-    return RestrictedMean(mean, cap, Interval(*ends, CONFIDENCE, "t and Clopper-Pearson"), n, n - reached)
+    return low + fewest * (cap - low), high + most * (cap - high)

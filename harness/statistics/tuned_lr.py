@@ -32,7 +32,7 @@ class LrExponent:
 
 def best_lr(total_batch_size: int, places: Mapping[float, float]) -> BestLr:
     """Pick from {LR: place, misses at +infinity}; LRs that tie give their geometric middle."""
-    reached = {lr: place for lr, place in places.items() if 0 < place < math.inf}
+    reached = {lr: place for lr, place in places.items() if 0 <= place < math.inf}
     if not reached:
         return BestLr(total_batch_size, math.nan, True)
     best = [lr for lr, place in reached.items() if place == min(reached.values())]
@@ -47,7 +47,7 @@ def lr_exponent(points: Sequence[BestLr], exponents: Mapping[str, float], grid_f
     A best LR is known to its grid only, so the scatter is taken to be at least that of the grid. Fewer than three
     points give no interval.
     """
-    used = [point for point in points if not point.at_edge and point.lr > 0]
+    used = [point for point in points if not point.at_edge and 0 < point.lr < math.inf]
     left_out = tuple(point.total_batch_size for point in points if point not in used)
     x = np.log2([point.total_batch_size for point in used])
     y = np.log2([point.lr for point in used])

@@ -20,18 +20,19 @@ class Components:
 
 
 def components(groups: Sequence[Sequence[float]]) -> Components | None:
-    """ANOVA estimates on log for groups of one size; None unless there are two groups of two or more finite values.
+    """ANOVA estimates on log for groups of one size; None unless two groups have two or more positive, finite values.
 
     The mean squares are E[MS within] = s_w^2 and E[MS between] = s_w^2 + m s_b^2 for m members a group.
     """
     sizes = {len(group) for group in groups}
     if len(groups) < 2 or len(sizes) != 1 or min(sizes) < 2:
         return None
-    logs = np.log(np.asarray(groups, dtype=float))
-    if not np.isfinite(logs).all():
+    values = np.asarray(groups, dtype=float)
+    if not (np.isfinite(values).all() and (values > 0).all()):
         return None
+    logs = np.log(values)
     members = logs.shape[1]
-    within = float(logs.var(axis=1, ddof=1).mean())
+    within = float(logs.var(axis=1, ddof=1).mean()) if np.ptp(values, axis=1).any() else 0.0
     between = members * float(logs.mean(axis=1).var(ddof=1))
     p = float(stats.f_oneway(*logs).pvalue) if within > 0 else math.nan
     return Components(len(groups), logs.size, math.sqrt(within), math.sqrt(max(0.0, (between - within) / members)), p)

@@ -175,3 +175,11 @@ def test_an_arm_that_needs_more_steps_and_more_examples_is_off_the_front():
     assert [point.total_batch_size for point in result.arms] == [16, 64]
     assert front({16: [reached(10)]}).curve == ()
     assert front({}).corner is None
+
+
+@pytest.mark.parametrize("places", [(8, 6, 4), (8, 8, 8)], ids=["falling", "flat"])
+def test_costs_that_never_rise_bound_no_size_by_infinity(places):
+    arms = {16 * 4**i: [Observation(Outcome.REACHED, float(v), v - 0.5)] * 3 for i, v in enumerate(places)}
+    for found in critical_batch_sizes(arms):
+        assert math.isfinite(found.interval.low)
+        assert "inf" not in str(found)

@@ -58,3 +58,9 @@ def test_a_loss_that_never_falls_has_no_useful_range(losses):
     found = range_bounds(LRS.tolist(), losses, blew_up=False)
     assert math.isnan(found.best)
     assert math.isnan(found.steepest)
+
+
+def test_a_value_that_stands_still_is_read_once():
+    twice = range_bounds(np.repeat(LRS, 2).tolist(), np.repeat(valley(0.3), 2).tolist(), blew_up=False)
+    assert twice == range_bounds(LRS.tolist(), valley(0.3).tolist(), blew_up=False)
+    assert math.isnan(range_bounds([], [], blew_up=False).best)

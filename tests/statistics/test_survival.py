@@ -79,10 +79,30 @@ def test_every_miss_costs_the_cap_in_the_restricted_mean():
     assert (result.n, result.missed, result.cap) == (5, 3, 40)
 
 
-def test_a_budget_that_ended_early_lowers_the_cap():
+def test_a_budget_that_ended_early_is_censored_and_the_mean_stays_within_the_data():
+    """Area under Kaplan and Meier's curve: 1 until 10, 2/3 until 35, where the last one watched crossed."""
     result = restricted_mean([reached(10), reached(35), censored(30)], cap=40)
-    assert (result.cap, result.missed) == (30, 2)
-    assert result.mean == pytest.approx((10 + 30 + 30) / 3)
+    assert (result.cap, result.missed) == (40, 1)
+    assert result.mean == pytest.approx(10 + 25 * 2 / 3)
+    early = restricted_mean([reached(8), reached(9), censored(2)], cap=40)
+    assert early.mean == pytest.approx(8.5)  # not 2, where no trial had crossed
+    assert early.interval.low < 8.5 < early.interval.high
+
+
+def test_a_budget_that_ended_after_every_crossing_lowers_the_cap():
+    result = restricted_mean([reached(10), reached(20), censored(30)], cap=40)
+    assert (result.cap, result.mean) == (30, pytest.approx(20))
+
+
+def test_one_run_has_a_mean_but_no_interval():
+    result = restricted_mean([reached(10)], cap=40)
+    assert (result.mean, result.interval.label) == (10, "no interval from one run")
+    assert (result.interval.low, result.interval.high) == (0, 40)
+
+
+def test_a_target_met_before_training_has_a_curve_and_a_mean():
+    assert restricted_mean([reached(0), reached(0)], cap=40).mean == 0
+    assert reach_curve([reached(0), censored(0), DIVERGED]).reached_share == pytest.approx((1 / 3,))
 
 
 def test_five_misses_of_five_do_not_make_a_mean_certain():

@@ -81,3 +81,12 @@ def test_points_at_an_edge_are_left_out_and_named():
 @pytest.mark.parametrize("table", [{}, {16: 0.1}, {16: 0.1, 64: 0.2}], ids=["none", "one", "two"])
 def test_below_three_points_no_rule_is_excluded(table):
     assert set(lr_exponent(points(table), EXPONENTS).admits) == {"none", "sqrt", "linear"}
+
+
+def test_an_lr_that_meets_the_target_before_training_is_the_best_and_a_broken_point_is_left_out():
+    assert best_lr(64, {0.1: 3.0, 0.2: 0.0, 0.4: 2.0}).lr == 0.2
+    broken = [BestLr(1024, math.inf, False), BestLr(2048, math.nan, False)]
+    found = lr_exponent([*points({16: 0.1, 64: 0.2, 256: 0.4}), *broken], EXPONENTS)
+    assert (found.points, found.left_out) == (3, (1024, 2048))
+    one_size_twice = [*points({16: 0.1}), *points({16: 0.2})]
+    assert math.isnan(lr_exponent(one_size_twice, EXPONENTS).exponent)

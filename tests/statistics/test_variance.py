@@ -29,6 +29,17 @@ def test_groups_that_differ_by_chance_alone_have_no_spread_of_their_own_and_unif
     assert np.mean(np.asarray(p) < 0.05) == pytest.approx(0.05, abs=0.03)
 
 
-@pytest.mark.parametrize("groups", [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, math.inf], [2.0, 3.0]], [[1.0, 2.0], [3.0]]])
+@pytest.mark.parametrize(
+    "groups",
+    [[[1.0, 2.0]], [[1.0], [2.0]], [[1.0, math.inf], [2.0, 3.0]], [[1.0, 2.0], [3.0]], [[0.0, 1.0], [2.0, 3.0]]],
+)
 def test_a_miss_or_too_few_groups_give_no_estimate(groups):
     assert components(groups) is None
+
+
+def test_groups_whose_members_all_agree_differ_without_a_p():
+    found = components([[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]])
+    assert found is not None
+    assert found.sd_within == 0
+    assert found.sd_between == pytest.approx(math.log(1.5) / math.sqrt(2))
+    assert math.isnan(found.p)
