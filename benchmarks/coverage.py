@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.plan.outcome import Outcome
-from harness.statistics.comparisons import compare, p_mean_below
+from harness.statistics.comparisons import Verdict, compare, p_mean_below
 from harness.statistics.critical_batch import critical_by_isotonic
 from harness.statistics.estimates import (
     Interval,
     Observation,
-    budget_estimate,
     clopper_pearson,
     median_estimate,
     pooled_log_spread,
@@ -30,8 +29,12 @@ from harness.statistics.estimates import (
 from harness.statistics.fit_likelihood import arm_means, profile
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import fit
+from harness.statistics.noise_scale import FrozenProducts, TrainingSums
+from harness.statistics.prediction import prediction_bound
 from harness.statistics.survival import reach_curve, restricted_mean
+from harness.statistics.trend import rise
 from harness.statistics.tuned_lr import BestLr, lr_exponent
+from harness.statistics.two_sample import welch
 
 Draw = Callable[[np.random.Generator], tuple[bool, float]]  # one simulation: contains the truth?, stated coverage
 
@@ -124,22 +127,28 @@ def heavy_tailed_median(n: int) -> Case:
     return Case("median, order statistics", f"n = {n}, log-Cauchy", AT_LEAST, draw)
 
 
-def pooled_case(
-    n: int, law: str, promise: str, *, cvs: Sequence[float], grid: float = 0.0, quantile: float = 0.5
-) -> Case:
+def pooled_case(n: int, law: str, promise: str, *, cvs: Sequence[float], grid: float = 0.0) -> Case:
     """The first of eight arms of n trials, medians 4 to 32; the range is used where pooling the spread is not valid."""
     medians = np.geomspace(4.1, 32.0, len(cvs))
-    z = {0.5: 0.0, 0.9: 1.2815515655446004}[quantile]
-    exact = medians[0] * math.exp(z * cvs[0])
-    truth = math.ceil(exact / grid) * grid if grid else exact
-    estimate = median_estimate if quantile == 0.5 else budget_estimate
+    truth = math.ceil(medians[0] / grid) * grid if grid else medians[0]
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         arms = [observed(lognormal(rng, n, m, cv), grid) for m, cv in zip(medians, cvs, strict=True)]
-        return judged(truth, estimate(arms[0], pooled_log_spread(arms)).interval)
+        return judged(truth, median_estimate(arms[0], pooled_log_spread(arms)).interval)
 
-    name = "median" if quantile == 0.5 else "90th percentile"
-    return Case(f"{name}, pooled t on log or range", f"n = {n}, {law}", promise, draw, cost=2)
+    return Case("median, pooled t on log or range", f"n = {n}, {law}", promise, draw, cost=2)
+
+
+def budget_case(n: int, law: str, promise: str, *, cvs: Sequence[float], grid: float = 0.0) -> Case:
+    """A new run of the first of the arms keeps the bound."""
+    medians = np.geomspace(4.1, 32.0, len(cvs))
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        arms = [observed(lognormal(rng, n, m, cv), grid) for m, cv in zip(medians, cvs, strict=True)]
+        new = observed(lognormal(rng, 1, medians[0], cvs[0]), grid)[0]
+        return new.place <= prediction_bound(arms[0], pooled_log_spread(arms)).value, 0.9
+
+    return Case("budget for one new run, 90 %", f"n = {n}, {law}", promise, draw)
 
 
 def curve_case(n: int, promise: str) -> Case:
@@ -176,17 +185,100 @@ def ratio_case(
     *,
     cvs: tuple[float, float] = (0.1, 0.1),
     grid: float = 0.0,
-    budget: float = math.inf,
 ) -> Case:
     """b needs 1.3 times as much as a."""
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
-        a = observed(lognormal(rng, n, 8.2, cvs[0]), grid, budget)
-        b = observed(lognormal(rng, n, 8.2 * 1.3, cvs[1]), grid, budget)
+        a = observed(lognormal(rng, n, 8.2, cvs[0]), grid)
+        b = observed(lognormal(rng, n, 8.2 * 1.3, cvs[1]), grid)
         return judged(1.3, compare(a, b).interval)
 
-    method = "ratio, Welch t on log" if math.isinf(budget) else "ratio, rank shift"
-    return Case(method, f"n = {n}, {law}", promise, draw, cost=2)
+    return Case("ratio, Welch t on log", f"n = {n}, {law}", promise, draw, cost=2)
+
+
+def missed_ratio_case(
+    n: int, ratio: float, *, cv: float, budgets: tuple[float, float], race: bool = False, grid: float = 0.5
+) -> Case:
+    """b needs `ratio` times what a needs; each arm is cut by its budget, or b by a's median, as a race would."""
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        a = observed(lognormal(rng, n, 8.0, cv), grid, budgets[0])
+        cap = median_estimate(a).value if race else budgets[1]
+        b = observed(lognormal(rng, n, 8.0 * ratio, cv), grid, min(cap, budgets[1]))
+        return judged(ratio, compare(a, b).interval)
+
+    cut = "b stopped at a's median" if race else f"budgets {budgets[0]:g} and {budgets[1]:g}"
+    law = f"n = {n}, cv {cv:.0%}, ratio {ratio:g}, {cut}".replace("%", " %")
+    return Case("ratio, Welch t or rank test", law, AT_LEAST, draw, cost=2)
+
+
+def null_claim_case(n: int, *, cv: float, budgets: tuple[float, float], race: bool = False) -> Case:
+    """Two arms of one law: a difference is not established."""
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        a = observed(lognormal(rng, n, 8.0, cv), 0.5, budgets[0])
+        cap = median_estimate(a).value if race else budgets[1]
+        b = observed(lognormal(rng, n, 8.0, cv), 0.5, min(cap, budgets[1]))
+        return compare(a, b).verdict in (Verdict.NOT_ESTABLISHED, Verdict.EQUIVALENT), 0.95
+
+    cut = "b stopped at a's median" if race else f"budgets {budgets[0]:g} and {budgets[1]:g}"
+    return Case("no difference claimed under a null", f"n = {n}, cv {cv:.0%}, {cut}".replace("%", " %"), AT_LEAST, draw)
+
+
+def seeds_case(n: int, ratio: float, cv: float = 0.1) -> Case:
+    """A study repeated with the upper end of "seeds that would settle it" settles it: its power is counted."""
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        while True:
+            a, b = observed(lognormal(rng, n, 8.0, cv)), observed(lognormal(rng, n, 8.0 * ratio, cv))
+            needed = compare(a, b).seeds_needed
+            if needed is not None:
+                break
+        seeds = int(min(needed.high, 1000))
+        a, b = observed(lognormal(rng, seeds, 8.0, cv)), observed(lognormal(rng, seeds, 8.0 * ratio, cv))
+        return difference_verdict(a, b), 0.8
+
+    law = f"n = {n}, cv {cv:.0%}, ratio {ratio:g}".replace("%", " %")
+    return Case("seeds that settle it, upper end: power", law, AT_LEAST, draw, cost=8)
+
+
+def difference_verdict(a: Sequence[Observation], b: Sequence[Observation]) -> bool:
+    """Whether a comparison of trials that all reached comes to a verdict; `compare` without its permutation test."""
+    found = welch(a, b)
+    assert found is not None
+    interval = found.ratio_interval("")
+    return 1 not in interval or (interval.low >= 1 / 1.1 and interval.high <= 1.1)
+
+
+def trend_case(n: int, budgets: Sequence[float]) -> Case:
+    """Arms of one law: neither a rise nor a fall is established."""
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        arms = {2**i: observed(lognormal(rng, n, 8.0, 0.3), 0.5, budget) for i, budget in enumerate(budgets)}
+        return not rise(arms).established, 0.95
+
+    law = f"n = {n}, cv 30 %, budgets {', '.join(f'{budget:g}' for budget in budgets)}"
+    return Case("no trend claimed under a null", law, ABOUT, draw, cost=4)
+
+
+def noise_case(blocks: int, scale: float, kind: str) -> Case:
+    """Gradients of 50 dimensions with a known noise scale: two batches of 64 in each block, or 32 single draws."""
+    size, draws = 4096, np.random.default_rng(4).standard_normal((4096, 50))
+    noise = draws - draws.mean(0)
+    gradients = noise * math.sqrt(scale * (size - 1) / np.square(noise).sum()) + np.eye(50)[0]
+
+    def draw(rng: np.random.Generator) -> tuple[bool, float]:
+        if kind == "training":
+            pieces = gradients[rng.permutation(size)[: 128 * blocks]].reshape(blocks, 2, 8, 8, -1).mean(3)
+            small, big = np.square(pieces).sum(-1).mean(2).sum(1), np.square(pieces.mean(2)).sum(-1).sum(1)
+            found = TrainingSums(8, 64, size, np.stack([np.full(blocks, 2.0), small, big], 1)).estimate()
+        else:
+            drawn = gradients[rng.permutation(size)[: 32 * blocks]]
+            sums, squares = drawn.reshape(blocks, 32, -1).sum(1), np.square(drawn).sum(1).reshape(blocks, -1).sum(1)
+            found = FrozenProducts(1, 32 * blocks, size, squares, sums @ sums.T, ()).estimate()
+        return found.interval[0] <= scale <= found.interval[1], 0.95
+
+    return Case(f"noise scale {kind}, Fieller by jackknife", f"{blocks} blocks, true {scale:g}", ABOUT, draw, cost=2)
 
 
 def paired_case(n: int, correlation: float, promise: str) -> Case:
@@ -200,11 +292,11 @@ def paired_case(n: int, correlation: float, promise: str) -> Case:
 
 
 def equivalence_case(n: int) -> Case:
-    """Exactly at the margin, equivalence must not be claimed in more than 5 % of cases."""
+    """Exactly at the margin, equivalence must not be claimed in more than 2.5 %: its 95 % interval lies within it."""
 
     def draw(rng: np.random.Generator) -> tuple[bool, float]:
         a, b = observed(lognormal(rng, n, 8.0, 0.05)), observed(lognormal(rng, n, 8.8, 0.05))
-        return compare(a, b).p_equivalence >= 0.05, 0.95
+        return compare(a, b).verdict is not Verdict.EQUIVALENT, 0.975
 
     return Case("equivalence not claimed at the margin", f"n = {n}, cv 5 %", AT_LEAST, draw, cost=2)
 
@@ -330,17 +422,43 @@ CASES: tuple[Case, ...] = (
     equivalence_case(5),
     permutation_case(3),
     permutation_case(5),
-    ratio_case(5, "cv 30 %, budget cuts a third of b", AT_LEAST, cvs=(0.3, 0.3), budget=12.0),
+    missed_ratio_case(4, 1.0, cv=0.2, budgets=(40, 10)),
+    missed_ratio_case(5, 1.0, cv=0.3, budgets=(40, 10)),
+    missed_ratio_case(5, 1.5, cv=0.3, budgets=(40, 12)),
+    missed_ratio_case(5, 1.0, cv=0.3, budgets=(40, 40), race=True),
+    missed_ratio_case(5, 2.5, cv=0.3, budgets=(20, 20)),
+    missed_ratio_case(10, 1.3, cv=0.3, budgets=(12, 12)),
+    missed_ratio_case(15, 1.3, cv=0.3, budgets=(40, 12)),
+    null_claim_case(3, cv=0.2, budgets=(math.inf, math.inf)),
+    null_claim_case(4, cv=0.2, budgets=(40, 10)),
+    null_claim_case(5, cv=0.3, budgets=(40, 10)),
+    null_claim_case(5, cv=0.3, budgets=(40, 8)),
+    null_claim_case(5, cv=0.3, budgets=(40, 12)),
+    null_claim_case(10, cv=0.3, budgets=(40, 8)),
+    null_claim_case(5, cv=0.3, budgets=(40, 40), race=True),
+    seeds_case(3, 1.05),
+    seeds_case(5, 1.0),
+    seeds_case(5, 1.05),
+    seeds_case(5, 1.15),
     pooled_case(3, "cv 10 %", AT_LEAST, cvs=[0.1] * 8),
     pooled_case(5, "cv 10 %", AT_LEAST, cvs=[0.1] * 8),
-    pooled_case(3, "cv 10 %", AT_LEAST, cvs=[0.1] * 8, quantile=0.9),
-    pooled_case(5, "cv 10 %", AT_LEAST, cvs=[0.1] * 8, quantile=0.9),
     pooled_case(3, "cv 10 %, grid 1 (a quarter of the place)", AT_LEAST, cvs=[0.1] * 8, grid=1.0),
     ratio_case(3, "cv 10 %", ABOUT),
     ratio_case(5, "cv 10 %", ABOUT),
     ratio_case(5, "cv 5 % and 20 %", ABOUT, cvs=(0.05, 0.2)),
     ratio_case(5, "cv 10 %, grid 0.5", ABOUT, grid=0.5),
     ratio_case(5, "cv 2 %, grid 1", AT_LEAST, cvs=(0.02, 0.02), grid=1.0),
+    budget_case(3, "cv 20 %", ABOUT, cvs=[0.2] * 8),
+    budget_case(5, "cv 20 %", ABOUT, cvs=[0.2] * 8),
+    budget_case(5, "cv 20 %, grid 0.5", ABOUT, cvs=[0.2] * 8, grid=0.5),
+    budget_case(5, "cv 20 %, no other arm", ABOUT, cvs=[0.2]),
+    noise_case(6, 8.0, "training"),
+    noise_case(6, 60.0, "training"),
+    noise_case(6, 8.0, "frozen"),
+    noise_case(6, 60.0, "frozen"),
+    noise_case(16, 60.0, "frozen"),
+    trend_case(3, [40] * 5),
+    trend_case(5, [40, 40, 8, 8]),
     paired_case(5, 0.0, ABOUT),
     paired_case(5, 0.9, ABOUT),
     paired_case(10, 0.5, ABOUT),
@@ -358,6 +476,8 @@ CASES: tuple[Case, ...] = (
     profile_case(SEVEN, 3, "cv 10 %, grid 0.5, budget 12", ABOUT, cv=0.1, grid=0.5, budget=12.0),
     # Where approximate intervals do not cover as stated, or are not promised to.
     *(rate_case(n, rate, "Wilson", NOT) for n in (5, 10, 40) for rate in (0.9, 0.97)),
+    budget_case(3, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
+    budget_case(5, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
     pooled_case(3, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
     pooled_case(5, "cv 9 %, seven other arms 3 %", NOT, cvs=[0.09] + [0.03] * 7),
     pooled_case(3, "cv falling from 9 % to 3 %", NOT, cvs=list(np.geomspace(0.09, 0.03, 8))),

@@ -31,10 +31,10 @@ def test_conservative_intervals_cover_at_least_what_they_state(case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.promise == ABOUT], ids=name)
-def test_approximate_intervals_cover_92_to_98_percent(case):
+def test_approximate_intervals_cover_what_they_state_within_3_points(case):
     result = measure(case, SIMULATIONS)
-    assert result.stated == pytest.approx(0.95)
-    assert 0.92 - 2 * result.error <= result.share <= 0.98 + 2 * result.error
+    assert result.stated == pytest.approx(0.95) or result.stated == pytest.approx(0.9)
+    assert abs(result.share - result.stated) <= 0.03 + 2 * result.error
 
 
 B_CRIT = 4096
