@@ -401,7 +401,7 @@ def isotonic_case(sizes: Sequence[int], seeds: int, law: str, **how: float) -> C
         return judged(truth, critical_by_isotonic(sweep(rng, sizes, seeds, **how), 1.0).interval)
 
     return Case(
-        "overhead TBS, isotonic, bootstrap over seeds", f"{len(sizes)} arms x {seeds} seeds, {law}", NOT, draw, cost=32
+        "overhead TBS, isotonic, tests of arms", f"{len(sizes)} arms x {seeds} seeds, {law}", NOT, draw, cost=32
     )
 
 

@@ -2,6 +2,9 @@
 
 A definition is printed with its number: E_min/S_min of a hyperbola and "20 % overhead" differ by a factor of five for
 the same data. A number is only given where the sweep shows it; otherwise a bound, or "not identified".
+
+The headline is doubling.py's, which needs no curve. E_min/S_min comes second: it is a property of one LR rule, and its
+interval holds what seeds and lack of fit leave open, but not that the curve is of another family.
 """
 
 import math
@@ -10,15 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
+from harness.statistics import doubling
 from harness.statistics.estimates import CONFIDENCE, NO_DATA, Interval
 from harness.statistics.fit_likelihood import ArmMeans, Arms, arm_means, profile
 from harness.statistics.fit_models import Model, Shapes
 
 OVERHEAD = 0.2
 FURTHEST = 2.0  # an interval may leave the sweep by this factor before it is extrapolation
-BOOTSTRAP_DRAWS = 1000
 
 
 class Status(StrEnum):
@@ -67,19 +69,25 @@ class Front:
 
 
 def critical_batch_sizes(
-    arms: Arms, *, overhead: float = OVERHEAD, reference: float | None = None, model: Model = Model.HYPERBOLA
+    arms: Arms,
+    *,
+    overhead: float = OVERHEAD,
+    reference: float | None = None,
+    model: Model = Model.HYPERBOLA,
+    rule: str = "",
 ) -> tuple[CriticalBatchSize, ...]:
     """By E_min/S_min, by overhead over a reference TBS (default: the smallest that reached), and without a model."""
     return (
-        critical_by_hyperbola(arms),
+        critical_by_hyperbola(arms, rule),
         critical_by_overhead(arms, overhead, reference, model),
         critical_by_isotonic(arms, overhead, reference),
     )
 
 
-def critical_by_hyperbola(arms: Arms) -> CriticalBatchSize:
-    """McCandlish et al. 2018: B_crit = E_min / S_min, where E is 2 E_min and S is 2 S_min."""
-    definition = "E_min / S_min of the hyperbola E = E_min (1 + B / B_crit): there E = 2 E_min"
+def critical_by_hyperbola(arms: Arms, rule: str = "") -> CriticalBatchSize:
+    """McCandlish et al. 2018: B_crit = E_min / S_min, where E is 2 E_min and S is 2 S_min; `rule` is the arms' own."""
+    under = f" under {rule}" if rule else ""
+    definition = f"E_min / S_min{under} of the hyperbola E = E_min (1 + B / B_crit): there E = 2 E_min"
     return _by_profile(arm_means(arms), Model.HYPERBOLA, definition, lambda shapes: shapes.critical())
 
 
@@ -97,32 +105,25 @@ def critical_by_overhead(
 def critical_by_isotonic(arms: Arms, overhead: float = OVERHEAD, reference: float | None = None) -> CriticalBatchSize:
     """The same overhead read off the arms: the least rise that never falls (isotonic), log-linear between arms.
 
-    An arm that never reached stands at its stop, which is where it is at best. The interval is a parametric
-    bootstrap over seeds: it knows nothing of lack of fit, nor needs to.
+    The interval is that of doubling.py: arms, by tests that assume no curve, or the arms next to the crossing where
+    there are no replicates.
     """
     summary = arm_means(arms)
     start = _reference(summary, reference)
     definition = f"E(B) = {1 + overhead:g} E({start:g}), isotonic through the arms"
-    sizes = np.concatenate([summary.sizes, summary.missed_sizes])
-    order = np.argsort(sizes)
-    if len(summary.sizes) < 1 or len(sizes) < 2:
+    if not len(summary.sizes) or len(summary.sizes) + len(summary.missed_sizes) < 2:
         return CriticalBatchSize(definition, math.nan, NO_DATA, Status.NOT_IDENTIFIED)
-    levels = np.concatenate([summary.means, summary.missed_stops])[order]
-    precise = float(1 / summary.variances.min())
-    weights = np.concatenate([1 / summary.variances, np.full(len(summary.missed_sizes), precise)])[order]
-    noise = np.concatenate([np.sqrt(summary.variances), np.zeros(len(summary.missed_sizes))])[order]
-    log_sizes = np.log(sizes[order])
-    value = math.exp(_isotonic_crossing(log_sizes, levels, weights, overhead, math.log(start)))
-    if not summary.degrees:
-        interval = Interval(0.0, math.inf, 1.0, "no interval without replicates")
-    else:
-        rng = np.random.default_rng(0)
-        draws = levels + noise * rng.standard_normal((BOOTSTRAP_DRAWS, len(levels)))
-        found = [_isotonic_crossing(log_sizes, draw, weights, overhead, math.log(start)) for draw in draws]
-        tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
-        low, high = np.exp(np.percentile(found, tails, method="inverted_cdf"))
-        interval = Interval(float(low), float(high), CONFIDENCE, "bootstrap over seeds")
-    return _supported(definition, value, interval, float(sizes.min()), float(sizes.max()))
+    found = doubling.cost_rise(arms, 1 + overhead, start)
+    low = found.low if found.low > start or found.high < math.inf else 0.0  # above the reference it is by definition
+    status = {
+        (True, True): Status.IDENTIFIED,
+        (True, False): Status.AT_LEAST,
+        (False, True): Status.AT_MOST,
+        (False, False): Status.NOT_IDENTIFIED,
+    }[low > 0, found.high < math.inf]
+    coverage = found.coverage if found.coverage > 0 else 1.0  # without replicates the method is all there is to say
+    value = found.value if status is Status.IDENTIFIED else math.nan
+    return CriticalBatchSize(definition, value, Interval(low, found.high, coverage, found.method), status)
 
 
 def front(arms: Arms, examples_per_unit: float = 1.0) -> Front:
@@ -163,7 +164,10 @@ def _by_profile(
 
 
 def _supported(definition: str, value: float, interval: Interval, smallest: float, largest: float) -> CriticalBatchSize:
-    """Keep the ends of the interval that the sweep can show, and the value if both are."""
+    """Keep the ends of the interval that the sweep can show, and the value if both are.
+
+    A bound beyond what it can show is as much as it can show: a falling curve gives no "at least infinity".
+    """
     low_shown, high_shown = interval.low >= smallest / FURTHEST, interval.high <= largest * FURTHEST
     status = {
         (True, True): Status.IDENTIFIED,
@@ -172,9 +176,8 @@ def _supported(definition: str, value: float, interval: Interval, smallest: floa
         (False, False): Status.NOT_IDENTIFIED,
     }[low_shown, high_shown]
     supported = Interval(
-        # A curve that never rises says no more than its largest arm shows.
-        (interval.low if math.isfinite(interval.low) else largest) if low_shown else 0.0,
-        interval.high if high_shown else math.inf,
+        min(interval.low, largest * FURTHEST) if low_shown else 0.0,
+        max(interval.high, smallest / FURTHEST) if high_shown else math.inf,
         interval.coverage,
         interval.method,
     )
@@ -185,17 +188,3 @@ def _reference(arms: ArmMeans, reference: float | None) -> float:
     if reference is not None:
         return float(reference)
     return float(arms.sizes[0]) if len(arms.sizes) else math.nan
-
-
-def _isotonic_crossing(
-    log_sizes: np.ndarray, levels: np.ndarray, weights: np.ndarray, overhead: float, log_start: float
-) -> float:
-    """log TBS at which the isotonic line first comes to log(1 + overhead) above the start; infinity if it does not."""
-    line = isotonic_regression(levels, weights=weights).x
-    wanted = float(np.interp(log_start, log_sizes, line)) + math.log1p(overhead)
-    above = np.flatnonzero(line >= wanted)
-    if not len(above):
-        return math.inf
-    after = max(int(above[0]), 1)
-    run, rise = log_sizes[after] - log_sizes[after - 1], line[after] - line[after - 1]
-    return float(log_sizes[after - 1] + run * (wanted - line[after - 1]) / rise) if rise > 0 else float(log_sizes[0])

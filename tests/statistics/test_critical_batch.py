@@ -66,6 +66,46 @@ def test_twenty_percent_over_resnets_smallest_batch_lies_between_8_192_and_13_05
     assert found.interval.low <= found.value <= found.interval.high
 
 
+def test_bert_read_as_runs_and_as_means_gives_one_critical_batch_size():
+    """20 runs an arm show a lack of fit that means cannot: it is in the interval, and the number stays."""
+    runs, means = (
+        critical_by_hyperbola(arms) for arms in (read("mlperf_bert").curves[0].by_size, olympic_means("bert"))
+    )
+    assert (runs.status, means.status) == (Status.IDENTIFIED, Status.IDENTIFIED)
+    assert runs.value == pytest.approx(means.value, rel=0.01)
+    assert [runs.interval.low, runs.interval.high] == pytest.approx([means.interval.low, means.interval.high], rel=0.02)
+    assert 12_774 in runs.interval
+
+
+def test_published_means_get_the_arms_next_to_the_crossing():
+    found = critical_by_isotonic(olympic_means("bert"))
+    assert (found.interval.low, found.interval.high) == (4608, 6144)
+    assert str(found) == "5,069 (4,608 to 6,144, arms next to it, no replicates)"
+
+
+def test_the_isotonic_bracket_is_of_arms_and_not_narrower_than_lack_of_fit():
+    """Resampling BERT's seeds claimed 4,846 to 5,200, between two arms and through none."""
+    found = critical_by_isotonic(read("mlperf_bert").curves[0].by_size)
+    assert (found.interval.low, found.interval.high) == (4608, 6144)
+    assert found.interval.coverage == 0.95
+
+
+@pytest.mark.parametrize("costs", [(12, 8, 6, 5, 4), (4, 4, 4, 4, 4), (5, 4.9, 4.8, 4.7, 4.6)])
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+def test_a_curve_that_does_not_rise_is_never_at_least_infinity(costs, spread):
+    arms = {16 * 4**i: [reached(cost * math.exp(spread * z)) for z in (-1, 0, 1)] for i, cost in enumerate(costs)}
+    ratio, overhead, isotonic = critical_batch_sizes(arms)
+    for found in (ratio, overhead, isotonic):
+        assert found.status in (Status.AT_LEAST, Status.NOT_IDENTIFIED)
+        assert found.interval.low <= 2 * 4096
+        assert "inf" not in str(found)
+    assert str(isotonic) == "at least 4,096"
+
+
+def test_e_min_over_s_min_names_its_rule():
+    assert "E_min / S_min under sqrt of" in critical_batch_sizes(resnet_runs(), rule="sqrt")[0].definition
+
+
 def test_the_isotonic_crossing_is_log_linear_between_arms():
     arms = {16: [reached(10)] * 3, 64: [reached(10)] * 3, 256: [reached(14.4)] * 3}
     assert critical_by_isotonic(arms, overhead=0.2).value == pytest.approx(128)  # half-way in log, as 12 is
