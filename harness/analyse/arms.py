@@ -31,6 +31,7 @@ class Place:
     low: float
     high: float
     interval: str  # what (low, high) is, e.g. "order statistics 97 %"
+    coverage: float  # of (low, high); 1 where it excludes nothing
     at_least: float  # a lower bound of the median where stopped trials hide it
     touch_examples: float  # median of the first evaluation that met the target, confirmed or not
 
@@ -156,6 +157,7 @@ def _place(
         estimate.interval.low,
         estimate.interval.high,
         estimate.interval.label,
+        estimate.interval.coverage,
         estimate.at_least,
         median_of(sorted(touches)),
     )

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.analyse.arms import ArmFinding, distinct_trials
+from harness.analyse.attempts import Attempts
 from harness.analyse.caveats import caveats
 from harness.analyse.curves import learning_curve
+from harness.analyse.decision import Decision
+from harness.analyse.decision_sentences import first_screen
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.fixed_budget import fixed_budgets
 from harness.analyse.own_columns import with_own_columns
@@ -35,14 +38,23 @@ def findings(
     fits: Sequence[RuleFit] = (),
     sections: Sequence[Section] = (),
     untested: Sequence[str] = (),
+    decision: Decision | None = None,
+    untried: Sequence[str] = (),
+    attempts: Attempts | None = None,
 ) -> Findings:
     """What every question reports alike, from `measured` (arm_findings of the same arms), with its own words and
-    `sections`; `untested` leads the caveats."""
+    `sections`; `untested` leads the caveats, `untried` is what may overturn the `decision`.
+    A part that fails is left out and named, as are those that `attempts` already holds."""
+    attempts = attempts or Attempts()
     measured_rows, results = measured
     rows, failed_columns = with_own_columns(measured_rows, design.arm_columns)
     trials = distinct_trials(results)
     aims = any(arm.settings.stop_at_target for arm in arms)
-    curves = [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)]
+    curves = attempts.of(
+        "Learning curves",
+        lambda: [learning_curve(row.label, found, row.step_s) for row, found in zip(rows, results, strict=True)],
+        [],
+    )
     workload = design.workload
     target = records.target or workload.target
     return Findings(
@@ -58,10 +70,10 @@ def findings(
         fits=list(fits),
         sections=list(sections),
         curves=[curve for curve in curves if curve is not None],
-        fixed_budgets=fixed_budgets(rows, results),
-        by_target=answers_by_target(rows, results),
+        fixed_budgets=attempts.of("What a fixed budget buys", lambda: fixed_budgets(rows, results), []),
+        by_target=attempts.of("The answer against the target", lambda: answers_by_target(rows, results), []),
         caveats=[*caveats(design, rows, comparisons, records, aims, untested), *failed_columns],
-        reach=reach_lines(rows, results) if aims else [],
+        reach=attempts.of("The share of seeds that reached", lambda: reach_lines(rows, results), []) if aims else [],
         metric=target.metric,
         target_value=target.value,
         outcomes={str(kind): sum(trial.outcome is kind for trial in trials) for kind in Outcome},
@@ -76,6 +88,11 @@ def findings(
             (workload.base_batch_size, workload.base_lr),
         ),
         own_columns={column.name: column.note for column in design.arm_columns},
+        decision=decision,
+        first_screen=attempts.of(
+            "The recommendation", lambda: None if decision is None else first_screen(decision, untried), None
+        ),
+        failed_sections=attempts.failed,
     )
 
 

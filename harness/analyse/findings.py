@@ -5,6 +5,8 @@ from typing import Any
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.curves import LearningCurve
+from harness.analyse.decision import Decision
+from harness.analyse.decision_sentences import FirstScreen
 from harness.analyse.fixed_budget import FixedBudget
 from harness.analyse.reach import ReachLine
 from harness.analyse.rule_fits import RuleFit
@@ -56,6 +58,9 @@ class Findings:
     provenance: dict[str, Any]
     rules: list[RuleLine] = field(default_factory=list)  # the study's own and the classic ones, from its base point
     own_columns: dict[str, str] = field(default_factory=dict)  # the user's own, each with what it says of itself
+    failed_sections: list[str] = field(default_factory=list)  # a sentence on each part that could not be made
+    decision: Decision | None = None  # of a question about TBS and rules
+    first_screen: FirstScreen | None = None  # the decision in words
 
     def endings(self) -> dict[str, int]:
         """How many distinct trials ended in which way, in words."""

@@ -21,5 +21,10 @@ def protocol(design: Design) -> str:
     return f"{shape} LR{start}, {weights}"
 
 
+def is_constant(design: Design) -> bool:
+    """Whether the LR stays where the warm-up leaves it."""
+    return str(design.workload.schedule["_target_"]).endswith(".Constant")
+
+
 def _duration(value: Mapping[str, Any]) -> str:
     return ", ".join(f"{amount:g} {unit}" for unit, amount in value.items() if amount is not None)

@@ -60,7 +60,7 @@ def fit_curve(label: str, arms: Arms, examples_per_unit: float = 1.0) -> RuleFit
         choice=choose(fits),
         diagnosis=diagnosis.sentence,
         shape=diagnosis.shape,
-        critical=list(critical_batch_sizes(arms)),
+        critical=list(critical_batch_sizes(arms, rule=label)),
         front=front(arms, examples_per_unit),
         outliers=list(outliers(arms)),
     )

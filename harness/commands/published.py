@@ -20,8 +20,7 @@ from harness.published.findings import published_findings, slug
 from harness.published.options import add_reading_options, reading_options
 from harness.published.read import read
 from harness.published.shipped import SHIPPED
-from harness.report.table import print_findings
-from harness.report.write import write_files
+from harness.report.write import write_reports
 
 
 @command
@@ -47,7 +46,4 @@ def main(arguments: Sequence[str]) -> int:
     names = "_".join(slug(Path(source).stem) for source in given.sources)
     folder = given.out or Path("outputs") / "published" / names
     folder.mkdir(parents=True, exist_ok=True)
-    page = write_files(folder, findings)
-    print_findings(console, findings)
-    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    return ExitCode.DONE
+    return ExitCode.DONE if write_reports(console, folder, findings) else ExitCode.FAILED

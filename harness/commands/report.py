@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.analyse.experiment import reopen
-from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
@@ -32,8 +31,7 @@ from harness.published.options import add_reading_options, reading_options
 from harness.published.overlay import overlay_sections
 from harness.published.read import read
 from harness.record.study import StudyFolder
-from harness.report.table import print_findings
-from harness.report.write import write_files
+from harness.report.write import write_reports
 
 
 @command
@@ -57,13 +55,15 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
-        slower = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
-        return ExitCode.SLOWER if slower and margin is not None else ExitCode.DONE
+        slower, whole = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
+        if slower and margin is not None:
+            return ExitCode.SLOWER
+        return ExitCode.DONE if whole else ExitCode.FAILED
     if given.fail_if_slower is not None:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
     overlays = [curve for source in given.overlay for curve in overlay(source, reading_options(given))]
-    report(given.study, given.target, given.metric, given.budget_epochs, overlays)
-    return ExitCode.DONE
+    whole = report(given.study, given.target, given.metric, given.budget_epochs, overlays)
+    return ExitCode.DONE if whole else ExitCode.FAILED
 
 
 def report(
@@ -72,8 +72,8 @@ def report(
     metric: str | None,
     budget_epochs: float | None,
     overlays: Sequence[PublishedCurve] = (),
-) -> None:
-    """Write the report that was asked for and print it. Raises UserError."""
+) -> bool:
+    """Write the report that was asked for and print it; False if a section failed. Raises UserError."""
     folder = StudyFolder(study)
     experiment, design = reopen(folder)
     target = asked_target(design.workload, value, metric)
@@ -86,11 +86,12 @@ def report(
     )
     out = study / "read_as" / name if name else study
     out.mkdir(parents=True, exist_ok=True)
-    show(findings, out)
+    return write_reports(make_console(), out, findings)
 
 
-def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> bool:
-    """Write and print B against A; returns whether anything is established to be slower by more than `margin`."""
+def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> tuple[bool, bool]:
+    """Write and print B against A: whether anything is established to be slower by more than `margin`, and whether no
+    section failed."""
     records = []
     for path in (first, second):
         folder = StudyFolder(path)
@@ -99,16 +100,7 @@ def compare(first: Path, second: Path, value: float | None, metric: str | None, 
     comparison = compare_studies(*records, margin=margin)
     out = second / "compared_with" / f"{first.parent.name}_{first.name}"
     out.mkdir(parents=True, exist_ok=True)
-    show(comparison_findings(comparison), out)
-    return bool(comparison.slower)
-
-
-def show(findings: Findings, folder: Path) -> None:
-    """Write the report's files to `folder`, and print its tables and path."""
-    page = write_files(folder, findings)
-    console = make_console()
-    print_findings(console, findings)
-    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return bool(comparison.slower), write_reports(make_console(), out, comparison_findings(comparison))
 
 
 def asked_margin(text: str | None) -> float | None:

@@ -57,10 +57,10 @@ def run(config: Configuration, drain: Drain) -> int:
         screen.close()
         if drain.requested or not study.leads or not feed.is_over:
             return _leave(study, screen, drain)
-        _conclude(progress, study, console, sink, began)
+        whole = _conclude(progress, study, console, sink, began)
         for label, reason in screen.failed:
             screen.say(f"failed: {label}: {reason}")
-        return ExitCode.FAILED if screen.failed else ExitCode.DONE
+        return ExitCode.DONE if whole and not screen.failed else ExitCode.FAILED
     finally:
         screen.close()
         sink.close()
@@ -76,12 +76,13 @@ def _leave(study: Study, screen: Screen, drain: Drain) -> int:
     return drain.exit_code if drain.requested else ExitCode.PREEMPTED  # lost nodes: the sweep no longer fits
 
 
-def _conclude(progress: StudyProgress, study: Study, console: Console, sink: WandbSink, began: float) -> None:
-    """Report on a study whose trials have all ended."""
+def _conclude(progress: StudyProgress, study: Study, console: Console, sink: WandbSink, began: float) -> bool:
+    """Report on a study whose trials have all ended; False if a section of the report failed."""
     for planned in progress.stopped():  # a longer search that asks for one of them after all starts it again
         remove_checkpoints(study.trial_path(planned) / "checkpoint")
     from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
 
     findings = progress.experiment.conclude(Records(progress.folder))
-    write_reports(console, progress.folder, findings, time.monotonic() - began)
+    whole = write_reports(console, progress.folder.path, findings, time.monotonic() - began)
     sink.close(report_document(findings, progress.design.workload.target.metric))
+    return whole

@@ -122,8 +122,8 @@ def _conclude(folder: StudyFolder) -> int:
     from harness.report.write import write_reports
 
     experiment, _ = reopen(folder)
-    write_reports(make_console(), folder, experiment.conclude(Records(folder)))
-    return 0
+    whole = write_reports(make_console(), folder.path, experiment.conclude(Records(folder)))
+    return ExitCode.DONE if whole else ExitCode.FAILED
 
 
 def _cleaned(variables: Mapping[str, str]) -> Mapping[str, str]:

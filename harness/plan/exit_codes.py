@@ -7,7 +7,7 @@ class ExitCode(IntEnum):
     """Exit codes of `harness` and all its subcommands; a caller can branch on them."""
 
     DONE = 0
-    FAILED = 1  # trials failed, a check of doctor failed, or an upload is incomplete
+    FAILED = 1  # trials, a check of doctor or a section of a report failed, or an upload is incomplete
     BAD_INPUT = 2  # one line on stderr says what was given and what is allowed
     SLOWER = 3  # harness report A B --fail-if-slower: the second study is established to be slower
     UNWRITABLE = 74  # EX_IOERR of sysexits.h: the study folder cannot be written

@@ -69,8 +69,9 @@ class Rule:
         return factor
 
 
+UNSCALED = "none"
 CLASSIC = (
-    Rule("none", lambda k: 1.0, 0.0, "the base LR at every TBS"),
+    Rule(UNSCALED, lambda k: 1.0, 0.0, "the base LR at every TBS"),
     Rule("sqrt", math.sqrt, 0.5, "Krizhevsky 2014 (1404.5997), p. 5; for Adam: Malladi et al. 2022 (2205.10287)"),
     Rule("linear", lambda k: k, 1.0, "Goyal et al. 2017 (1706.02677), section 2.1"),
 )

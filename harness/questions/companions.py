@@ -41,6 +41,7 @@ class Answers:
     verdict: Sequence[str] = ()
     not_established: Sequence[str] = ()
     untested: Sequence[str] = ()
+    untried: Sequence[str] = ()  # the same as noun phrases
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: De
         return Answers()
     found = _largest(_companions(SENSITIVITY, arms, records, _but_for_lr))
     if found is None:
-        return Answers(untested=[RANKING_UNTESTED])
+        return Answers(untested=[RANKING_UNTESTED], untried=["another base LR"])
     rows, _ = arm_findings(replace(design, seeds=found.seeds), found.arms, found.records)
     rules = {row.scaling_rule for row in rows}
     orders: dict[int, dict[float, list[list[str]]]] = {}
@@ -81,7 +82,7 @@ def _ranking(design: Design, arms: Sequence[Arm], records: Records, declared: De
     base = design.workload.base_lr
     tested = {tbs for tbs, by_lr in orders.items() if min(by_lr) <= base / 2 * 1.001 and max(by_lr) >= base * 2 * 0.999}
     if not tested:
-        return Answers(untested=[RANKING_UNTESTED])
+        return Answers(untested=[RANKING_UNTESTED], untried=["another base LR"])
     largest = max(tested)
     swapped = {tbs: changes(orders[tbs]) for tbs in tested}
     lines = [ranking_line(tbs, orders[tbs]) for tbs in sorted(tested)]
@@ -120,7 +121,7 @@ def _splits(design: Design, arms: Sequence[Arm], records: Records) -> Answers:
         return Answers()
     found = _largest(_companions(SPLIT_CHECK, arms, records, _but_for_split))
     if found is None:
-        return Answers(untested=[SPLIT_UNTESTED])
+        return Answers(untested=[SPLIT_UNTESTED], untried=["another split of the data"])
     rows, _ = arm_findings(replace(design, seeds=found.seeds), found.arms, found.records)
     return Answers([split_section(f"Between seeds and between splits ({found.name})", epochs_by_split(rows))])
 

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from harness.analyse.arms import arm_findings
+from harness.analyse.attempts import Attempts
 from harness.analyse.conclude import findings
+from harness.analyse.decision import Decision, decide
 from harness.analyse.findings import Findings, RuleComparison
+from harness.analyse.protocol import is_constant
 from harness.analyse.results import Records, observations_by_seed
 from harness.analyse.rule_fits import fit_rules
 from harness.plan.design import Declared, Design
 from harness.plan.trial import Arm
 from harness.questions.companions import Answers, answers_of_companions
-from harness.questions.rule_sentences import critical_lines, critical_open, open_questions, verdict_lines
+from harness.questions.rule_sentences import critical_lines, critical_open, open_questions, rise_lines, verdict_lines
 from harness.statistics.comparisons import Comparison, by_seed, compare, correct
 from harness.statistics.estimates import pooled_log_spread
 
@@ -22,22 +25,43 @@ def rule_findings(
     """Compare LR-scaling rules at every total batch size; conclude on the declared pair first."""
     measured = arm_findings(design, arms, records)
     rows, results = measured
-    comparisons = compare_rules(design, arms, records, declared)
-    fits = fit_rules(rows, results)
-    answers = answers_of_companions(design, arms, records, declared) if any(row.n for row in rows) else Answers()
+    attempts = Attempts()
+    comparisons = attempts.of("Comparison of rules", lambda: compare_rules(design, arms, records, declared), [])
+    fits = attempts.of("Curves through the arms", lambda: fit_rules(rows, results), [])
+    decision = attempts.of("The recommendation", lambda: decide(rows, results, _shared_base(design, arms)), None)
+    answers = Answers()
+    if any(row.n for row in rows):
+        companions = "What other studies say of this one"
+        answers = attempts.of(companions, lambda: answers_of_companions(design, arms, records, declared), answers)
     return findings(
         question,
         design,
         arms,
         records,
         measured,
-        verdict=[*verdict_lines(rows, comparisons), *answers.verdict, *critical_lines(fits)],
+        verdict=[*verdict_lines(rows, comparisons), *answers.verdict, *rise_lines(decision), *critical_lines(fits)],
         not_established=[*open_questions(comparisons), *answers.not_established, *critical_open(fits, rows)],
         comparisons=comparisons,
         fits=fits,
         sections=answers.sections,
         untested=answers.untested,
+        decision=decision,
+        untried=[*answers.untried, *_untried(design, decision)],
+        attempts=attempts,
     )
+
+
+def _shared_base(design: Design, arms: Sequence[Arm]) -> float | None:
+    """The base batch size, at which scaling rules all train alike; None where arms differ in more than the rule."""
+    if any(arm.variant for arm in arms) or len({arm.base_lr for arm in arms}) > 1:
+        return None
+    return float(design.workload.base_batch_size)
+
+
+def _untried(design: Design, decision: Decision | None) -> list[str]:
+    """What no trial of the study varied, as noun phrases."""
+    schedule = "an annealed schedule" if is_constant(design) else "a constant LR"
+    return [schedule, *(["other devices"] if decision is not None and decision.compares_seconds else [])]
 
 
 def compare_rules(

@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 
 from harness.analyse.arms import ArmFinding
+from harness.analyse.decision import Decision
+from harness.analyse.decision_sentences import rise_line
 from harness.analyse.findings import RuleComparison
 from harness.analyse.rule_fits import RuleFit
+from harness.plan.scaling import UNSCALED
 from harness.statistics import words
 from harness.statistics.comparisons import Verdict
 from harness.statistics.critical_batch import Status
@@ -21,8 +24,7 @@ def verdict_lines(rows: Sequence[ArmFinding], comparisons: Sequence[RuleComparis
     primary = next((c for c in comparisons if c.primary), None)
     if primary is not None:
         lines.append(_primary_line(primary))
-    paying = _paying_line(measured)
-    return [*lines, *([paying] if paying else [])]
+    return lines
 
 
 def _epochs_line(rows: Sequence[ArmFinding]) -> str:
@@ -46,24 +48,10 @@ def _epochs(row: ArmFinding) -> str:
 def _primary_line(found: RuleComparison) -> str:
     """The declared comparison with interval and verdict, the slower rule named first."""
     where = f"at TBS {found.total_batch_size}"
+    slower = found.second if found.result.ratio > 1 else found.first
+    if slower == UNSCALED and found.result.verdict in (Verdict.SLOWER, Verdict.FASTER):
+        where += " scale the LR:"
     return f"Declared: {words.compared(found.result, found.second, found.first, where)}."
-
-
-def _paying_line(rows: Sequence[ArmFinding]) -> str | None:
-    """Where a bigger batch stops paying in seconds on the measured topology, and what it costs in data."""
-    timed = [row for row in rows if row.seconds is not None and 0 < row.seconds < math.inf]
-    if len({row.total_batch_size for row in timed}) < 2:
-        return None
-    best = min(timed, key=lambda row: row.seconds or math.inf)
-    base = min(timed, key=lambda row: (row.total_batch_size, row.seconds or math.inf))
-    largest = max(row.total_batch_size for row in timed)
-    top = min((row for row in timed if row.total_batch_size == largest), key=lambda row: row.seconds or math.inf)
-    updates, examples = top.steps / base.steps, top.place.examples / base.place.examples
-    return (
-        f"On this topology TBS {best.total_batch_size} ({best.label}) reaches the target fastest, in "
-        f"{best.seconds:.3g} s of training; TBS {largest} ({top.label}) takes {top.seconds:.3g} s, {updates:.2g} times "
-        f"the updates and {examples:.2g} times the examples of TBS {base.total_batch_size}."
-    )
 
 
 def open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
@@ -84,13 +72,19 @@ def open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
     return [*lines, *([f"{others} of the comparisons at smaller TBS"] if others else [])]
 
 
+def rise_lines(decision: Decision | None) -> list[str]:
+    """From where every rule costs twice its cheapest arm's data, without a fitted curve."""
+    line = "" if decision is None else rise_line(decision.rises)
+    return [line] if line else []
+
+
 def _has_critical(fitted: RuleFit) -> bool:
     return fitted.is_hyperbola and fitted.critical[0].status is Status.IDENTIFIED
 
 
 def critical_lines(fits: Sequence[RuleFit]) -> list[str]:
     """The critical batch size of every rule for which the sweep shows one, with its definition."""
-    sizes = [f"{fitted.label} {fitted.critical[0]}" for fitted in fits if _has_critical(fitted)]
+    sizes = [f"under {fitted.label} {fitted.critical[0]}" for fitted in fits if _has_critical(fitted)]
     return [f"Critical batch size, E_min / S_min of the fitted hyperbola: {'; '.join(sizes)}."] if sizes else []
 
 

@@ -130,6 +130,11 @@ class Canvas:
         style = {"marker": r"$\Uparrow$", "color": colour, "markerfacecolor": LIGHT["ground"], "markersize": 12}
         self._tips(series, [x], [y], [tip], **style)
 
+    def ring(self, x: float, y: float, label: str) -> None:
+        """A ring about one point."""
+        ring = {"marker": "o", "linestyle": "", "markersize": 17, "markerfacecolor": "none", "markeredgewidth": 1.6}
+        self.axes.plot([x], [y], color=LIGHT["ink"], label=label, **ring)
+
     def band(self, series: int, xs: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
         colour = SERIES_LIGHT[series % len(SERIES_LIGHT)]
         self.axes.fill_between(xs, low, high, color=colour, alpha=0.16, linewidth=0, gid=self._mark(series))

@@ -76,9 +76,9 @@ def cost_figure(findings: Findings, unit: str) -> Figure | None:
 
     def paint(canvas: Canvas) -> None:
         for series, (label, arms) in enumerate(shown.items()):
-            shift = 2 ** (0.12 * (series - (len(shown) - 1) / 2))
-            _paint_line(canvas, series, label, arms, axis, unit, shift)
+            _paint_line(canvas, series, label, arms, axis, unit, _shift(series, len(shown)))
         _paint_perfect(canvas, shown, axis, unit)
+        _ring_chosen(canvas, findings, shown, axis, unit)
         canvas.log2(True, True, sorted({axis.of(arm) for arms in shown.values() for arm in arms}))
         canvas.axes.set_xlabel(axis.label)
         canvas.axes.set_ylabel(UNITS[unit])
@@ -130,6 +130,23 @@ def _paint_line(
         if math.isfinite(least) and least > 0:
             text = f"{axis.name(arm)}: {place(arm.place, per)} {unit}, {arm.outcomes.reached}/{arm.n} reached"
             canvas.miss(series, label, axis.of(arm) * shift, least, text)
+
+
+def _shift(series: int, count: int) -> float:
+    """Factor on x that keeps the intervals of several series apart."""
+    return 2 ** (0.12 * (series - (count - 1) / 2))
+
+
+def _ring_chosen(canvas: Canvas, findings: Findings, shown: dict[str, list[ArmFinding]], axis: Over, unit: str) -> None:
+    """A ring about the arm that the first screen recommends."""
+    chosen = None if findings.decision is None else findings.decision.recommended
+    for series, (label, arms) in enumerate(shown.items()):
+        for arm in arms:
+            if chosen is None or (label, arm.total_batch_size, arm.peak_lr) != (*chosen.key, chosen.peak_lr):
+                continue
+            y = arm.place.examples / (examples_per(arm, unit) or math.nan)
+            if math.isfinite(y):
+                canvas.ring(axis.of(arm) * _shift(series, len(shown)), y, "recommended")
 
 
 def _paint_perfect(canvas: Canvas, shown: dict[str, list[ArmFinding]], axis: Over, unit: str) -> None:

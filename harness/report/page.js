@@ -39,6 +39,7 @@ for (const figure of document.querySelectorAll("figure[data-series]")) {
       const on = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(on));
       for (const mark of figure.querySelectorAll(`.drawing [data-series="${series}"]`)) mark.classList.toggle("off", !on);
+      figure.querySelector(".drawing").dispatchEvent(new Event("toggled"));
     });
     bar.append(button);
   }
@@ -53,11 +54,42 @@ for (const mark of document.querySelectorAll(".tip")) {
   mark.dataset.text = title.textContent;
   title.remove();  // the browser's own tooltip would come a second later on top of ours
 }
-document.addEventListener("pointermove", (event) => {
-  const mark = event.target.closest ? event.target.closest(".tip") : null;
+function show(mark, x, y) {
   hover.style.display = mark ? "block" : "none";
   if (!mark) return;
   hover.textContent = mark.dataset.text;
-  hover.style.left = `${Math.min(event.clientX + 12, innerWidth - hover.offsetWidth - 8)}px`;
-  hover.style.top = `${Math.min(event.clientY + 14, innerHeight - hover.offsetHeight - 8)}px`;
+  hover.style.left = `${Math.min(x + 12, innerWidth - hover.offsetWidth - 8)}px`;
+  hover.style.top = `${Math.min(y + 14, innerHeight - hover.offsetHeight - 8)}px`;
+}
+document.addEventListener("pointermove", (event) => {
+  show(event.target.closest ? event.target.closest(".tip") : null, event.clientX, event.clientY);
 });
+
+// One stop of the Tab key per figure; the arrow keys go from mark to mark, Home and End to the ends.
+const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+for (const drawing of document.querySelectorAll(".drawing")) {
+  const marks = [...drawing.querySelectorAll(".tip")];
+  if (marks.length) drawing.querySelector("svg").setAttribute("role", "group");  // an image would hide its marks
+  const seen = () => marks.filter((mark) => !mark.closest(".off"));
+  const stopAt = (stop) => marks.forEach((mark) => mark.setAttribute("tabindex", mark === stop ? "0" : "-1"));
+  stopAt(marks[0]);
+  drawing.addEventListener("toggled", () => stopAt(seen()[0]));
+  marks.forEach((mark) => {
+    mark.setAttribute("role", "img");
+    mark.setAttribute("aria-label", mark.dataset.text);
+    mark.addEventListener("focus", () => {
+      const box = mark.getBoundingClientRect();
+      show(mark, box.right, box.bottom);
+    });
+    mark.addEventListener("blur", () => show(null));
+    mark.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") show(null);
+      if (!(event.key in STEPS)) return;
+      event.preventDefault();
+      const there = seen();
+      const next = there[Math.min(Math.max(there.indexOf(mark) + STEPS[event.key], 0), there.length - 1)];
+      stopAt(next);
+      next.focus();
+    });
+  });
+}

@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from harness.analyse.arms import ArmFinding
+from harness.analyse.attempts import Attempts, Result
 from harness.analyse.findings import Findings
 from harness.plan.arm_columns import ColumnValue
 from harness.plan.settings import PATHS
@@ -17,7 +19,7 @@ from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
 from harness.report.numbers import bound, cell, ranges, section_columns, section_rows
 from harness.report.palette import variables
-from harness.report.section_figures import section_figures
+from harness.report.section_figures import figures_of
 from harness.report.table import COLUMNS, arm_cells, own_notes, own_titles
 from harness.statistics import words
 from harness.statistics.words import number
@@ -49,6 +51,12 @@ class Figures:
     budgets: list[list[Figure]]
     by_target: Figure | None
     reach: Figure | None
+    failed: list[str]  # a sentence on each part that could not be drawn
+
+    @property
+    def first(self) -> list[Figure]:
+        """Of the first screen: epochs, and seconds where arms were timed."""
+        return [figure for figure in self.costs if figure.name in ("epochs_to_target", "seconds_to_target")]
 
     def all(self) -> list[Figure]:
         rows = [*self.sections, *self.learning, *self.budgets]
@@ -60,17 +68,22 @@ class Figures:
 
 def draw_all(findings: Findings) -> Figures:
     """What the findings hold; of trials that aim at no target, nothing that counts to one."""
-    aims = findings.aims_at_target
-    costs = [cost_figure(findings, unit) for unit in UNITS] if aims else []
+    aims, attempts = findings.aims_at_target, Attempts()
+
+    def of(section: str, make: Callable[[], Result], instead: Result) -> Result:
+        return attempts.of(f"The figure of “{section}”", make, instead)
+
+    costs = [of(UNITS[unit], partial(cost_figure, findings, unit), None) for unit in UNITS] if aims else []
     return Figures(
-        sections=section_figures(findings.sections),
+        sections=[of(section.title, partial(figures_of, section), []) for section in findings.sections],
         costs=[figure for figure in costs if figure is not None],
-        front=front_figure(findings),
-        lr_map=lr_figure(findings) if aims else None,
-        learning=learning_figures(findings),
-        budgets=budget_figures(findings) if aims else [],
-        by_target=target_figure(findings) if aims else None,
-        reach=reach_figure(findings),
+        front=of("Updates against examples", lambda: front_figure(findings), None),
+        lr_map=of("Learning rates", lambda: lr_figure(findings), None) if aims else None,
+        learning=of("Learning curves", lambda: learning_figures(findings), []),
+        budgets=of("What a fixed budget buys", lambda: budget_figures(findings), []) if aims else [],
+        by_target=of("The answer against the target", lambda: target_figure(findings), None) if aims else None,
+        reach=of("The share of seeds that reached", lambda: reach_figure(findings), None),
+        failed=attempts.failed,
     )
 
 
@@ -87,6 +100,9 @@ def page_html(findings: Findings, figures: Figures) -> str:
         findings=findings,
         figures=figures,
         words=words,
+        screen=findings.first_screen,
+        shown_first=figures.first if findings.first_screen is not None else figures.costs[:1],
+        contents=[],
         section_columns=section_columns,
         section_rows=section_rows,
         columns=[*COLUMNS, *MORE_COLUMNS, *own_titles(findings)],

@@ -2,7 +2,6 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
 from itertools import pairwise
 
 from harness.analyse.sections import Plot, Section, Series
@@ -15,9 +14,9 @@ APART = 1.4  # factor between neighbours that leaves room for their labels
 MARKS = 40  # markers, each with its hover text, along one series
 
 
-def section_figures(sections: Sequence[Section]) -> list[list[Figure]]:
-    """The figures of each section, in its order."""
-    return [[_figure(plot) for plot in section.plots] for section in sections]
+def figures_of(section: Section) -> list[Figure]:
+    """One figure for each of its plots, in their order."""
+    return [_figure(plot) for plot in section.plots]
 
 
 def _figure(plot: Plot) -> Figure:

@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.analyse.arms import ArmFinding
+from harness.analyse.decision_sentences import FirstScreen
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.analyse.sections import Table as Kept
@@ -55,10 +56,12 @@ def own_notes(findings: Findings) -> list[str]:
 
 
 def print_findings(console: Console, findings: Findings) -> None:
-    """Verdict first, then the table of arms, what the question adds, and what to keep in mind."""
+    """The answer first, then the table of arms, what the question adds, and what to keep in mind."""
     console.print()
+    if findings.first_screen is not None:
+        _print_first_screen(console, findings.first_screen)
     for line in findings.verdict:
-        _say(console, line, "bold")
+        _say(console, line, "" if findings.first_screen else "bold")
     for line in findings.not_established:
         _say(console, f"not established: {line}")
     if findings.aims_at_target:
@@ -72,6 +75,20 @@ def print_findings(console: Console, findings: Findings) -> None:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:
         _say(console, f"note: {line}", "dim")
+    for line in findings.failed_sections:
+        _say(console, f"error: {line}")
+
+
+def _print_first_screen(console: Console, screen: FirstScreen) -> None:
+    _say(console, screen.headline, "bold")
+    for line in screen.lines:
+        _say(console, line)
+    widest = max((len(tile.title) for tile in screen.tiles), default=0)
+    for tile in screen.tiles:
+        _say(console, f"  {tile.title.ljust(widest)}  {tile.value}: {tile.note}")
+    if screen.overturn:
+        _say(console, screen.overturn, "dim")
+    console.print()
 
 
 def _say(console: Console, line: str, style: str = "") -> None:

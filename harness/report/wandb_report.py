@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.analyse.arms import ArmFinding
+from harness.analyse.decision_sentences import FirstScreen
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.record.files import plain
@@ -27,12 +28,13 @@ def report_document(findings: Findings, metric: str) -> dict[str, Any]:
     """Verdict, table, to-target charts, curves of the target's `metric`, LRs, caveats, provenance; JSON-able."""
     sections = [{"markdown": _section(section, findings.sentences_of(section))} for section in findings.sections]
     blocks: list[dict[str, Any]] = [
+        *_first_screen(findings.first_screen),
         {"markdown": _verdict(findings)},
         *(_to_target(findings, sections) if findings.aims_at_target else sections),
         {"markdown": "## Learning curves\n\nMean over seeds with the range of the seeds, one line a rule and TBS."},
         {"panels": _curves(metric), "runs": "trials", "group_by": ["scaling_rule", "total_batch_size"]},
         *(_learning_rates(findings) if findings.aims_at_target else ()),
-        {"markdown": _bullets("## Keep in mind", findings.caveats)},
+        {"markdown": _bullets("## Keep in mind", [*findings.failed_sections, *findings.caveats])},
         {"markdown": _provenance(findings)},
     ]
     return {
@@ -42,6 +44,19 @@ def report_document(findings: Findings, metric: str) -> dict[str, Any]:
         "chart": to_target_chart(),
         "blocks": blocks,
     }
+
+
+def _first_screen(screen: FirstScreen | None) -> list[dict[str, Any]]:
+    """The answer, its tiles, and epochs and seconds side by side."""
+    if screen is None:
+        return []
+    tiles = _table(("", "", ""), [(tile.title, tile.value, tile.note) for tile in screen.tiles])
+    lines = [f"# {_escaped(screen.headline)}", *map(_escaped, screen.lines), tiles]
+    pair = [_chart(unit, UNITS[unit]) for unit in ("epochs", "seconds")]
+    return [
+        {"markdown": "\n\n".join([*lines, *([f"*{_escaped(screen.overturn)}*"] if screen.overturn else [])])},
+        {"panels": pair, "runs": "tables", "group_by": []},
+    ]
 
 
 def _to_target(findings: Findings, sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -180,7 +195,8 @@ def to_target_chart() -> dict[str, Any]:
 
 
 def _verdict(findings: Findings) -> str:
-    lines = [f"**{_escaped(line)}**" for line in findings.verdict]
+    strong = "" if findings.first_screen is not None else "**"
+    lines = [f"{strong}{_escaped(line)}{strong}" for line in findings.verdict]
     return "\n\n".join([*lines, *(f"Not established: {_escaped(line)}." for line in findings.not_established)])
 
 

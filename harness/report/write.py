@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,28 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
 from harness.record.files import write_json, write_whole
-from harness.record.study import StudyFolder
 from harness.report.canvas import Figure
 from harness.report.numbers import section_columns, section_rows
 from harness.report.page import MORE_COLUMNS, Figures, draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, own_cells, own_notes, own_titles, print_findings
 
+PAGE = "report.html"
 
-def write_reports(console: Console, folder: StudyFolder, findings: Findings, elapsed_s: float | None = None) -> None:
-    """Everything into the study's folder; then the table on the terminal and where to look."""
-    page = write_files(folder.path, findings)
-    print_findings(console, findings)
+
+def write_reports(console: Console, path: Path, findings: Findings, elapsed_s: float | None = None) -> bool:
+    """Everything into a folder, then the answer on the terminal and where to look; False if a section failed."""
+    written = write_files(path, findings)
+    print_findings(console, written)
     took = f" ({elapsed_s:.0f} s)" if elapsed_s is not None else ""
-    console.print(f"report: {page}{took}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"report: {path / PAGE}{took}", markup=False, highlight=False, soft_wrap=True)
+    return not written.failed_sections
 
 
-def write_files(path: Path, findings: Findings) -> Path:
-    """The results as CSV, JSON, Markdown and page, figures/ and tables/ into a folder; returns the page's path."""
+def write_files(path: Path, findings: Findings) -> Findings:
+    """The results as CSV, JSON, Markdown and page, figures/ and tables/ into a folder; returns what they show, which
+    names the figures that could not be drawn."""
     figures = draw_all(findings)
+    findings = replace(findings, failed_sections=[*findings.failed_sections, *figures.failed])
     drawn = path / "figures"
     drawn.mkdir(parents=True, exist_ok=True)
     for figure in figures.all():
@@ -44,8 +49,8 @@ def write_files(path: Path, findings: Findings) -> Path:
         write_whole(path / "tables" / f"{table.name}.csv", _csv(table.columns, table.rows))
     write_json(path / "results.json", findings.to_json())
     write_whole(path / "report.md", report_markdown(findings, figures))
-    write_whole(path / "report.html", page_html(findings, figures))
-    return path / "report.html"
+    write_whole(path / PAGE, page_html(findings, figures))
+    return findings
 
 
 def column_names(arm: ArmFinding) -> set[str]:
@@ -136,7 +141,14 @@ def _cell(value: Any) -> Any:
 
 def report_markdown(findings: Findings, figures: Figures) -> str:
     """The page as Markdown: verdict, table, what the question adds, main figures, notes."""
-    lines = [f"# {findings.question}", "", *[f"**{line}**  " for line in findings.verdict], ""]
+    lines = [f"# {findings.question}", ""]
+    if (screen := findings.first_screen) is not None:
+        lines += [f"**{screen.headline}**", "", *[f"- {line}" for line in screen.lines], ""]
+        lines += _markdown_table(("", "", ""), [(f"**{t.title}**", t.value, t.note) for t in screen.tiles])
+        lines += ["", *_first_figures(figures), *([screen.overturn, ""] if screen.overturn else [])]
+        lines += [f"- {line}" for line in findings.verdict]
+    else:
+        lines += [*[f"**{line}**  " for line in findings.verdict], ""]
     lines += [f"- not established: {line}" for line in findings.not_established]
     if findings.aims_at_target:
         lines += ["", f"Target: {findings.target}; {findings.protocol}.", ""]
@@ -153,11 +165,18 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
         lines.append(f"- {fitted.label}: {fitted.diagnosis}")
         lines += [f"  - critical batch size {size}: {size.definition}" for size in fitted.critical]
     singles = [figures.reach, figures.front, figures.lr_map, figures.by_target]
-    for figure in [*figures.costs, *(figure for figure in singles if figure is not None)]:
+    first = figures.first if findings.first_screen is not None else []
+    costs = [figure for figure in figures.costs if figure not in first]
+    for figure in [*costs, *(figure for figure in singles if figure is not None)]:
         lines += ["", _markdown_figure(figure)]
-    lines += ["", *[f"- {line}" for line in findings.caveats]]
+    lines += ["", *[f"- {line}" for line in [*findings.failed_sections, *findings.caveats]]]
     lines += ["", f"{findings.trials} trials, data {findings.data}.", ""]
     return "\n".join(lines)
+
+
+def _first_figures(figures: Figures) -> list[str]:
+    """Epochs and seconds over TBS, side by side where there is room."""
+    return [line for figure in figures.first for line in (_markdown_figure(figure), "")]
 
 
 def _section_markdown(section: Section, sentences: Sequence[str], drawn: Sequence[Figure]) -> list[str]:

@@ -33,6 +33,11 @@ NO_DIFFERENCE = "no difference established"
 NEVER = "never (diverged)"
 
 
+def section_failed(section: str, why: str) -> str:
+    """A part of a report that could not be made."""
+    return f"{section} is left out, which is a fault of the harness: {why}; everything else in this report stands"
+
+
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +198,7 @@ def _inverse(value: float) -> float:
     return 1 / value if value else math.inf
 
 
-def joined(words: Iterable[str]) -> str:
+def joined(words: Iterable[str], conjunction: str = "and") -> str:
     """`a, b and c`."""
     *first, last = [*words] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {conjunction} {last}" if first else last

@@ -13,6 +13,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.headings: list[int] = []
+        self.text = ""
         self.tables: list[list[list[tuple[str, str | None]]]] = []
         self._open: list[str] = []
         self._cell: tuple[str, str | None] | None = None
@@ -45,6 +46,8 @@ class Page(HTMLParser):
             self._cell = None
 
     def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("script", "style", "title"):
+            self.text += data
         if self._cell is not None:
             self._cell = (self._cell[0] + data, self._cell[1])
 

@@ -47,6 +47,8 @@ addEventListener("load", () => {
     texts, faint,
     dark: luminance(ground(document.body)) < 0.2,
     wide: document.documentElement.scrollWidth - innerWidth,
+    figure_ends: Math.min(...[...document.querySelectorAll(".drawing")].map((e) => e.getBoundingClientRect().bottom)),
+    widest_table: Math.max(...[...document.querySelectorAll("table")].map((e) => e.getBoundingClientRect().width)),
     unreachable: scrolls.filter((e) => e.tabIndex < 0).length,
     buttons: buttons.length,
     nameless: buttons.filter((b) => !b.textContent.trim()).length,
@@ -54,6 +56,18 @@ addEventListener("load", () => {
       const button = document.querySelector(".toggles button");
       button.click();
       return [button.getAttribute("aria-pressed"), document.querySelectorAll(".drawing .off").length > 0];
+    })(),
+    marks: (() => {
+      const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      const drawing = document.querySelector(".drawing"), stops = drawing.querySelectorAll('.tip[tabindex="0"]');
+      stops[0].focus();
+      const first = [document.getElementById("hover").textContent, document.activeElement.getAttribute("aria-label")];
+      press("ArrowRight");
+      const second = document.getElementById("hover").textContent;
+      press("End");
+      press("ArrowRight");
+      return [stops.length, first[0] === first[1] && first[0] !== "", second !== first[0] && second !== "",
+        document.activeElement === [...drawing.querySelectorAll(".tip:not(.off .tip)")].at(-1)];
     })(),
     sorted: (() => {
       document.querySelector("table.sortable th button").click();
@@ -136,3 +150,16 @@ def test_in_a_browser_text_stands_out_nothing_overflows_and_controls_work(
     assert found["nameless"] == 0
     assert found["toggled"] == ["false", True]
     assert found["sorted"] == "ascending"
+    assert found["marks"] == [1, True, True, True], "the marks of a figure cannot all be reached by keyboard"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_on_a_phone_a_figure_is_in_sight_and_on_paper_no_table_is_wider_than_the_page(written: Path, tmp_path: Path):
+    assert audit(written, tmp_path, 500, False)["figure_ends"] < 900
+    print_width = round((210 - 2 * 12) / 25.4 * 96)  # A4 less the margins, in CSS pixels
+    paper = tmp_path / "paper"
+    paper.mkdir()
+    style = written.read_text().replace("@media print", "@media all")
+    (paper / "report.html").write_text(style)
+    assert audit(paper / "report.html", paper, max(print_width, 500), False)["widest_table"] <= print_width

@@ -1,0 +1,164 @@
+"""The first screen answers the question, with the same words and numbers in every form of the report."""
+
+import io
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from html_page import Page
+from rich.console import Console
+from synthetic_study import Accuracy, findings_of, never, write_study
+
+from harness.analyse.findings import Findings
+from harness.analyse.sections import Plot, Section, Series
+from harness.plan.trial import Trial
+from harness.report.page import draw_all, page_html
+from harness.report.table import COLUMNS, arm_cells, print_findings
+from harness.report.wandb_report import report_document
+from harness.report.write import report_markdown, write_reports
+
+WIDE = ["+experiment=tbs_sweep", "question.total_batch_sizes=[16,64,256]", "lr_scaling.rules=[none,linear]"]
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return findings_of(write_study(tmp_path_factory.mktemp("first") / "sweep"))
+
+
+def forms(findings: Findings) -> dict[str, str]:
+    """The text of every form."""
+    figures = draw_all(findings)
+    out = io.StringIO()
+    print_findings(Console(file=out, width=200), findings)
+    blocks = report_document(findings, findings.metric)["blocks"]
+    return {
+        "page": Page(page_html(findings, figures)).text,
+        "markdown": report_markdown(findings, figures),
+        "terminal": out.getvalue(),
+        "wandb": "\n".join(block.get("markdown", "") for block in blocks),
+    }
+
+
+def test_every_form_begins_with_the_same_answer(findings: Findings):
+    screen = findings.first_screen
+    assert screen is not None
+    for form, text in forms(findings).items():
+        places = [text.index(line) for line in (screen.headline, *screen.lines, screen.overturn)]
+        tiles = [text.index(part) for tile in screen.tiles for part in (tile.title, tile.value, tile.note)]
+        assert text.index(screen.headline) < min(text.index(line) for line in findings.verdict), form
+        assert places[0] == min([*places, *tiles]), form
+
+
+def test_the_headline_has_the_numbers_of_the_arm_s_row(findings: Findings):
+    decision, screen = findings.decision, findings.first_screen
+    assert decision is not None
+    assert screen is not None
+    chosen = decision.recommended
+    row = next(a for a in findings.arms if (a.label, a.total_batch_size) == chosen.key)
+    cells = dict(zip(COLUMNS, arm_cells(row), strict=True))
+    for text in (f"TBS {cells['TBS']} with {cells['rule']}", f"LR {cells['LR']}:", f"{cells['epochs']} epochs"):
+        assert text in screen.headline
+    assert f", {cells['steps']} updates, {cells['s to target']} s;" in screen.headline
+    assert math.isclose(sum(option.p_best for option in decision.options), 1, abs_tol=1e-9)
+
+
+def test_the_recommended_point_is_ringed_in_epochs_and_in_seconds(findings: Findings):
+    figures = draw_all(findings)
+    assert [figure.name for figure in figures.first] == ["epochs_to_target", "seconds_to_target"]
+    assert all("recommended" in figure.svg for figure in figures.first)
+    unknown = draw_all(replace(findings, decision=None))
+    assert not any("recommended" in figure.svg for figure in unknown.first)
+
+
+def test_contents_link_to_every_part_and_provenance_comes_last(findings: Findings):
+    text = page_html(findings, draw_all(findings))
+    page = Page(text)
+    links = [found["href"] for found in page.of("a") if (found.get("href") or "").startswith("#part-")]
+    ids = [found["id"] for found in page.of("h2") if (found.get("id") or "").startswith("part-")]
+    assert links == [f"#{one}" for one in ids]
+    assert len(ids) > 6
+    assert text.index("What made these numbers</h2>") > text.index("Keep in mind</h2>") > text.index("Every arm</h2>")
+
+
+def test_arms_that_differ_by_less_than_their_seeds_are_named_and_not_called_slower(tmp_path: Path):
+    def alike(trial: Trial, examples: int) -> float:
+        return 1 - 0.9 * math.exp(-examples / (1500 * (1 + 0.3 * ((trial.seed * 7 + trial.arm.total_batch_size) % 3))))
+
+    found = findings_of(write_study(tmp_path / "alike", [*WIDE, "seeds=[0,1,2]"], alike, timed=False))
+    decision, screen = found.decision, found.first_screen
+    assert decision is not None
+    assert screen is not None
+    assert len(decision.not_distinguished) >= 2
+    listed = next(line for line in screen.lines if line.startswith("Not distinguished from"))
+    assert all(f"TBS {o.total_batch_size} with {o.rule}" in listed for o in decision.not_distinguished[:4])
+
+
+def test_without_a_timing_pass_examples_are_compared_and_no_tile_speaks_of_speed(tmp_path: Path):
+    found = findings_of(write_study(tmp_path / "untimed", timed=False))
+    decision, screen = found.decision, found.first_screen
+    assert decision is not None
+    assert screen is not None
+    assert not decision.compares_seconds
+    assert [tile.title for tile in screen.tiles] == ["Fewest examples", "Stops paying from"]
+    assert " s;" not in screen.headline
+    assert "the one that needs the fewest examples" in " ".join(screen.lines)
+
+
+def proportional(slope: float) -> Accuracy:
+    """Examples to target in proportion to TBS."""
+    return lambda trial, n: 1 - 0.9 * math.exp(-n / (slope * trial.arm.total_batch_size * (1 + 0.02 * trial.seed)))
+
+
+def test_at_the_base_point_where_all_rules_are_one_arm_all_are_named(tmp_path: Path):
+    found = findings_of(write_study(tmp_path / "base", [*WIDE, "seeds=[0,1,2]"], proportional(30)))
+    assert found.first_screen is not None
+    assert found.first_screen.headline.startswith("Train at TBS 16 with none or linear (the same trials), LR ")
+    assert "a TBS below 16" in found.first_screen.overturn
+
+
+def test_a_rival_that_stopped_just_beyond_the_best_asks_for_a_longer_budget_and_is_not_recommended(tmp_path: Path):
+    """TBS 256 stops at 40 epochs and 1.05 s, when TBS 16 takes 0.93 s: whether it is slower is open."""
+    found = findings_of(write_study(tmp_path / "missed", [*WIDE, "seeds=[0,1,2]"], proportional(60)))
+    assert found.decision is not None
+    assert found.first_screen is not None
+    assert {option.total_batch_size for option in found.decision.options} == {16, 64}
+    assert found.first_screen.headline.startswith("Not settled; the best choice so far is TBS 16 ")
+    assert re.fullmatch(
+        r"To settle it: a longer budget at TBS 256 with \w+, which stopped before the target\.",
+        found.first_screen.lines[0],
+    )
+
+
+@pytest.mark.parametrize("accuracy", [never, lambda trial, examples: math.nan], ids=["missed", "diverged"])
+def test_where_nothing_reached_nothing_is_recommended(accuracy, tmp_path: Path):
+    found = findings_of(write_study(tmp_path / "never", accuracy=accuracy))
+    assert found.decision is None
+    assert found.first_screen is None
+    assert all("Train at" not in text for text in forms(found).values())
+
+
+def test_one_arm_is_no_choice(tmp_path: Path):
+    one = ["+experiment=tbs_sweep", "question.total_batch_sizes=[16]", "lr_scaling.rules=[none]", "seeds=[0,1]"]
+    assert findings_of(write_study(tmp_path / "one", one)).first_screen is None
+
+
+def test_a_section_that_fails_is_named_and_everything_else_is_written(findings: Findings, tmp_path: Path):
+    torn = Plot("torn", "A torn figure", "", "x", "y", [Series("s", [1.0, 2.0], [1.0])])
+    broken = Section("A broken section", ["Its sentence."], [torn])
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    whole = write_reports(console, tmp_path, replace(findings, sections=[*findings.sections, broken]))
+    assert whole is False
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert "The figure of “A broken section” is left out" in text, name
+        assert "ValueError" in text, name
+        assert "harness/report/section_figures.py, line " in text, name
+        assert "Its sentence." in text, name
+    assert (tmp_path / "results.csv").is_file()
+    assert (tmp_path / "figures" / "epochs_to_target.svg").is_file()
+    errors = [line for line in out.getvalue().splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert write_reports(console, tmp_path, findings) is True
