@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.entry import Parser, command, make_console
+from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.published.findings import published_findings, slug
 from harness.published.options import add_reading_options, reading_options
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     findings = published_findings([read(source, options) for source in given.sources])
     names = "_".join(slug(Path(source).stem) for source in given.sources)
     folder = given.out or Path("outputs") / "published" / names
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a directory: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     page = write_files(folder, findings)
     print_findings(console, findings)

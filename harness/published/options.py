@@ -1,11 +1,12 @@
 """Options for reading a published source, shared by `harness published` and `harness report --overlay`."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.plan.errors import UserError
 from harness.plan.target import Target
-from harness.published.csv_table import ReadingOptions
+from harness.published.columns import ReadingOptions
 from harness.published.curves import Meaning
 
 
@@ -42,5 +43,12 @@ def reading_options(given: argparse.Namespace) -> ReadingOptions:
         batch_size=given.batch_size,
         train_examples=given.train_examples,
         label=given.label,
-        columns=dict(word.split("=") for word in given.column),
+        columns=_by_role(given.column),
     )
+
+
+def _by_role(given: Sequence[str]) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for role, name in (word.split("=") for word in given):
+        columns.setdefault(role, []).append(name)
+    return columns

@@ -53,7 +53,7 @@ HOSTILE = {
     "all diverged": "tbs,epochs_to_target,outcome\n16,,diverged\n64,,diverged\n128,,diverged\n",
     "one size": "tbs,epochs_to_target\n16,3\n16,4\n",
     "one run each": "tbs,epochs_to_target\n16,3\n64,4\n256,6\n",
-    "ties": "tbs,epochs_to_target\n16,3\n16,3\n64,3\n64,3\n256,3\n256,3\n",
+    "ties": "tbs,seed,epochs_to_target\n16,0,3\n16,1,3\n64,0,3\n64,1,3\n256,0,3\n256,1,3\n",
     "no number": "tbs,epochs_to_target\n16,nan\n64,inf\n256,\n",
     "two meanings": "tbs,epochs,meaning,curve\n16,3,to_target,a\n64,4,to_target,a\n16,9,in_time_budget,b\n",
 }
