@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,11 +93,14 @@ class CsvTable:
             groups.setdefault(key, []).append(row)
         check_not_repeated(sized, self._run_columns([]))
         arms = {key: self._arms(key[0], rows, size, value) for key, rows in groups.items()}
+        named = Counter(key[0] for key in groups)
         curves = []
-        for (label, unit, target, meaning), rows in groups.items():
+        for key, rows in groups.items():
+            label, unit, target, meaning = key
+            name = label if named[label] == 1 else ", ".join(filter(None, [label, unit, target, meaning]))
             more = {"target": target, "train_examples": self._train_examples(rows)}
             meant = self._meaning(meaning, target, value)
-            curves += curve(label, self._source(), parse_unit(unit), meant, arms[label, unit, target, meaning], **more)
+            curves += curve(name, self._source(), parse_unit(unit), meant, arms[key], **more)
         return curves
 
     def evaluations(self) -> list[PublishedCurve]:

@@ -88,9 +88,8 @@ def diagnose(fits: Sequence[Fit], trend: Trend) -> Diagnosis:
             None, f"E falls with TBS (trend test, {p_value(trend.p)}): a larger batch needs less data here."
         )
     if not (trend.rises or (not trend.can_decide and _excludes_flat(by_model))):
-        return Diagnosis(
-            None, "No rise of E with TBS is established by this sweep, which does not say that there is none."
-        )
+        by = f"by the trend test ({p_value(trend.p)})" if trend.can_decide else "by this sweep"
+        return Diagnosis(None, f"No rise of E with TBS is established {by}, which does not say that there is none.")
     errors = {model: fit.quality.left_out_error for model, fit in by_model.items() if fit.quality.left_out_error >= 0}
     least, own = min(fit.quality.rms_error for fit in by_model.values()), errors[Model.HYPERBOLA]
     nearest = min(errors, key=lambda model: errors[model])

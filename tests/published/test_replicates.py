@@ -128,6 +128,7 @@ def test_two_meanings_under_one_name_are_two_curves(tmp_path):
     rows = ["16,3,to_target", "64,4,to_target", "16,9,in_time_budget"]
     budget, target = sorted(read(table(tmp_path, "tbs,epochs,meaning", *rows)).curves, key=lambda curve: curve.meaning)
     assert (places(budget), places(target)) == ({16: [9]}, {16: [3], 64: [4]})
+    assert (budget.label, target.label) == ("table, epochs, in_time_budget", "table, epochs, to_target")
 
 
 def test_two_training_sets_are_not_one_curve(tmp_path):
