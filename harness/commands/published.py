@@ -6,6 +6,7 @@
     harness published dawn-bench-entries/CIFAR10/train      # DAWNBench: *.tsv with their *.json
     harness published batch_science/cifar_10/resnet_8/sgd   # Shallue et al.: measurements.csv trees
     harness published costs.csv --meaning to_target --column total_batch_size=B
+    harness published mlperf_bert --overhead 0.2 --reference-batch-size 1536
     harness published outputs/imported/mine                 # a study, e.g. one imported from W&B
 
 Formats, columns and the content of the report: docs/published.md. Needs neither torch nor ray.
@@ -15,9 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.entry import Parser, command, make_console
+from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
-from harness.published.findings import published_findings, slug
-from harness.published.options import add_reading_options, reading_options
+from harness.published.findings import published_findings
+from harness.published.options import add_overhead_options, add_reading_options, reading_options
+from harness.published.overhead import Overhead
+from harness.published.plots import slug
 from harness.published.read import read
 from harness.published.shipped import SHIPPED
 from harness.report.write import write_reports
@@ -35,15 +39,18 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the report; default: outputs/published/NAME")
     add_reading_options(parser)
+    add_overhead_options(parser)
     given = parser.parse_args(arguments)
     console = make_console()
     if not given.sources:
         for name, shipped in SHIPPED.items():
             console.print(f"{name:18} {shipped.what}. {shipped.source}", markup=False, highlight=False)
         return ExitCode.DONE
-    options = reading_options(given)
-    findings = published_findings([read(source, options) for source in given.sources])
+    options, overhead = reading_options(given), Overhead(given.overhead, given.reference_batch_size)
+    findings = published_findings([read(source, options) for source in given.sources], overhead)
     names = "_".join(slug(Path(source).stem) for source in given.sources)
     folder = given.out or Path("outputs") / "published" / names
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a directory: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     return ExitCode.DONE if write_reports(console, folder, findings) else ExitCode.FAILED

@@ -25,7 +25,7 @@ from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.target import DIRECTIONS, Target
 from harness.plan.workload import Workload
-from harness.published.csv_table import ReadingOptions
+from harness.published.columns import ReadingOptions
 from harness.published.curves import PublishedCurve
 from harness.published.options import add_reading_options, reading_options
 from harness.published.overlay import overlay_sections

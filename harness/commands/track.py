@@ -30,8 +30,10 @@ def main(arguments: Sequence[str]) -> int:
     from harness.record.tracking.import_runs import Columns, import_runs
 
     columns, path = Columns.parse(given.column), folder.path
-    count = import_runs(given.from_wandb, path, columns, given.target, given.train_examples, imported_configuration)
-    print(f"{count} runs of {given.from_wandb} in {folder.path}")
+    done = import_runs(given.from_wandb, path, columns, given.target, given.train_examples, imported_configuration)
+    print(f"{done.runs} runs of {given.from_wandb} in {folder.path}")
+    for run in done.left_out:
+        print(f"left out: {run}")
     return _conclude(folder)
 
 

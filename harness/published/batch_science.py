@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,14 @@ def _measurements(path: Path, metric: str) -> tuple[list[float], list[float]]:
             reader = csv.DictReader(file)
             if metric not in (reader.fieldnames or ()):
                 raise UserError(f"{path} has no column {metric!r}: choose one of {', '.join(reader.fieldnames or ())}")
-            rows = sorted((float(row["step"]), float(row[metric] or "nan")) for row in reader)
+            rows = sorted({(float(row["step"]), float(row[metric] or "nan")) for row in reader})
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} must have a number in step and {metric} of every row") from error
+    twice = next((step for (step, _), (after, _) in pairwise(rows) if step == after), None)
+    if twice is not None:
+        raise UserError(f"{path} has two values of {metric} at step {twice:g}: keep the rows of one run")
     rows = [row for row in rows if row[0] > 0]
     return [step for step, _ in rows], [value for _, value in rows]
 

@@ -1,18 +1,17 @@
-"""Plain CSV tables: costs over total batch sizes, evaluations of runs, or final metrics of runs.
-
-Columns are found by their usual names, or as given by `--column ROLE=NAME`; docs/published.md lists them.
-"""
+"""Plain CSV tables: costs over total batch sizes, evaluations of runs, or final metrics of runs."""
 
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.target import Target
+from harness.published.columns import PLACES, ROLES, VALUE, ReadingOptions
 from harness.published.curves import (
     UNITS,
     Meaning,
@@ -22,25 +21,19 @@ from harness.published.curves import (
     observation,
     parse_unit,
 )
-from harness.published.evaluations import Hits, hits
+from harness.published.evaluations import hits
+from harness.published.replicates import (
+    RUN_NAMES,
+    Row,
+    RunColumns,
+    check_not_repeated,
+    check_settings,
+    distinct,
+    evaluations_of_run,
+    replicates,
+)
+from harness.statistics import words
 from harness.statistics.estimates import Observation
-
-ROLES: dict[str, tuple[str, ...]] = {
-    "total_batch_size": ("total_batch_size", "tbs", "global_batch_size", "batch_size", "minibatch", "bs"),
-    "value": ("value", "olympic_mean", "mean", "median"),  # or a unit's name, see VALUE
-    "unit": ("unit",),
-    "meaning": ("meaning",),
-    "curve": ("curve", "benchmark", "scaling_rule", "rule", "setting"),
-    "runs": ("runs", "n_runs", "n"),
-    "sd": ("sd", "std", "stdev", "pstdev_trimmed"),
-    "lr": ("lr", "peak_lr", "base_lr", "learning_rate"),
-    "outcome": ("outcome",),
-    "target": ("target",),
-    "train_examples": ("train_examples",),
-    "run": ("run", "seed", "trial", "trial_id"),
-}
-VALUE = re.compile(rf"({'|'.join(UNITS)})(_to_target|_published|_mean|_median)?")
-PLACES = ("epochs", "examples", "tokens", "steps", "seconds")  # units of an evaluation's position, preferred first
 
 
 @dataclass(frozen=True)
@@ -53,52 +46,6 @@ class Finals:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True)
-class ReadingOptions:
-    """What the command line says about a file that does not say it itself."""
-
-    unit: str | None = None
-    meaning: Meaning | None = None
-    target: Target | None = None
-    batch_size: int | None = None
-    train_examples: int | None = None
-    label: str | None = None
-    columns: Mapping[str, str] | None = None  # role -> header
-
-    def __post_init__(self) -> None:
-        wrong = [role for role in self.columns or () if role not in ROLES]
-        if wrong:
-            raise UserError(f"--column must be ROLE=NAME with ROLE one of {', '.join(ROLES)}, not {wrong[0]!r}")
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row; `number` is its line in the file."""
-
-    number: int
-    source: str
-    cells: Mapping[str, str]
-
-    def text(self, name: str | None, default: str = "") -> str:
-        return default if name is None else (self.cells.get(name) or "").strip() or default
-
-    def amount(self, name: str | None) -> float:
-        """A number; infinity for an empty cell, UserError for anything else."""
-        text = self.text(name)
-        try:
-            return float(text) if text else math.inf
-        except ValueError as error:
-            raise UserError(f"{self.source}, line {self.number}: {name} must be a number, not {text!r}") from error
-
-    def whole(self, name: str) -> int:
-        value = self.amount(name)
-        if not (math.isfinite(value) and value == int(value) and value >= 1):
-            raise UserError(
-                f"{self.source}, line {self.number}: {name} must be an integer >= 1, not {self.text(name)!r}"
-            )
-        return int(value)
-
-
 class CsvTable:
     """A table and the columns of its roles."""
 
@@ -109,19 +56,21 @@ class CsvTable:
                 reader = csv.DictReader(file)
                 self.header = [name.strip() for name in reader.fieldnames or ()]
                 reader.fieldnames = self.header
-                self.rows = [_Row(reader.line_num, self.source, row) for row in reader]
+                self.rows = [Row(reader.line_num, self.source, row) for row in reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(f"{path} cannot be read as a CSV table: {error}") from error
         if not self.rows:
             raise UserError(f"{self.source} has no rows")
         self.columns = {role: self._find(role) for role in ROLES}
+        self.curves = options.headers("curve") or tuple(name for name in [self.columns["curve"]] if name)
+        self.copies = 0  # rows that say nothing new
 
     def _find(self, role: str) -> str | None:
-        given = (self.options.columns or {}).get(role)
-        if given is not None:
-            if given not in self.header:
-                raise UserError(f"{self.source} has no column {given!r}: choose one of {', '.join(self.header)}")
-            return given
+        for name in (*self.options.headers(role), *self.options.headers("ignore")):
+            if name not in self.header:
+                raise UserError(f"{self.source} has no column {name!r}: choose one of {', '.join(self.header)}")
+        if given := self.options.headers(role):
+            return given[0]
         lower = {name.lower(): name for name in reversed(self.header)}
         return next((lower[name] for name in ROLES[role] if name in lower), None)
 
@@ -137,73 +86,149 @@ class CsvTable:
             raise UserError(f"{self.source} has no row with a batch size in column {size}")
         if left_out := len(self.rows) - len(sized):
             self.source += f"; {left_out} rows without a batch size left out"
-        groups: dict[tuple[str, str, str], list[_Row]] = {}
+        groups: dict[tuple[str, str, str, str], list[Row]] = {}
         for row in sized:
             unit = row.text(self.columns["unit"]) or self.options.unit or self._unit_of(value)
-            groups.setdefault((self._label(row), unit, row.text(self.columns["target"])), []).append(row)
+            key = (self._label(row), unit, row.text(self.columns["target"]), row.text(self.columns["meaning"]))
+            groups.setdefault(key, []).append(row)
+        check_not_repeated(sized, self._run_columns([]))
+        arms = {key: self._arms(key[0], rows, size, value) for key, rows in groups.items()}
+        named = Counter(key[0] for key in groups)
         curves = []
-        for (label, unit, target), rows in groups.items():
-            arms = self._arms(rows, size, value)
-            meaning, trained = self._meaning(rows[0], value), self.columns["train_examples"]
-            train = self.options.train_examples or (rows[0].whole(trained) if trained else None)
-            more = {"target": target, "train_examples": train}
-            curves += curve(label, self.source, parse_unit(unit), meaning, arms, **more)
+        for key, rows in groups.items():
+            label, unit, target, meaning = key
+            name = label if named[label] == 1 else ", ".join(filter(None, [label, unit, target, meaning]))
+            more = {"target": target, "train_examples": self._train_examples(rows)}
+            meant = self._meaning(meaning, target, value)
+            curves += curve(name, self._source(), parse_unit(unit), meant, arms[key], **more)
         return curves
 
     def evaluations(self) -> list[PublishedCurve]:
         """Every run's evaluations against the given target, in order of their position."""
         target, place = self._target(), self._place()
-        runs: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
+        unit = parse_unit(self.options.unit or place)
+        columns = self._run_columns([*self._roles("curve", "total_batch_size"), target.metric, place])
+        runs: dict[tuple[str, int], dict[str, list[Row]]] = {}
         for row in self.rows:
-            key = (self._label(row), self._size(row), row.text(self.columns["run"], "0"))
-            runs.setdefault(key, []).append((row.amount(place), self._metric(row)))
-        arms: dict[str, dict[int, list[Hits]]] = {}
-        for (label, size, _), points in runs.items():
-            points.sort(key=lambda point: point[0])
-            run = hits([place for place, _ in points], [metric for _, metric in points], target)
-            arms.setdefault(label, {}).setdefault(size, []).append(run)
+            of_arm = runs.setdefault((self._label(row), self._size(row)), {})
+            of_arm.setdefault(row.text(columns.run), []).append(row)
+        arms: dict[str, list[PublishedArm]] = {}
+        for (label, size), by_name in runs.items():
+            what = f"{label} at TBS {size:,}"
+            points: dict[str, Sequence[tuple[float, float]]] = {}
+            for name, rows in by_name.items():
+                kept = evaluations_of_run(
+                    rows, columns, f"{what}, {columns.run} {name}" if name else what, place, self._metric
+                )
+                points[name] = [(row.amount(place), self._metric(row)) for row in kept]
+            check_settings([*by_name.values()], columns, what)
+            points = distinct(points)
+            self.copies += sum(map(len, by_name.values())) - sum(map(len, points.values()))
+            met = tuple(hits([at for at, _ in run], [metric for _, metric in run], target) for run in points.values())
+            arm = PublishedArm(size, tuple(run.observation for run in met), len(met), hits=met)
+            arms.setdefault(label, []).append(arm)
+        more = {"target": str(target), "train_examples": self.options.train_examples}
         curves = []
-        for label, by_size in arms.items():
-            published = [
-                PublishedArm(size, tuple(run.observation for run in runs_), len(runs_), hits=tuple(runs_))
-                for size, runs_ in by_size.items()
-            ]
-            more = {"target": str(target), "train_examples": self.options.train_examples}
-            curves += curve(label, self.source, UNITS[place.lower()], Meaning.TO_TARGET, published, **more)
+        for label, of_label in arms.items():
+            curves += curve(label, self._source(), unit, Meaning.TO_TARGET, of_label, **more)
         return curves
 
     def finals(self) -> list[Finals]:
-        """Final metrics, by curve and TBS."""
-        values: dict[str, list[float]] = {}
-        sized = self.columns["total_batch_size"]
+        """Final metrics, by curve and TBS: one row for every finished run, which a column has to name.
+
+        Without one, rows may as well be the evaluations of a single run, of which only the last is final.
+        """
+        target, sized = self._target(), self.columns["total_batch_size"]
+        groups: dict[str, list[Row]] = {}
         for row in self.rows:
             label = self._label(row) + (f", TBS {row.whole(sized)}" if sized else "")
-            values.setdefault(label, []).append(self._metric(row))
-        return [Finals(label, self.source, self._target(), tuple(metrics)) for label, metrics in values.items()]
+            groups.setdefault(label, []).append(row)
+        columns = self._run_columns([*self._roles("curve", "total_batch_size"), target.metric])
+        evaluations = "--column position=NAME with --unit"
+        finished: dict[str, list[Row]] = {}
+        for label, rows in groups.items():
+            if len(rows) > 1 and not all(row.text(columns.run) for row in rows):
+                raise UserError(
+                    f"{self.source}: no column tells the {len(rows)} runs of {label} apart "
+                    f"(one of {', '.join(RUN_NAMES)}): give --column run=NAME if every row is a finished run, or "
+                    f"{evaluations} if rows are evaluations"
+                )
+            finished[label] = replicates(rows, columns, label, lambda row: repr(self._metric(row)), evaluations)
+            self.copies += len(rows) - len(finished[label])
+        return [
+            Finals(label, self._source(), target, tuple(self._metric(row) for row in rows))
+            for label, rows in finished.items()
+        ]
 
     @property
     def has_places(self) -> bool:
-        return any(name.lower() in UNITS for name in self.header)
+        return self.columns["position"] is not None or any(name.lower() in UNITS for name in self.header)
 
-    def _arms(self, rows: Sequence[_Row], size: str, value: str) -> list[PublishedArm]:
+    def _arms(self, label: str, rows: Sequence[Row], size: str, value: str) -> list[PublishedArm]:
         """Single runs of one TBS share an arm; every mean is its own arm."""
         arms: list[PublishedArm] = []
-        single: dict[int, list[_Row]] = {}
+        single: dict[int, list[Row]] = {}
+        means: dict[int, list[Row]] = {}
         runs, sd, lr = self.columns["runs"], self.columns["sd"], self.columns["lr"]
         for row in rows:
             count = row.whole(runs) if runs and row.text(runs) else 1
             if count == 1 and not row.text(sd):
                 single.setdefault(row.whole(size), []).append(row)
                 continue
+            means.setdefault(row.whole(size), []).append(row)
             spread = row.amount(sd) if sd and row.text(sd) else None
             mean = (self._observation(row, value),)
             arms.append(PublishedArm(row.whole(size), mean, count, spread, _lr(row, lr), f"a mean of {count} runs"))
-        for tbs, runs_of_tbs in single.items():
-            observed = tuple(self._observation(row, value) for row in runs_of_tbs)
-            arms.append(PublishedArm(tbs, observed, len(observed), lr=_lr(runs_of_tbs[0], lr)))
+        for tbs, rows_of_tbs in means.items():
+            columns = replace(self._cost_columns(value), are_means=True)
+            check_settings([[row] for row in rows_of_tbs], columns, f"{label} at TBS {tbs:,}")
+        for tbs, rows_of_tbs in single.items():
+            kept = self._replicates(rows_of_tbs, f"{label} at TBS {tbs:,}", value)
+            self.copies += len(rows_of_tbs) - len(kept)
+            observed = tuple(self._observation(row, value) for row in kept)
+            arms.append(PublishedArm(tbs, observed, len(observed), lr=_lr(kept[0], lr)))
         return arms
 
-    def _observation(self, row: _Row, value: str) -> Observation:
+    def _replicates(self, rows: Sequence[Row], what: str, value: str) -> list[Row]:
+        outcome = self.columns["outcome"]
+
+        def cost(row: Row) -> tuple[float, str]:
+            return row.amount(value), row.text(outcome, "reached").lower()
+
+        return replicates(rows, self._cost_columns(value), what, cost, "--target METRIC>=VALUE")
+
+    def _cost_columns(self, value: str) -> RunColumns:
+        roles = self._roles("total_batch_size", "unit", "meaning", "curve", "runs", "sd", "outcome", "target")
+        # The same cost in other units, where the cost's own column is named like theirs: else `epochs` is a budget.
+        costs = [name for name in self.header if (match := VALUE.fullmatch(name.lower())) and _is_cost(match, value)]
+        return self._run_columns([*roles, value, *costs])
+
+    def _run_columns(self, results: Sequence[str]) -> RunColumns:
+        return RunColumns(self.header, self.columns["run"], results, self.options.headers("ignore"))
+
+    def _roles(self, *roles: str) -> list[str]:
+        """The columns that have these roles."""
+        found = [*self.curves] if "curve" in roles else []
+        return found + [name for role in roles if role != "curve" and (name := self.columns[role])]
+
+    def _source(self) -> str:
+        if not self.copies:
+            return self.source
+        return f"{self.source}; {words.count(self.copies, 'row')} left out as copies of others"
+
+    def _train_examples(self, rows: Sequence[Row]) -> int | None:
+        name = self.columns["train_examples"]
+        if self.options.train_examples or name is None:
+            return self.options.train_examples
+        sizes = list(dict.fromkeys(row.whole(name) for row in rows))
+        if len(sizes) > 1:
+            raise UserError(
+                f"{self.source}: {name} of {self._label(rows[0])} is {sizes[0]:,} and {sizes[1]:,}: give --column "
+                f"curve={name} to keep them apart"
+            )
+        return sizes[0]
+
+    def _observation(self, row: Row, value: str) -> Observation:
         amount, text = row.amount(value), row.text(self.columns["outcome"], "reached").lower()
         outcome = Outcome.CENSORED if text == "missed" else next((kind for kind in Outcome if kind == text), None)
         if outcome is None:
@@ -225,8 +250,9 @@ class CsvTable:
 
     def _value(self) -> str:
         """The column of costs, recognised by name or by unit."""
-        by_unit = next((name for name in self.header if VALUE.fullmatch(name.lower())), None)
-        return self.columns["value"] or by_unit or self._needed("value")
+        by_unit = [name for name in self.header if VALUE.fullmatch(name.lower())]
+        by_unit.sort(key=lambda name: not name.lower().endswith("_to_target"))  # `epochs` next to it may be a budget
+        return self.columns["value"] or (by_unit[0] if by_unit else self._needed("value"))
 
     def _unit_of(self, value: str) -> str:
         match = VALUE.fullmatch(value.lower())
@@ -234,27 +260,27 @@ class CsvTable:
             raise UserError(f"{self.source} does not give the unit of {value}: give --unit, e.g. --unit epochs")
         return match.group(1)
 
-    def _meaning(self, row: _Row, value: str) -> Meaning:
+    def _meaning(self, text: str, target: str, value: str) -> Meaning:
         """The meaning given by a column or the command line; a table that names its target has costs to a target."""
-        text = row.text(self.columns["meaning"])
         if text:
             return Meaning.parse(text)
         if self.options.meaning is not None:
             return self.options.meaning
-        if row.text(self.columns["target"]) or re.fullmatch(r".+_to_target|olympic_mean", value.lower()):
+        if target or re.fullmatch(r".+_to_target|olympic_mean", value.lower()):
             return Meaning.TO_TARGET
         raise UserError(
             f"{self.source} does not say what {value} means: give --meaning to_target (cost to reach a target) or "
             "in_time_budget (what fits into a fixed time)"
         )
 
-    def _label(self, row: _Row) -> str:
-        name = row.text(self.columns["curve"])
+    def _label(self, row: Row) -> str:
+        texts = [(column, text) for column in self.curves if (text := row.text(column))]
+        name = ", ".join(f"{column} {text}" if _is_number(text) else text for column, text in texts)
         if self.options.label:
             return f"{self.options.label} {name}".strip()
         return name or Path(self.source).stem
 
-    def _size(self, row: _Row) -> int:
+    def _size(self, row: Row) -> int:
         if self.options.batch_size is not None:
             return self.options.batch_size
         name = self.columns["total_batch_size"]
@@ -264,14 +290,20 @@ class CsvTable:
 
     def _place(self) -> str:
         """The column with the position of an evaluation."""
+        if (position := self.columns["position"]) is not None:
+            if self.options.unit is None and position.lower() not in UNITS:
+                raise UserError(f"{self.source} does not give the unit of {position}: give --unit, e.g. --unit steps")
+            return position
         by_unit = {UNITS[name.lower()]: name for name in reversed(self.header) if name.lower() in UNITS}
         given = self.options.unit
         unit = parse_unit(given) if given else next(unit for unit in PLACES if unit in by_unit)
         if unit not in by_unit:
-            raise UserError(f"{self.source} has no column for {unit}, only {', '.join(self.header)}")
+            raise UserError(
+                f"{self.source} has no column for {unit}, only {', '.join(self.header)}: give --column position=NAME"
+            )
         return by_unit[unit]
 
-    def _metric(self, row: _Row) -> float:
+    def _metric(self, row: Row) -> float:
         value = row.amount(self._target().metric)
         return math.nan if math.isinf(value) else value
 
@@ -280,9 +312,20 @@ class CsvTable:
         return self.options.target
 
 
-def _lr(row: _Row, name: str | None) -> float | None:
+def _is_cost(match: re.Match[str], value: str) -> bool:
+    """Whether a column with a unit's name is a cost like the one in `value`: by its suffix, or as neither has one."""
+    own = VALUE.fullmatch(value.lower())
+    return match.group(2) is not None or own is None or own.group(2) is None
+
+
+def _lr(row: Row, name: str | None) -> float | None:
     """The LR if it is a number; None for a published expression."""
+    return float(row.text(name)) if _is_number(row.text(name)) else None
+
+
+def _is_number(text: str) -> bool:
     try:
-        return float(row.text(name)) if row.text(name) else None
+        float(text)
     except ValueError:
-        return None
+        return False
+    return True

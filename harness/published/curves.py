@@ -44,6 +44,10 @@ UNITS = {
     "updates": "steps",
     "iterations": "steps",
     "iteration": "steps",
+    "iter": "steps",
+    "update": "steps",
+    "global_step": "steps",
+    "_step": "steps",
     "seconds": "seconds",
 }
 

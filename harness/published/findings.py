@@ -1,33 +1,36 @@
 """Published curves as findings: with the same estimates, fits and definitions as a study's, one section per curve."""
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from harness.analyse.findings import Findings
 from harness.analyse.rule_fits import LEAST_ARMS, RuleFit, fit_curve, reached_arms
-from harness.analyse.sections import Plot, Section, Series, Table
+from harness.analyse.sections import Section, Table
 from harness.plan.outcome import Outcome
 from harness.plan.settings import fingerprint
 from harness.published.csv_table import Finals
-from harness.published.curves import Meaning, PublishedArm, PublishedCurve
+from harness.published.curves import Meaning, PublishedCurve
 from harness.published.mlperf import mlperf_table, pruned_set
+from harness.published.overhead import CostMore, Overhead, check_reference, cost_more, has_data_cost, rise_table
+from harness.published.plots import cost_plot, front_plot, side_by_side, slug
 from harness.published.read import Publication
 from harness.statistics import words
 from harness.statistics.comparisons import p_mean_below
 from harness.statistics.estimates import Observation, ReachRate, median_estimate, pooled_log_spread, reach_rate
 
 
-def published_findings(publications: Sequence[Publication]) -> Findings:
-    """Findings on imported data alone; they contain no trial of ours."""
+def published_findings(publications: Sequence[Publication], overhead: Overhead | None = None) -> Findings:
+    """Findings on imported data alone; they contain no trial of ours. UserError for a reference that no curve has."""
     curves = [curve for publication in publications for curve in publication.curves]
     sections, verdict, open_lines = [], [], []
-    for curve in curves:
-        fitted = _fit(curve)
-        sections.append(curve_section(curve, fitted))
-        headline, is_open = _headline(curve, fitted)
+    fits = [_fit(curve) for curve in curves]
+    answers = [cost_more(curve, fitted, overhead or Overhead()) for curve, fitted in zip(curves, fits, strict=True)]
+    check_reference(answers)
+    for curve, fitted, answer in zip(curves, fits, answers, strict=True):
+        sections.append(curve_section(curve, fitted, answer))
+        headline, is_open = _headline(curve, fitted, answer)
         (open_lines if is_open else verdict).append(headline)
     sections += [finals_section(finals) for publication in publications for finals in publication.finals]
     verdict += [_finals_line(finals) for publication in publications for finals in publication.finals]
@@ -66,8 +69,9 @@ def published_findings(publications: Sequence[Publication]) -> Findings:
     )
 
 
-def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
-    """One curve: what it is, its numbers with intervals, its fits, and MLPerf's own arithmetic for MLPerf's curves."""
+def curve_section(curve: PublishedCurve, fitted: RuleFit | None, answer: CostMore) -> Section:
+    """One curve: what it is, its numbers with intervals, where more data is needed, its fits, and MLPerf's own
+    arithmetic for MLPerf's curves."""
     name = slug(curve.label)
     sentences = [f"Source: {curve.source}. {_unit_words(curve)}{f'; target: {curve.target}' if curve.target else ''}."]
     plots, tables = [cost_plot(name, curve, fitted)], [cost_table(name, curve)]
@@ -76,12 +80,15 @@ def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
             "These are epochs that fit into a fixed time, so they measure throughput, not the cost to reach a target: "
             "no critical batch size is fitted to them, and no cost to a target is drawn on their axis."
         )
-    elif fitted is None:
-        sentences.append(f"No curve was fitted: that needs {LEAST_ARMS} total batch sizes that reached the target.")
+    elif not has_data_cost(curve):
+        sentences.append("Seconds depend on the machine: no critical batch size is fitted to them.")
     else:
-        sentences += [f"{fitted.diagnosis} {fitted.choice.sentence}"]
-        sentences += [f"Critical batch size {size}: {size.definition}." for size in fitted.critical]
-        sentences += [_outlier_line(outlier.total_batch_size, outlier.ratio) for outlier in fitted.outliers]
+        if line := answer.line():
+            sentences.append(f"{_capital(line)}{'' if answer.refused else ', without a fitted curve'}.")
+        if answer.rises:
+            tables.append(rise_table(name, answer.rises))
+        sentences += _fit_sentences(curve, fitted, answer)
+    if fitted is not None:
         tables.append(fit_table(name, curve, fitted))
         if curve.examples_per_unit is not None:
             plots.append(front_plot(name, curve, fitted))
@@ -92,6 +99,16 @@ def curve_section(curve: PublishedCurve, fitted: RuleFit | None) -> Section:
         sentences.append(f"Reference points that judge a submission of {curve.submission_runs} runs: {judges or '-'}.")
         tables.append(mlperf_table(f"{name}_mlperf", curve))
     return Section(curve.label, sentences, plots, tables)
+
+
+def _fit_sentences(curve: PublishedCurve, fitted: RuleFit | None, answer: CostMore) -> list[str]:
+    if fitted is None:
+        return [f"No curve was fitted: that needs {LEAST_ARMS} total batch sizes that reached the target."]
+    sentences = [f"{fitted.diagnosis} {fitted.choice.sentence}"]
+    sentences += [f"Critical batch size {size}: {size.definition}." for size in answer.critical]
+    if not fitted.is_hyperbola:
+        sentences.append(f"No critical batch size E_min / S_min under {curve.label}: no hyperbola describes it.")
+    return sentences + [_outlier_line(outlier.total_batch_size, outlier.ratio) for outlier in fitted.outliers]
 
 
 def finals_section(finals: Finals) -> Section:
@@ -172,112 +189,28 @@ def fit_table(name: str, curve: PublishedCurve, fitted: RuleFit) -> Table:
     return Table(f"{name}_fits", columns, rows)
 
 
-def cost_plot(name: str, curve: PublishedCurve, fitted: RuleFit | None) -> Plot:
-    """Medians over TBS with the range of the runs, and the fitted curve that describes them, or the hyperbola."""
-    spread = pooled_log_spread(curve.by_size.values())
-    shown = [(arm, median_estimate(arm.observations, spread)) for arm in curve.arms]
-    places = [median.value if math.isfinite(median.value) else median.at_least for _, median in shown]
-    known = [i for i, place in enumerate(places) if 0 < place < math.inf]
-    ranges = [_range(shown[i][0], places[i]) for i in known]
-    series = [
-        Series(
-            curve.label,
-            [float(shown[i][0].total_batch_size) for i in known],
-            [places[i] for i in known],
-            low=[low for low, _ in ranges],
-            high=[high for _, high in ranges],
-            hollow=[math.isinf(shown[i][1].value) for i in known],
-        )
-    ]
-    if fitted is not None:
-        best = next((fit for fit in fitted.fits if fit.model is fitted.shape), fitted.fits[0])
-        # Rounded: a flat curve that differs from the points only in the last bit would give an axis without a range.
-        xs, ys = [p.total_batch_size for p in best.curve], [float(f"{p.value:.9g}") for p in best.curve]
-        if xs:
-            series.append(Series(str(best.model), xs, ys, kind="curve"))
-    cost = f"{curve.unit} {curve.meaning.words}"
-    ends = [f"{places[i]:.4g} at TBS {shown[i][0].total_batch_size:,}" for i in (known[:1] + known[1:][-1:])]
-    alt = f"{curve.label}, {cost}: {', '.join(ends) or 'no run reached'}."
-    title = f"{cost[0].upper()}{cost[1:]} over total batch size"
-    return Plot(f"{name}_cost", title, alt, words.TOTAL_BATCH_SIZE, cost, series, x_log=2, y_log=2)
-
-
-def front_plot(name: str, curve: PublishedCurve, fitted: RuleFit) -> Plot:
-    """Updates against examples with the hyperbola (S/S_min - 1)(E/E_min - 1) = 1."""
-    points = sorted([*fitted.front.arms, *fitted.front.dominated], key=lambda point: point.total_batch_size)
-    beaten = [point in fitted.front.dominated for point in points]
-    series = [
-        Series(curve.label, [p.steps for p in points], [p.examples for p in points], hollow=beaten),
-        Series("hyperbola", *_coordinates(fitted), kind="curve"),
-    ]
-    alt = f"{curve.label}: examples against updates to the target at {len(points)} batch sizes. {fitted.diagnosis}"
-    return Plot(
-        f"{name}_front", "Updates against examples", alt, "updates to target", "examples to target", series,
-        x_log=2, y_log=2,
-    )  # fmt: skip
-
-
-def side_by_side(curves: Sequence[PublishedCurve]) -> list[Section]:
-    """Curves of the same meaning on one axis, each relative to its smallest TBS, so that units need not agree."""
-    sections = []
-    for meaning in Meaning:
-        alike = [curve for curve in curves if curve.meaning is meaning and relative(curve)]
-        if len(alike) < 2:
-            continue
-        series = [Series(curve.label, *relative(curve), kind="line") for curve in alike]
-        cost = "cost to the target" if meaning is Meaning.TO_TARGET else "epochs that fit into a fixed time"
-        ends = "; ".join(f"{s.label}: {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
-        alt = f"{cost.capitalize()} relative to each curve's smallest total batch size. {ends}."
-        label = f"{'cost' if meaning is Meaning.TO_TARGET else 'epochs that fit'}, relative to the smallest TBS"
-        plot = Plot(
-            f"relative_{meaning}", f"{cost.capitalize()}, relative", alt, words.TOTAL_BATCH_SIZE, label, series,
-            x_log=2, y_log=2,
-        )  # fmt: skip
-        sections.append(Section(f"Side by side: {cost}", [alt], [plot]))
-    return sections
-
-
-def relative(curve: PublishedCurve) -> tuple[list[float], list[float]] | tuple[()]:
-    """TBS and median cost relative to that of the smallest TBS that reached; empty for fewer than two such TBS, and
-    where that cost is 0."""
-    medians = [(arm.total_batch_size, median_estimate(arm.observations).value) for arm in curve.arms]
-    reached = [(float(size), value) for size, value in medians if math.isfinite(value)]
-    if len(reached) < 2 or reached[0][1] == 0:
-        return ()
-    return [size for size, _ in reached], [value / reached[0][1] for _, value in reached]
-
-
-def slug(label: str) -> str:
-    """A label as a file name."""
-    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_") or "curve"
-
-
 def _fit(curve: PublishedCurve) -> RuleFit | None:
-    if curve.meaning is not Meaning.TO_TARGET or reached_arms(curve.by_size) < LEAST_ARMS:
+    if not has_data_cost(curve) or reached_arms(curve.by_size) < LEAST_ARMS:
         return None
     return fit_curve(curve.label, curve.by_size, curve.examples_per_unit or 1.0)
 
 
-def _coordinates(fitted: RuleFit) -> tuple[list[float], list[float]]:
-    return [point.steps for point in fitted.front.curve], [point.examples for point in fitted.front.curve]
-
-
-def _range(arm: PublishedArm, place: float) -> tuple[float, float]:
-    reached = [run.value for run in arm.observations if run.reached]
-    return min([place, *reached]), max([place, *reached])
-
-
-def _headline(curve: PublishedCurve, fitted: RuleFit | None) -> tuple[str, bool]:
-    """One line on a curve, and whether it belongs to what is not established."""
+def _headline(curve: PublishedCurve, fitted: RuleFit | None, answer: CostMore) -> tuple[str, bool]:
+    """A line on a curve, what needs no fit first, and whether it belongs to what is not established."""
     if curve.meaning is Meaning.IN_TIME_BUDGET:
         ends = [curve.arms[0], curve.arms[-1]]
         amounts = " and ".join(f"{arm.observations[0].place:g} at TBS {arm.total_batch_size:,}" for arm in ends)
         return f"{curve.label}: {amounts} {curve.unit} fit into a fixed time; this says nothing about a target.", False
+    if not has_data_cost(curve):
+        return f"{curve.label}: seconds depend on the machine, so there is no critical batch size", True
+    parts = [line] if (line := answer.line()) else []
     if fitted is None:
-        return f"{curve.label}: {reached_arms(curve.by_size)} TBS reached the target, too few for a curve", True
-    if not fitted.is_hyperbola:
-        return f"{curve.label}: no critical batch size: {fitted.diagnosis.rstrip('.')}", True
-    return f"{curve.label}: critical batch size (E_min / S_min) {fitted.critical[0]}. {fitted.diagnosis}", False
+        parts.append(f"{reached_arms(curve.by_size)} TBS reached the target, too few for a curve")
+    elif fitted.is_hyperbola and answer.critical:
+        parts += [f"E_min / S_min under {curve.label}: {answer.critical[0]}", fitted.diagnosis]
+    else:
+        parts.append(fitted.diagnosis)
+    return f"{curve.label}: {'. '.join(part.rstrip('.') for part in parts)}.", not answer.is_shown
 
 
 def _finals_line(finals: Finals) -> str:
@@ -306,6 +239,10 @@ def _caveats(curves: Sequence[PublishedCurve]) -> list[str]:
     if unknown:
         lines.append(f"updates are unknown without --train-examples N: {', '.join(unknown)}")
     return lines
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _known(value: float) -> float | None:

@@ -1,11 +1,12 @@
 """Options for reading a published source, shared by `harness published` and `harness report --overlay`."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.plan.errors import UserError
 from harness.plan.target import Target
-from harness.published.csv_table import ReadingOptions
+from harness.published.columns import ReadingOptions
 from harness.published.curves import Meaning
 
 
@@ -26,6 +27,23 @@ def add_reading_options(parser: argparse.ArgumentParser, target_option: str = "-
     group.add_argument("--column", action="append", default=[], metavar="ROLE=NAME", help="the CSV column for a role")
 
 
+def add_overhead_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for where a bigger batch stops paying."""
+    group = parser.add_argument_group("where a bigger batch stops paying")
+    group.add_argument(
+        "--overhead",
+        type=float,
+        metavar="SHARE",
+        help="more data than the reference needs, e.g. 0.2 for 20 %% (default: both 1 and 0.2, twice and 1.2 times)",
+    )
+    group.add_argument(
+        "--reference-batch-size",
+        type=int,
+        metavar="TBS",
+        help="total batch size that others are compared with (default: the cheapest of each curve)",
+    )
+
+
 def reading_options(given: argparse.Namespace) -> ReadingOptions:
     """The options as the readers need them; UserError for invalid values."""
     wrong = [word for word in given.column if word.count("=") != 1]
@@ -42,5 +60,12 @@ def reading_options(given: argparse.Namespace) -> ReadingOptions:
         batch_size=given.batch_size,
         train_examples=given.train_examples,
         label=given.label,
-        columns=dict(word.split("=") for word in given.column),
+        columns=_by_role(given.column),
     )
+
+
+def _by_role(given: Sequence[str]) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for role, name in (word.split("=") for word in given):
+        columns.setdefault(role, []).append(name)
+    return columns

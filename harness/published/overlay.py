@@ -7,7 +7,8 @@ from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Section, Series
 from harness.plan.outcome import Outcome
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve, observation
-from harness.published.findings import cost_table, relative, slug
+from harness.published.findings import cost_table
+from harness.published.plots import relative, slug
 from harness.statistics import words
 from harness.statistics.estimates import Observation, median_estimate
 

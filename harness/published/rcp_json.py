@@ -15,6 +15,7 @@ from harness.published.curves import (
     observation,
     parse_unit,
 )
+from harness.published.replicates import LEAST_DISTINCT
 from harness.statistics.estimates import Observation
 
 # The files say "Epochs to converge" even where they mean samples or tokens; training_rules.adoc says which.
@@ -44,10 +45,13 @@ def is_rcp(content: Any) -> bool:
 
 
 def read_rcp(content: Mapping[str, Any], source: str, unit: str | None, label: str | None) -> list[PublishedCurve]:
-    """A curve for every benchmark of the file. UserError for records without numbers."""
+    """A curve for every benchmark of the file, without records that repeat another. UserError for records without
+    numbers, and for a list of runs that is there twice."""
     benchmarks: dict[str, list[Mapping[str, Any]]] = {}
     for record in content.values():
-        benchmarks.setdefault(str(record.get("Benchmark", "benchmark")), []).append(record)
+        records = benchmarks.setdefault(str(record.get("Benchmark", "benchmark")), [])
+        if record not in records:
+            records.append(record)
     curves = []
     for benchmark, records in benchmarks.items():
         runs = [_runs(record, source) for record in records]
@@ -71,6 +75,11 @@ def _runs(record: Mapping[str, Any], source: str) -> tuple[str, tuple[Observatio
     values = record[name] if name else None
     if name is None or not isinstance(values, list) or not values:
         raise UserError(f"{source}: the record with BS {record.get('BS')} has no list '... to converge'")
+    half = len(values) // 2
+    if len({str(value) for value in values}) >= LEAST_DISTINCT and values == 2 * values[:half]:
+        raise UserError(
+            f"{source}: the record with BS {record.get('BS')} lists the same {half} runs twice: keep one half"
+        )
     return name, tuple(observation(float(v) if isinstance(v, int | float) else math.inf) for v in values)
 
 

@@ -12,7 +12,8 @@ from harness.analyse.sections import Table
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm
 from harness.published.batch_science import is_tree, read_batch_science
-from harness.published.csv_table import CsvTable, Finals, ReadingOptions
+from harness.published.columns import ReadingOptions
+from harness.published.csv_table import CsvTable, Finals
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve
 from harness.published.dawnbench import read_dawnbench
 from harness.published.rcp_json import is_collection, is_rcp, read_collection, read_rcp
@@ -86,31 +87,36 @@ def _read_folder(path: Path, options: ReadingOptions) -> Sequence[PublishedCurve
 
 
 def _read_study(path: Path) -> list[PublishedCurve]:
-    """Epochs to target of every LR rule of a study, run by run."""
+    """Epochs to target of every LR rule of a study, run by run; what else its arms vary keeps curves apart."""
     records = Records(StudyFolder(path))
-    arms: dict[str, Arm] = {}
-    seeds: dict[str, list[int]] = {}
+    arms: dict[tuple[str, str], Arm] = {}
+    seeds: dict[tuple[str, str], list[int]] = {}
     for planned in records.folder.plan():
-        arms[planned.trial.arm.label] = planned.trial.arm
-        seeds.setdefault(planned.trial.arm.label, []).append(planned.trial.seed)
-    by_rule: dict[str, list[PublishedArm]] = {}
-    for label, arm in arms.items():
-        results = records.of_arm(arm, dict.fromkeys(seeds[label]))
-        size = arm.settings.train_examples
-        runs = [scaled(result.observation(), 1 / size) for result in results]
+        arm = planned.trial.arm
+        key = (_curve_of(arm), arm.settings.identity_text)
+        arms[key] = arm
+        seeds.setdefault(key, []).append(planned.trial.seed)
+    several = len({(arm.workload, arm.optimizer) for arm in arms.values()}) > 1
+    by_rule: dict[tuple[str, str, int], list[PublishedArm]] = {}
+    for key, arm in arms.items():
+        results = records.of_arm(arm, dict.fromkeys(seeds[key]))
+        settings = arm.settings
+        runs = [scaled(result.observation(), 1 / settings.train_examples) for result in results]
         if runs:
-            lr = arm.settings.peak_lr
-            by_rule.setdefault(arm.scaling_rule, []).append(
-                PublishedArm(arm.total_batch_size, tuple(runs), len(runs), lr=lr)
-            )
+            label = key[0] if several else " ".join([arm.scaling_rule, *arm.variant_words])
+            published = PublishedArm(arm.total_batch_size, tuple(runs), len(runs), lr=settings.peak_lr)
+            by_rule.setdefault((label, str(settings.target), settings.train_examples), []).append(published)
     if not by_rule:
         raise UserError(f"{path.name} has no finished trial")
-    first = next(iter(arms.values())).settings
-    more: dict[str, Any] = {"target": str(first.target), "train_examples": first.train_examples}
     curves: list[PublishedCurve] = []
-    for rule, arms_of_rule in by_rule.items():
-        curves += curve(f"{path.name}: {rule}", path.name, "epochs", Meaning.TO_TARGET, arms_of_rule, **more)
+    for (label, target, size), arms_of_rule in by_rule.items():
+        more: dict[str, Any] = {"target": target, "train_examples": size}
+        curves += curve(f"{path.name}: {label}", path.name, "epochs", Meaning.TO_TARGET, arms_of_rule, **more)
     return curves
+
+
+def _curve_of(arm: Arm) -> str:
+    return " ".join([arm.workload, arm.optimizer, arm.scaling_rule, *arm.variant_words])
 
 
 def _read_json(path: Path, options: ReadingOptions) -> list[PublishedCurve]:

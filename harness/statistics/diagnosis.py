@@ -10,12 +10,12 @@ from harness.statistics.fit_likelihood import Arms
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import LEAST_ARMS_FOR_AICC, Fit
 from harness.statistics.trend import Direction, Trend
-from harness.statistics.words import percent
+from harness.statistics.words import p_value, percent
 
 UNDECIDED = 2.0  # AICc differences below this do not choose
 CLEARLY = 2.0  # ratio of left-out errors from which a shape is worth a sentence
 NOTICEABLE = 0.05  # left-out error from which a hyperbola that misses is worth a sentence
-POOR = 0.15  # rms log error of the best curve above which none is called a description
+POOR = 0.15  # log error, rms or left-out, above which no curve is called a description
 FAR = 5.0  # robust standard deviations from the arm's median at which a trial raises the alarm
 LEAST_SPREAD = 0.01  # on the log: a robust sd of 0 (ties) must not make every other trial an outlier
 
@@ -84,21 +84,23 @@ def diagnose(fits: Sequence[Fit], trend: Trend) -> Diagnosis:
             f"{_although(trend)}.",
         )
     if trend.established and trend.direction is Direction.FALLING:
-        return Diagnosis(None, f"E falls with TBS (trend test, {_p(trend)}): a larger batch needs less data here.")
-    if not (trend.rises or (not trend.can_decide and _excludes_flat(by_model))):
         return Diagnosis(
-            None, "No rise of E with TBS is established by this sweep, which does not say that there is none."
+            None, f"E falls with TBS (trend test, {p_value(trend.p)}): a larger batch needs less data here."
         )
-    least = min(fit.quality.rms_error for fit in by_model.values())
-    if least > POOR:
+    if not (trend.rises or (not trend.can_decide and _excludes_flat(by_model))):
+        by = f"by the trend test ({p_value(trend.p)})" if trend.can_decide else "by this sweep"
+        return Diagnosis(None, f"No rise of E with TBS is established {by}, which does not say that there is none.")
+    errors = {model: fit.quality.left_out_error for model, fit in by_model.items() if fit.quality.left_out_error >= 0}
+    least, own = min(fit.quality.rms_error for fit in by_model.values()), errors[Model.HYPERBOLA]
+    nearest = min(errors, key=lambda model: errors[model])
+    if least > POOR or errors[nearest] > POOR:
         return Diagnosis(
             None,
-            f"No curve describes the sweep (rms error {percent(least)} at best): its arms differ in more than TBS.",
+            f"No curve is shown to describe the sweep (rms error {percent(least)}, left-out error "
+            f"{percent(errors[nearest])} at best): its arms differ in more than TBS, or are too few or too noisy.",
         )
-    errors = {model: fit.quality.left_out_error for model, fit in by_model.items() if fit.quality.left_out_error >= 0}
-    own = errors[Model.HYPERBOLA]
     rival = min((Model.LOG_LINEAR, Model.POWER_LAW), key=lambda model: errors.get(model, math.inf))
-    if own >= NOTICEABLE and own > CLEARLY * errors.get(rival, math.inf):
+    if own >= NOTICEABLE and own > CLEARLY * errors.get(rival, math.inf) and errors[rival] <= POOR:
         numbers = f"left-out error {percent(errors[rival], digits=1)} against {percent(own, digits=1)} of the hyperbola"
         if rival is Model.LOG_LINEAR:
             return Diagnosis(Model.LOG_LINEAR, f"Log-linear: the LR is probably not tuned per TBS ({numbers}).")
@@ -106,21 +108,23 @@ def diagnose(fits: Sequence[Fit], trend: Trend) -> Diagnosis:
             Model.POWER_LAW,
             f"Power law: every doubling costs the same factor, and no region of free scaling is seen ({numbers}).",
         )
-    if own >= NOTICEABLE and hyperbola.quality.lack_of_fit_p < 0.05:
+    if own > POOR:
         return Diagnosis(
             None,
-            f"The hyperbola misses arms by more than their seeds explain ({percent(own, digits=1)} left out): probably "
-            "tuning.",
+            f"No curve is singled out: the hyperbola misses left-out arms by {percent(own)}, the {nearest} by "
+            f"{percent(errors[nearest])}.",
+        )
+    if own >= NOTICEABLE and hyperbola.quality.lack_of_fit_p < 0.05:
+        return Diagnosis(
+            Model.HYPERBOLA,
+            f"The hyperbola misses arms by more than their seeds explain ({percent(own, digits=1)} left out), probably "
+            "because of tuning; its intervals include that lack of fit.",
         )
     return Diagnosis(Model.HYPERBOLA, f"A hyperbola describes the sweep (left-out error {percent(own, digits=1)}).")
 
 
 def _although(trend: Trend) -> str:
-    return f"; a rise of E with TBS is established (trend test, {_p(trend)})" if trend.rises else ""
-
-
-def _p(trend: Trend) -> str:
-    return "p < 0.001" if trend.p < 0.001 else f"p = {trend.p:.2g}"
+    return f"; a rise of E with TBS is established (trend test, {p_value(trend.p)})" if trend.rises else ""
 
 
 def _excludes_flat(fits: Mapping[Model, Fit]) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from harness.statistics.comparisons import Comparison, Verdict
+from harness.statistics.doubling import CostRise, Status
 from harness.statistics.estimates import Interval
 
 # Axes and columns. The unit stands in the label.
@@ -192,6 +193,26 @@ def compared(found: Comparison, slower: str, faster: str, where: str) -> str:
     known = f"{interval(Interval(low, high, found.interval.coverage, found.interval.method))}, {p_value(found.p)}"
     judged = verdict(found.verdict, found.margin)
     return f"{where} {slower} needs {size} times the epochs of {faster} ({known}): {judged}{seeds_needed(found)}"
+
+
+def factor(size: float) -> str:
+    """`twice`, or `1.2 times`."""
+    return "twice" if size == 2 else f"{size:g} times"
+
+
+def costs_from(rise: CostRise) -> str:
+    """`from about TBS 190 on (95 % 64–256)`, a bound, or that the sweep does not show it."""
+    if rise.status is Status.NOT_IN_SWEEP:
+        return f"nowhere up to TBS {rise.low:,.0f}"
+    if rise.status is Status.NOT_SHOWN:
+        return "from where on is not shown"
+    one_sided = "" if math.isnan(rise.coverage) else f" ({percent((1 + rise.coverage) / 2, digits=1)})"
+    if rise.status is Status.AT_LEAST:
+        return f"from above TBS {rise.low:,.0f} on{one_sided}"
+    if rise.status is Status.AT_MOST:
+        return f"from TBS {rise.high:,.0f} on or before{one_sided}"
+    shown_by = "between neighbours" if math.isnan(rise.coverage) else percent(rise.coverage)
+    return f"from about TBS {rise.value:,.0f} on ({shown_by} {rise.low:,.0f}–{rise.high:,.0f})"
 
 
 def _inverse(value: float) -> float:

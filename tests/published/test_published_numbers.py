@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.plan.target import Target
-from harness.published.csv_table import ReadingOptions
+from harness.published.columns import ReadingOptions
 from harness.published.curves import Meaning
 from harness.published.findings import finals_rate
 from harness.published.read import read

@@ -8,7 +8,7 @@ import pytest
 
 from harness.plan.errors import UserError
 from harness.plan.target import Target
-from harness.published.csv_table import ReadingOptions
+from harness.published.columns import ReadingOptions
 from harness.published.curves import Meaning
 from harness.published.mlperf import olympic_means, pruned_set
 from harness.published.read import read

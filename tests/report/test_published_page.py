@@ -30,7 +30,11 @@ def findings(study: StudyFolder) -> Findings:
 
 def test_reference_points_become_a_page_with_their_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["mlperf_resnet", "--train-examples", "1281167", "--out", str(tmp_path)]) == 0
-    assert "critical batch size (E_min / S_min) 47,016" in " ".join(capsys.readouterr().out.split())
+    assert (
+        "MLPerf resnet: costs twice the data of TBS 1,632, the cheapest, from about TBS 50,749 on (95 % 49,152–58,880)"
+        "; 1.2 times from about TBS 8,169 on (95 % 4,096–13,056). E_min / S_min under MLPerf resnet: 47,016 (41,271 to "
+        "54,026, profile likelihood 95 %). A hyperbola describes the sweep (left-out error 4.6 %)."
+    ) in " ".join(capsys.readouterr().out.split())
     page = (tmp_path / "report.html").read_text()
     assert "Reference points that judge a submission of 5 runs: 1,632, 3,264, 32,768, 49,152, 67,840." in page
     with (tmp_path / "tables" / "mlperf_resnet_costs.csv").open() as file:
@@ -53,7 +57,7 @@ HOSTILE = {
     "all diverged": "tbs,epochs_to_target,outcome\n16,,diverged\n64,,diverged\n128,,diverged\n",
     "one size": "tbs,epochs_to_target\n16,3\n16,4\n",
     "one run each": "tbs,epochs_to_target\n16,3\n64,4\n256,6\n",
-    "ties": "tbs,epochs_to_target\n16,3\n16,3\n64,3\n64,3\n256,3\n256,3\n",
+    "ties": "tbs,seed,epochs_to_target\n16,0,3\n16,1,3\n64,0,3\n64,1,3\n256,0,3\n256,1,3\n",
     "no number": "tbs,epochs_to_target\n16,nan\n64,inf\n256,\n",
     "two meanings": "tbs,epochs,meaning,curve\n16,3,to_target,a\n64,4,to_target,a\n16,9,in_time_budget,b\n",
 }
@@ -125,6 +129,15 @@ def test_a_study_is_a_source_for_another_study(study: StudyFolder, findings: Fin
         (["smith2018", "--column", "x=y"], "ROLE one of"),
         (["smith2018", "--batch-size", "0"], "--batch-size must be >= 1"),
         (["smith2018_log", "--target", "accuracy"], "METRIC>=VALUE"),
+        (["mlperf_resnet", "--overhead", "20"], "--overhead must be > 0 and at most 10 (0.2 is 20 %), not 20"),
+        (["mlperf_resnet", "--overhead", "0"], "--overhead must be > 0"),
+        (["mlperf_resnet", "--overhead", "nan"], "--overhead must be > 0"),
+        (["mlperf_resnet", "--overhead", "20%"], "invalid float value: '20%'"),
+        (["mlperf_resnet", "--reference-batch-size", "0"], "--reference-batch-size must be >= 1, not 0"),
+        (
+            ["mlperf_resnet", "--reference-batch-size", "16"],
+            "must lie within the arms that reached the target, 1,632 to 67,840, not 16",
+        ),
         (["smith2018_log", "--target", "accuracy>=0.9", "--confirm", "0"], "confirm"),
     ],
 )

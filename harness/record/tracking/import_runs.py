@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,10 +16,12 @@ from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.journal import Attempt
 from harness.record.study import Study, StudyFolder
 from harness.record.tracking.read_runs import RunRead, read_runs
+from harness.record.tracking.replicate_runs import ImportedRun, is_ours, replicates
 from harness.record.tracking.runs import validation_key
 
 Configure = Callable[[Mapping[str, Any], Spec, Sequence[int]], Mapping[str, Any]]  # of workload, classes, seeds
 
+REPEATED = ("variant", "ignore")  # columns that more than one key may have
 UNKNOWN: Spec = {"_target_": "imported.unknown"}  # stands for what is unknown about an imported run
 
 
@@ -39,16 +41,32 @@ class Columns:
     examples: str = "examples"  # rows; where missing: updates x total batch size
     seconds: str = "seconds"  # rows; where missing: W&B's own clock
     train_loss: str = "train/loss"  # rows
+    variant: tuple[str, ...] = ()  # further settings that keep arms apart
+    ignore: tuple[str, ...] = ()  # keys that are no setting: they may differ between the seeds of an arm
 
     @staticmethod
     def parse(given: Sequence[str]) -> "Columns":
         """From NAME=KEY words of the command line; UserError for anything else."""
         names = Columns.__dataclass_fields__
-        words = dict(word.split("=", 1) for word in given if word.count("=") == 1)
         wrong = [word for word in given if word.split("=")[0] not in names or word.count("=") != 1]
         if wrong:
             raise UserError(f"--column must be NAME=KEY with NAME one of {', '.join(names)}, not {wrong[0]!r}")
+        keys: dict[str, tuple[str, ...]] = {}
+        for name, key in (word.split("=") for word in given):
+            keys[name] = (*keys.get(name, ()), key)
+        several = next((name for name, of_name in keys.items() if len(of_name) > 1 and name not in REPEATED), None)
+        if several is not None:
+            raise UserError(f"--column {several}=KEY can be given once, not for {' and '.join(keys[several])}")
+        words: dict[str, Any] = {name: key if name in REPEATED else key[0] for name, key in keys.items()}
         return replace(Columns(), **words)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the runs."""
+
+    runs: int  # in the study
+    left_out: tuple[str, ...]  # a sentence on every other one
 
 
 def import_runs(
@@ -58,18 +76,30 @@ def import_runs(
     target: str | None,
     train_examples: int | None,
     configure: Configure,
-) -> int:
-    """Write the runs of `source` as a study in the new folder `path`; returns how many. UserError if a run lacks what
-    the analysis needs.
+) -> Imported:
+    """Write the runs of `source` as a study in the new folder `path`. UserError if a run lacks what the analysis needs,
+    or if runs of one arm differ in more than seed.
 
     `configure` makes what study.json keeps as its configuration.
     """
     if path.exists() and any(path.iterdir()):
         raise UserError(f"{path} is not empty: import into a new folder")
-    runs = read_runs(source)
+    return write_runs(read_runs(source), path, columns, target, train_examples, configure)
+
+
+def write_runs(
+    runs: Sequence[RunRead],
+    path: Path,
+    columns: Columns,
+    target: str | None,
+    train_examples: int | None,
+    configure: Configure,
+) -> Imported:
+    """`import_runs` of runs that have been read."""
     wanted = Target.parse(target) if target else _own_target(runs[0])
     reader = _Reader(columns, wanted, train_examples)
-    read = [reader.read(run) for run in runs]
+    given = (columns.total_batch_size, columns.lr, columns.scaling_rule, columns.seed, *columns.variant)
+    read, left_out = replicates([reader.read(run) for run in runs], {*given, *columns.ignore})
     planned = _plan(read, wanted)
     description = _description(path, read, planned, wanted, configure)
     study = Study.open(path, description)
@@ -79,21 +109,7 @@ def import_runs(
             _write(study, sharing[0], run)
     finally:
         study.close()
-    return len(runs)
-
-
-@dataclass
-class _Run:
-    """One run in the journal's terms."""
-
-    total_batch_size: int
-    lr: float
-    rule: str
-    seed: int | None
-    train_examples: int
-    outcome: Outcome
-    rows: list[dict[str, Any]]
-    source: RunRead = field(repr=False)
+    return Imported(len(read), tuple(left_out))
 
 
 @dataclass(frozen=True)
@@ -102,20 +118,25 @@ class _Reader:
     target: Target
     train_examples: int | None
 
-    def read(self, run: RunRead) -> _Run:
+    def read(self, run: RunRead) -> ImportedRun:
         columns = self.columns
         tbs = int(self._number(run, "total_batch_size"))
         size = self.train_examples or int(self._number(run, "train_examples"))
         rows = self._rows(run, tbs, size)
         rule, seed = _at(run.config, columns.scaling_rule), _at(run.config, columns.seed)
-        return _Run(
+        name = str(rule) if rule is not None else "imported"
+        apart = "".join(f" {key.rpartition('.')[2]}={_at(run.config, key)}" for key in columns.variant)
+        shared = name.split("/") if is_ours(run) else [name]
+        return ImportedRun(
             total_batch_size=tbs,
             lr=self._number(run, "lr"),
-            rule=str(rule) if rule is not None else "imported",
+            rule=f"{name}{apart}",
+            rules=tuple(f"{each}{apart}" for each in shared),
             seed=int(seed) if _is_finite(seed) else None,
             train_examples=size,
             outcome=self._outcome(run, rows),
             rows=rows,
+            points=[(row["examples"], row["validation"]["raw"][self.target.metric]) for row in rows],
             source=run,
         )
 
@@ -129,9 +150,9 @@ class _Reader:
         return float(value)
 
     def _rows(self, run: RunRead, tbs: int, train_examples: int) -> list[dict[str, Any]]:
-        """Evaluations: the rows that have the target's metric, in order of the examples seen."""
+        """Evaluations: the rows that have the target's metric, in order of the examples seen, each place once."""
         columns, metric = self.columns, self.columns.metric or validation_key(self.target.metric)
-        rows = []
+        rows: dict[int, dict[str, Any]] = {}
         for step, row in sorted(run.rows.items()):
             if not _is_finite(row.get(metric)):
                 continue
@@ -139,18 +160,22 @@ class _Reader:
             examples = int(given) if _is_finite(given) else step * tbs
             seconds = next((row[k] for k in (columns.seconds, "_runtime") if _is_finite(row.get(k))), None)
             clock = {"train_s": seconds, "evaluate_s": None, "total_s": seconds}
-            rows.append(
-                {
-                    "kind": "evaluation",
-                    "step": -(-examples // tbs),
-                    "examples": examples,
-                    "epochs": examples / train_examples,
-                    "train_loss": row.get(columns.train_loss),
-                    "validation": {"raw": {self.target.metric: row[metric]}},
-                    "clock": clock,
-                }
-            )
-        return rows
+            evaluation = {
+                "kind": "evaluation",
+                "step": -(-examples // tbs),
+                "examples": examples,
+                "epochs": examples / train_examples,
+                "train_loss": row.get(columns.train_loss),
+                "validation": {"raw": {self.target.metric: row[metric]}},
+                "clock": clock,
+            }
+            first = rows.setdefault(examples, evaluation)  # a second one, of another rank, would confirm the first
+            if first["validation"] != evaluation["validation"]:
+                raise UserError(
+                    f"run {run.name or run.run_id} has two values of {metric} at {examples:,} examples: log it "
+                    "once per evaluation, from one rank"
+                )
+        return [rows[examples] for examples in sorted(rows)]
 
     def _outcome(self, run: RunRead, rows: Sequence[Mapping[str, Any]]) -> Outcome:
         """The target decides first; a run that ended normally without reaching it is a miss, an aborted one failed."""
@@ -170,16 +195,22 @@ def _own_target(run: RunRead) -> Target:
     return Target(**kept)
 
 
-def _plan(read: Sequence[_Run], target: Target) -> list[list[PlannedTrial]]:
+def _plan(read: Sequence[ImportedRun], target: Target) -> list[list[PlannedTrial]]:
     """The trials that each run stands for: one, or one for each rule that shares it (`none/sqrt/linear`).
 
-    Runs with the same TBS, LR and rule are the seeds of one arm; those without a seed are numbered.
+    Runs with the same TBS, LR and rule are the seeds of one arm; those without a seed are numbered. Where a rule had
+    several LRs at one TBS, its arms are named by their LR.
     """
+    lrs: dict[tuple[str, int], set[float]] = {}
+    for run in read:
+        for rule in run.rules:
+            lrs.setdefault((rule, run.total_batch_size), set()).add(run.lr)
+    swept = {rule for (rule, _), of_tbs in lrs.items() if len(of_tbs) > 1}
     base = min(read, key=lambda run: run.total_batch_size)
     taken: dict[tuple[int, float, str], set[int]] = {}
     planned = []
     for run in read:
-        seeds = taken.setdefault((run.total_batch_size, run.lr, run.rule), set())
+        seeds = taken.setdefault(run.arm, set())
         seed = run.seed if run.seed is not None and run.seed not in seeds else max(seeds, default=-1) + 1
         seeds.add(seed)
         settings, batch = _settings(run, read, target), BatchPlan(run.total_batch_size, run.total_batch_size, 1, 1)
@@ -191,12 +222,13 @@ def _plan(read: Sequence[_Run], target: Target) -> list[list[PlannedTrial]]:
             base_lr=base.lr,
             settings=settings,
         )
-        arms = [replace(arm, scaling_rule=rule) for rule in run.rule.split("/")]
+        names = [f"{rule} lr={run.lr:g}" if rule in swept else rule for rule in run.rules]
+        arms = [replace(arm, scaling_rule=name) for name in names]
         planned.append([PlannedTrial(Trial(arm, seed), Topology(batch)) for arm in arms])
     return planned
 
 
-def _settings(run: _Run, read: Sequence[_Run], target: Target) -> Settings:
+def _settings(run: ImportedRun, read: Sequence[ImportedRun], target: Target) -> Settings:
     budget = max((other.rows[-1]["examples"] for other in read if other.rows), default=1)
     return Settings(
         dataset=UNKNOWN,
@@ -213,7 +245,7 @@ def _settings(run: _Run, read: Sequence[_Run], target: Target) -> Settings:
     )
 
 
-def _interval(read: Sequence[_Run]) -> int:
+def _interval(read: Sequence[ImportedRun]) -> int:
     """Examples between evaluations: the largest of the runs' medians."""
     medians = []
     for run in read:
@@ -223,7 +255,7 @@ def _interval(read: Sequence[_Run]) -> int:
     return max(medians, default=1)
 
 
-def _write(study: StudyFolder, planned: PlannedTrial, run: _Run) -> None:
+def _write(study: StudyFolder, planned: PlannedTrial, run: ImportedRun) -> None:
     attempt = Attempt.claim(study.trial_path(planned))
     attempt.start(0)
     for row in run.rows:
@@ -242,7 +274,7 @@ def _write(study: StudyFolder, planned: PlannedTrial, run: _Run) -> None:
 
 def _description(
     path: Path,
-    read: Sequence[_Run],
+    read: Sequence[ImportedRun],
     planned: Sequence[Sequence[PlannedTrial]],
     target: Target,
     configure: Configure,
