@@ -31,6 +31,7 @@ class Place:
     low: float
     high: float
     interval: str  # what (low, high) is, e.g. "order statistics 97 %"
+    coverage: float  # of (low, high); 1 where it excludes nothing
     at_least: float  # a lower bound of the median where stopped trials hide it
     touch_examples: float  # median of the first evaluation that met the target, confirmed or not
 
@@ -56,7 +57,7 @@ class ArmFinding:
     beside: Place | None  # the workload's second target, read from the same evaluations
     estimates: ArmEstimates
     step_s: float | None  # seconds per update, measured alone on the machine
-    packed_seconds: float | None  # median of the trials' own clocks; the machine may have been shared
+    packed_seconds: float | None  # median of the trials' own clocks, misses at infinity; the machine may be shared
     final_metric: float | None
     test_metric: float | None
     topology: str
@@ -121,9 +122,9 @@ def arm_findings(
                 beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
                 estimates=arm_estimates(observations, spread, records.budget_examples or arm.settings.budget_examples),
                 step_s=timed["median_s"] if timed else None,
-                packed_seconds=median(result.packed_seconds() for result in found),
-                final_metric=median(result.final_metric() for result in found),
-                test_metric=median(result.test_metric() for result in found),
+                packed_seconds=_packed_seconds(found),
+                final_metric=median(result.final_metric() for result in found if result.outcome.is_data),
+                test_metric=median(result.test_metric() for result in found if result.outcome.is_data),
                 topology=topology.key if topology else "",
             )
         )
@@ -146,6 +147,12 @@ def _epochs(result: TrialResult) -> float | None:
     return None if high is None else high / result.settings.train_examples
 
 
+def _packed_seconds(found: Sequence[TrialResult]) -> float | None:
+    """The median over seeds, a miss as later than every crossing; None without data."""
+    clocks = [result.packed_seconds() for result in found if result.outcome.is_data]
+    return median_of(sorted(math.inf if seconds is None else seconds for seconds in clocks)) if clocks else None
+
+
 def _place(
     found: Sequence[TrialResult], target: Target, observations: Sequence[Observation], spread: PooledSpread | None
 ) -> Place:
@@ -156,6 +163,7 @@ def _place(
         estimate.interval.low,
         estimate.interval.high,
         estimate.interval.label,
+        estimate.interval.coverage,
         estimate.at_least,
         median_of(sorted(touches)),
     )

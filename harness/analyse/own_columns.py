@@ -66,8 +66,8 @@ def made_up(arm: Arm, reached: bool) -> ArmFinding:
     ended = Outcome.REACHED if reached else Outcome.CENSORED
     observation = Observation(ended, middle if reached else math.inf, middle / 2 if reached else budget)
     observations = [observation] * len(SEEDS)
-    place = Place(middle, middle / 2, budget, "range 75 %", middle, middle)
-    missed = Place(math.inf, budget, math.inf, "range 75 %", budget, math.inf)
+    place = Place(middle, middle / 2, budget, "range 75 %", 0.75, middle, middle)
+    missed = Place(math.inf, budget, math.inf, "range 75 %", 0.75, budget, math.inf)
     return ArmFinding(
         workload=arm.workload,
         optimizer=arm.optimizer,
