@@ -57,7 +57,7 @@ class ArmFinding:
     beside: Place | None  # the workload's second target, read from the same evaluations
     estimates: ArmEstimates
     step_s: float | None  # seconds per update, measured alone on the machine
-    packed_seconds: float | None  # median of the trials' own clocks; the machine may have been shared
+    packed_seconds: float | None  # median of the trials' own clocks, misses at infinity; the machine may be shared
     final_metric: float | None
     test_metric: float | None
     topology: str
@@ -122,9 +122,9 @@ def arm_findings(
                 beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
                 estimates=arm_estimates(observations, spread, records.budget_examples or arm.settings.budget_examples),
                 step_s=timed["median_s"] if timed else None,
-                packed_seconds=median(result.packed_seconds() for result in found),
-                final_metric=median(result.final_metric() for result in found),
-                test_metric=median(result.test_metric() for result in found),
+                packed_seconds=_packed_seconds(found),
+                final_metric=median(result.final_metric() for result in found if result.outcome.is_data),
+                test_metric=median(result.test_metric() for result in found if result.outcome.is_data),
                 topology=topology.key if topology else "",
             )
         )
@@ -145,6 +145,12 @@ def _distinct(arms: Sequence[Arm], results: Sequence[list[TrialResult]]) -> list
 def _epochs(result: TrialResult) -> float | None:
     high = result.crossing.high
     return None if high is None else high / result.settings.train_examples
+
+
+def _packed_seconds(found: Sequence[TrialResult]) -> float | None:
+    """The median over seeds, a miss as later than every crossing; None without data."""
+    clocks = [result.packed_seconds() for result in found if result.outcome.is_data]
+    return median_of(sorted(math.inf if seconds is None else seconds for seconds in clocks)) if clocks else None
 
 
 def _place(

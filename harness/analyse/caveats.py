@@ -11,6 +11,7 @@ from harness.statistics import words
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
 LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which its seconds say little of the device
+ONE_PROTOCOL = "one protocol only: {} can order the rules differently"  # P13
 AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (P13)
 
 
@@ -27,7 +28,8 @@ def caveats(
     workload = design.workload
     lines: list[str] = [*_from_rereading(design, records), *untested]
     if len(rows) > 1 and comparisons:
-        lines.append("one protocol only: an annealed schedule can order the rules differently")
+        is_constant = str(workload.schedule["_target_"]).endswith(".Constant")
+        lines.append(ONE_PROTOCOL.format("an annealed schedule" if is_constant else "a constant LR"))
     if len(design.seeds) == 1:
         lines.append("one seed: nothing is known of the spread between seeds")
     elif 1 < len(design.seeds) < 6:
@@ -44,7 +46,7 @@ def caveats(
         )
     if aims:
         every = workload.evaluate_every_examples / workload.train_examples
-        lines.append(f"crossings are known to one evaluation interval, {every:g} epochs")
+        lines.append(f"crossings are known to one evaluation interval, {words.count(every, 'epoch')}")
         lines += _from_misses(design, rows)
     lines += _from_failures(rows)
     if any("-a1-" not in row.topology for row in rows if row.topology):
@@ -80,7 +82,7 @@ def _from_rereading(design: Design, records: Records) -> list[str]:
             )
     if records.budget_examples is not None:
         epochs = records.budget_examples / design.workload.train_examples
-        lines.append(f"read as if the budget had been {epochs:g} epochs")
+        lines.append(f"read as if the budget had been {words.count(epochs, 'epoch')}")
     return lines
 
 
@@ -109,7 +111,7 @@ def _from_misses(design: Design, rows: Sequence[ArmFinding]) -> list[str]:
     half_life = design.workload.averaging.half_life_examples
     if design.workload.averaging.decide_on == "averaged" and half_life > AVERAGING_SHARE * fastest:
         lines.append(
-            f"the average's half-life of {half_life:g} examples is more than 1/8 of the fastest arm's {fastest:g}: it "
-            "delays that arm's crossing"
+            f"the average's half-life of {words.count(half_life, 'example')} is more than 1/8 of the fastest arm's "
+            f"{fastest:g}: it delays that arm's crossing"
         )
     return lines

@@ -74,7 +74,8 @@ def _costs(option: Option) -> str:
         return "more than half of its seeds did not reach the target"
     known = "" if option.epochs_interval.is_everything else f" ({words.interval(option.epochs_interval, words.number)})"
     seconds = "" if option.seconds is None else f", {words.number(option.seconds)} s"
-    return f"{words.number(option.epochs)} epochs{known}, {words.count(round(option.updates), 'update')}{seconds}"
+    epochs = words.count(words.number(option.epochs), "epoch")
+    return f"{epochs}{known}, {words.count(round(option.updates), 'update')}{seconds}"
 
 
 def _settling(decision: Decision) -> str:
@@ -108,14 +109,16 @@ def _rivals(decision: Decision) -> str:
 def _cost(option: Option, decision: Decision) -> str:
     if decision.compares_seconds and option.seconds is not None and math.isfinite(option.seconds):
         return f"{words.number(option.seconds)} s"
-    return f"{words.number(option.epochs)} epochs" if math.isfinite(option.epochs) else "not every seed reached"
+    if math.isfinite(option.epochs):
+        return words.count(words.number(option.epochs), "epoch")
+    return "not every seed reached"
 
 
 def _budget(decision: Decision) -> str:
     budget = decision.recommended.budget_epochs
     if not math.isfinite(budget):
         return ""
-    return f"Budget {words.number(budget)} epochs per run: nine new runs of ten stay below."
+    return f"Budget {words.count(words.number(budget), 'epoch')} per run: nine new runs of ten stay below."
 
 
 def _aside(decision: Decision) -> str:
@@ -151,7 +154,9 @@ def _fewest(decision: Decision) -> Tile:
     option = None if best.best is None else decision.option(best.best)
     if option is None:
         return Tile("Fewest examples", words.UNKNOWN, "no arm reached in every trial")
-    return Tile("Fewest examples", name(option.key), f"{words.number(option.epochs)} epochs; {_apart(best)}")
+    return Tile(
+        "Fewest examples", name(option.key), f"{words.count(words.number(option.epochs), 'epoch')}; {_apart(best)}"
+    )
 
 
 def _apart(best: BestSet[ArmKey]) -> str:
@@ -168,23 +173,20 @@ def _stops_paying(decision: Decision) -> list[Tile]:
     if found is None:
         return []
     double, *others = found.rises
-    place, known = _place(double)
-    what = f"{known}there it costs {_times(double.factor)} the data of {_reference(double)} under {found.rule}"
-    beside = "".join(f"; {_times(rise.factor)} {where(rise)}" for rise in others)
-    return [Tile("Stops paying from", place, f"{what}{beside}")]
+    bracket = f" ({_bracket(double)})" if double.status is Status.BETWEEN else ""
+    what = f"where it costs {words.factor(double.factor)} the data of {_reference(double)} under {found.rule}{bracket}"
+    beside = "".join(f"; {words.factor(rise.factor)} {words.costs_from(rise)}" for rise in others)
+    return [Tile("Stops paying from", _place(double), f"{what}{beside}")]
 
 
-def _place(rise: CostRise) -> tuple[str, str]:
-    """A tile's value, and what is known of it."""
-    if rise.status is Status.BETWEEN:
-        return f"about TBS {rise.value:,.0f}", f"{_bracket(rise)}; "
-    value = {
+def _place(rise: CostRise) -> str:
+    return {
+        Status.BETWEEN: f"about TBS {rise.value:,.0f}",
         Status.NOT_IN_SWEEP: f"beyond TBS {rise.low:g}",
         Status.NOT_SHOWN: "not shown",
         Status.AT_LEAST: f"above TBS {rise.low:g}",
         Status.AT_MOST: f"TBS {rise.high:g} or before",
-    }
-    return value[rise.status], ""
+    }[rise.status]
 
 
 def rise_line(rises: Sequence[RuleRise], index: int = 0) -> str:
@@ -192,34 +194,13 @@ def rise_line(rises: Sequence[RuleRise], index: int = 0) -> str:
     if not rises:
         return ""
     factor = rises[0].rises[index].factor
-    by_rule = "; ".join(f"{rise.rule} {where(rise.rises[index])}" for rise in rises)
-    return f"Costs {_times(factor)} the cheapest arm's data: {by_rule}."
-
-
-def where(rise: CostRise) -> str:
-    """`from about TBS 190 on (95 % 64–256)`, a bound, or that the sweep does not show it."""
-    if rise.status is Status.NOT_IN_SWEEP:
-        return f"nowhere up to TBS {rise.low:g}"
-    if rise.status is Status.NOT_SHOWN:
-        return "from where on is not shown"
-    if rise.status is Status.AT_LEAST:
-        return f"from above TBS {rise.low:g} on{_tested(rise)}"
-    if rise.status is Status.AT_MOST:
-        return f"from TBS {rise.high:g} on or before{_tested(rise)}"
-    return f"from about TBS {rise.value:,.0f} on ({_bracket(rise)})"
+    by_rule = "; ".join(f"{rise.rule} {words.costs_from(rise.rises[index])}" for rise in rises)
+    return f"Costs {words.factor(factor)} the cheapest arm's data: {by_rule}."
 
 
 def _bracket(rise: CostRise) -> str:
     ends = f"{rise.low:g}–{rise.high:g}"
     return f"between the arms {ends}" if math.isnan(rise.coverage) else f"{words.percent(rise.coverage)} {ends}"
-
-
-def _tested(rise: CostRise) -> str:
-    return "" if math.isnan(rise.coverage) else f" ({words.percent((1 + rise.coverage) / 2, digits=1)})"
-
-
-def _times(factor: float) -> str:
-    return "twice" if factor == 2 else f"{factor:g} times"
 
 
 def _reference(rise: CostRise) -> str:

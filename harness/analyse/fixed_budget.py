@@ -86,8 +86,6 @@ def _cell(row: ArmFinding, found: Sequence[TrialResult], budget_examples: float)
     epochs = budget_examples / row.train_examples
     if not values:
         return BudgetCell(row.label, row.total_batch_size, epochs, math.nan, math.nan, math.nan, 0, 0)
-    values.sort()
-    middle = inverted_cdf(values, 0.5)
-    return BudgetCell(
-        row.label, row.total_batch_size, epochs, middle, values[0], values[-1], len(values), stopped
-    )  # fmt: skip
+    values.sort(reverse=found[0].target.mode == "min")  # of two middle ones the worse
+    middle, low, high = inverted_cdf(values, 0.5), min(values), max(values)
+    return BudgetCell(row.label, row.total_batch_size, epochs, middle, low, high, len(values), stopped)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from harness.plan.counted import count
 from harness.plan.design import Design
 
 
@@ -14,7 +15,7 @@ def protocol(design: Design) -> str:
     warmup = schedule.get("warmup")
     start = f" after a warm-up of {_duration(warmup)}" if isinstance(warmup, Mapping) and any(warmup.values()) else ""
     weights = (
-        f"weights averaged with a half-life of {averaging.half_life_examples:g} examples"
+        f"weights averaged with a half-life of {count(averaging.half_life_examples, 'example')}"
         if averaging.decide_on == "averaged"
         else "raw weights"
     )

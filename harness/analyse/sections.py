@@ -17,6 +17,7 @@ class Series:
         "points"  # points | line (points joined) | curve (no points: a fit) | band (a curve with its interval filled)
     )
     hollow: Sequence[bool] | None = None  # bounds, as of trials that missed the target; no line joins them
+    interval: Sequence[str] | None = None  # what (low, high) is at each point, with its coverage
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class StudyComparison:
     only_b: tuple[str, ...]
     overall: Interval  # of the geometric mean ratio over the arms; by ranks, of a common ratio, where a trial missed
     overall_ratio: float
+    overall_bounds: tuple[float, float]  # what an infinite ratio is at least, and a ratio of 0 at most
     p_slower_overall: float  # one-sided as an arm's, corrected with them
 
     @property
@@ -112,7 +113,7 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
             pairs.append((with_outcome(pair[0]), with_outcome(pair[1])))
     if not raw:
         raise UserError("no arm that both studies planned has finished trials in both")
-    ratio, interval, p_overall = _overall(pairs, margin, spread)
+    ratio, bounds, interval, p_overall = _overall(pairs, margin, spread)
     adjusted = dict(zip(["", *slower], holm([p_overall, *slower.values()]), strict=True))
     arms = []
     for label, result in correct(raw).items():
@@ -130,6 +131,7 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
         only_b=tuple(label for label in plans[1] if label not in plans[0]),
         overall=interval,
         overall_ratio=ratio,
+        overall_bounds=bounds,
         p_slower_overall=adjusted[""],
     )
 
@@ -206,8 +208,8 @@ def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | 
 
 def _overall(
     pairs: Sequence[tuple[list[Observation], list[Observation]]], margin: float, spread: PooledSpread
-) -> tuple[float, Interval, float]:
-    """Mean of the arms' log ratios, every arm alike, its t interval and the one-sided p.
+) -> tuple[float, tuple[float, float], Interval, float]:
+    """Mean of the arms' log ratios, every arm alike, its bounds, its t interval and the one-sided p.
 
     Where a trial missed, the ratio that the arms may have in common, by ranks: to leave its arm out would keep the
     arms whose trials happened to be early in the study with the smaller budget.
@@ -219,7 +221,7 @@ def _overall(
     ]
     if len(differences) < len(pairs):
         ranked = ratio_test(pairs)
-        return ranked.ratio, ranked.interval, ranked.p_slower(math.log1p(margin))
+        return ranked.ratio, ranked.bounds, ranked.interval, ranked.p_slower(math.log1p(margin))
     count = len(differences)
     errors = np.array([found.error**2 for found in differences]) / count**2
     degrees = np.array([found.degrees for found in differences])
@@ -228,7 +230,8 @@ def _overall(
     # Welch and Satterthwaite's degrees of freedom of a sum of independent variances.
     total = float(errors.sum() ** 2 / np.sum(errors**2 / degrees)) if error > 0 else float(degrees.sum())
     whole = two_sample.Difference(mean, error, total)
-    return whole.ratio, whole.ratio_interval("mean over arms, t on log"), whole.p_slower(math.log1p(margin))
+    interval = whole.ratio_interval("mean over arms, t on log")
+    return whole.ratio, (whole.ratio, whole.ratio), interval, whole.p_slower(math.log1p(margin))
 
 
 def _seconds(

@@ -46,10 +46,8 @@ def comparison_findings(found: StudyComparison) -> Findings:
 def _overall_line(found: StudyComparison) -> str:
     if found.overall.is_everything:
         return f"No overall ratio of {found.b} over {found.a}: {found.overall.method}."
-    return (
-        f"Overall {found.b} needs {words.ratio(found.overall_ratio)} times the epochs of {found.a} "
-        f"({words.interval(found.overall)})."
-    )
+    size = words.bounded(found.overall_ratio, *found.overall_bounds)
+    return f"Overall {found.b} needs {size} times the epochs of {found.a} ({words.interval(found.overall)})."
 
 
 def _margin_line(found: StudyComparison) -> str:
@@ -102,8 +100,9 @@ def _plot(found: StudyComparison) -> Plot:
             low = [max(arm.epochs.interval.low, arm.epochs.ratio / 100) for arm in arms]
             high = [min(arm.epochs.interval.high, arm.epochs.ratio * 100) for arm in arms]
             sizes = [float(arm.total_batch_size) for arm in arms]
-            series.append(Series(rule, sizes, [arm.epochs.ratio for arm in arms], low=low, high=high))
-    said = "; ".join(f"{arm.label} {words.ratio(arm.epochs.ratio)}" for arm in found.arms)
+            kinds = [arm.epochs.interval.label for arm in arms]
+            series.append(Series(rule, sizes, [a.epochs.ratio for a in arms], low=low, high=high, interval=kinds))
+    said = "; ".join(f"{arm.label} {words.ratio_of(arm.epochs)}" for arm in found.arms)
     alt = f"Epochs to target of {found.b} over those of {found.a}: {said}."
     marks = [Reference("equal", 1.0, "y")]
     title = f"Epochs to target, {found.b} over {found.a}"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.commands.entry import Parser, command, make_console
+from harness.plan.counted import count
 from harness.plan.exit_codes import ExitCode
 from harness.plan.trial import PlannedTrial
 from harness.record.claims import claimed_by
@@ -48,7 +49,9 @@ def show(console: Console, folder: StudyFolder) -> None:
     trials = [_trial_status(folder, planned) for planned in {p.key: p for p in folder.plan()}.values()]
     counts = Counter(trial.state for trial in trials)
     finished = sum(trial.record.is_finished for trial in trials)
-    console.print(f"{description['experiment']} {folder.path.name}: {finished} of {len(trials)} trials finished")
+    console.print(
+        f"{description['experiment']} {folder.path.name}: {finished} of {count(len(trials), 'trial')} finished"
+    )
     console.print(
         "  " + (", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing planned")
     )

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from harness.commands.entry import Parser, command, print_error
+from harness.plan.counted import count
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.stored import NewerFormatError, check_known, check_schema
@@ -93,7 +94,7 @@ def run(task: Task) -> None:
     check(task, world_size)
     if (done := read_trial(Path(task.folder))).is_finished:
         if rank == 0:
-            print(f"already finished: {done.outcome} after {done.record['epochs']:g} epochs", flush=True)
+            print(f"already finished: {done.outcome}, ended after {count(done.record['epochs'], 'epoch')}", flush=True)
         return
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if task.topology.device == "cuda" else "cpu"
     worker = Worker(rank, world_size, device, torch.get_num_threads())
@@ -116,8 +117,8 @@ def describe(row: Mapping[str, Any], decide_on: str) -> str:
     if row["kind"] == "evaluation":
         scores = row["validation"].get(decide_on, {})
         metrics = "".join(f", {name} {value:.4f}" for name, value in scores.items())
-        return f"step {row['step']}: {row['epochs']:g} epochs, train loss {row['train_loss']:.4f}{metrics}"
+        return f"step {row['step']}: {count(row['epochs'], 'epoch')}, train loss {row['train_loss']:.4f}{metrics}"
     if row["kind"] == "end":
         metrics = "".join(f", test {name} {value:.4f}" for name, value in row["test"].items())
-        return f"{row['outcome']} at step {row['step']}{metrics}"
+        return f"{row['outcome']}, ended at step {row['step']}{metrics}"
     return f"resumed from step {row['step']}" if row["kind"] == "ready" and row["step"] else ""

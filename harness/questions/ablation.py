@@ -151,6 +151,7 @@ def _ratio_series(compared: Sequence[tuple[Contest, Comparison]]) -> list[Series
             [result.interval.high for _, result in line],
             kind="line",
             hollow=[math.isinf(result.ratio) for _, result in line],
+            interval=[result.interval.label for _, result in line],
         )
         for label, line in lines.items()
     ]

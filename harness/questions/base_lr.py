@@ -9,6 +9,8 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Design
 from harness.plan.trial import Arm
+from harness.statistics import words
+from harness.statistics.estimates import Interval
 
 
 def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
@@ -17,6 +19,12 @@ def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
     verdict = best_lr_lines(measured[0], design.workload.evaluate_every_examples)
     question = "Which base LR reaches the target fastest at the base batch size?"
     return findings(question, design, arms, records, measured, verdict=verdict)
+
+
+def _interval(row: ArmFinding) -> str:
+    """That of the median, in epochs, or why there is none."""
+    low, high = row.place.low / row.train_examples, row.place.high / row.train_examples
+    return words.interval(Interval(low, high, row.place.coverage, row.place.interval), words.number)
 
 
 def best_lr_lines(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
@@ -29,8 +37,9 @@ def best_lr_lines(rows: Sequence[ArmFinding], resolution: int) -> list[str]:
 
     best = min(reached, key=key)
     lines = [
-        f"LR {best.peak_lr:g} reaches the target fastest at TBS {best.total_batch_size}: {best.epochs:.3g} epochs "
-        f"(median of {best.n} seeds; {best.place.interval})."
+        f"LR {best.peak_lr:g} reaches the target fastest at TBS {best.total_batch_size}: "
+        f"{words.count(f'{best.epochs:.3g}', 'epoch')} "
+        f"(median of {words.count(best.n, 'seed')}; {_interval(best)})."
     ]
     lrs = sorted(row.peak_lr for row in rows)
     near = sorted(row.peak_lr for row in reached if row.place.examples <= best.place.examples + resolution)

@@ -1,5 +1,6 @@
 """The LR rules in order of what they need, and whether that order is the same at every base LR (P16)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
@@ -82,17 +83,28 @@ def ranking_line(total_batch_size: int, orders: Mapping[float, Sequence[Sequence
 
 def ranking_table(name: str, rows: Sequence[ArmFinding]) -> Table:
     """Epochs to target of every rule at every base LR."""
+    epochs = ("epochs_to_target", "low", "high", "interval")
     return Table(
         name,
-        ["total_batch_size", "base_lr", "scaling_rule", "lr", "epochs_to_target", "low", "high", "reached", "n"],
+        ["total_batch_size", "base_lr", "scaling_rule", "lr", *epochs, "reached", "n"],
         [
             [
                 row.total_batch_size, row.base_lr, row.scaling_rule, row.peak_lr, row.epochs,
-                row.place.low / row.train_examples, row.place.high / row.train_examples, row.outcomes.reached, row.n,
+                row.place.low / row.train_examples, row.place.high / row.train_examples, row.place.interval,
+                row.outcomes.reached, row.n,
             ]
             for row in rows
         ],
     )  # fmt: skip
+
+
+def _ends(rows: Sequence[ArmFinding]) -> str:
+    """The fewest and the most epochs of one rule: `4.5 to 23`, or `4.5 to more than 40`."""
+    epochs = sorted((row.epochs, row.place.at_least / row.train_examples) for row in rows)
+    few, many = (
+        words.number(e) if math.isfinite(e) else words.more_than(least) for e, least in (epochs[0], epochs[-1])
+    )
+    return few if few == many else f"{few} to {many}"
 
 
 def _plots(groups: dict[tuple[int, float], list[ArmFinding]]) -> list[Plot]:
@@ -110,11 +122,13 @@ def _plots(groups: dict[tuple[int, float], list[ArmFinding]]) -> list[Plot]:
                 [row.place.low / row.train_examples for row in line],
                 [row.place.high / row.train_examples for row in line],
                 kind="line",
+                interval=[row.place.interval for row in line],
             )
             for rule, line in lines.items()
         ]
-        ends = ", ".join(f"{s.label} {min(s.y):.3g} to {max(s.y):.3g} epochs" for s in series)
-        title, alt = f"Epochs to target over the base LR, TBS {tbs}", f"TBS {tbs}, over the base LRs: {ends}."
+        ends = "; ".join(f"{rule} {_ends(line)}" for rule, line in lines.items())
+        title = f"Epochs to target over the base LR, TBS {tbs}"
+        alt = f"TBS {tbs}, epochs over the base LRs: {ends}."
         plots.append(
             Plot(f"base_lr_tbs_{tbs}", title, alt, "base LR", words.EPOCHS_TO_TARGET, series, x_log=2, y_log=2)
         )

@@ -110,7 +110,7 @@ def _declared_pair(found: Companion, declared: Declared | None, total_batch_size
         if a and b:
             spread = pooled_log_spread([a.values(), b.values()])
             result = compare(*by_seed(b, a), same_seeds=True, spread=spread)
-            lines.append(f"{words.ratio(result.ratio)} ({words.interval(result.interval)}) at base LR {lr:.4g}")
+            lines.append(f"{words.ratio_of(result)} ({words.interval(result.interval)}) at base LR {lr:.4g}")
     first, second = declared.rules
     return [f"TBS {total_batch_size}: epochs of {first} over those of {second}: {'; '.join(lines)}."] if lines else []
 

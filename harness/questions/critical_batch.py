@@ -162,7 +162,7 @@ def _sentence(point: BranchPoint, critical: Mapping[int, int]) -> str:
     middle = median(found)
     bound = "at least " if middle == point.largest else "at most " if middle == point.base_batch_size else ""
     return (
-        f"{point.rule}, {point.epochs:g} epochs: critical batch size {bound}{middle:g} "
+        f"{point.rule}, {words.count(point.epochs, 'epoch')}: critical batch size {bound}{middle:g} "
         f"(seeds {found[0]} to {found[-1]}, n = {len(found)})."
     )
 
@@ -176,4 +176,4 @@ def _excess(point: BranchPoint) -> Series:
         if above and all(map(math.isfinite, above)):
             x.append(size)
             y.append(sum(above) / len(above))
-    return Series(f"{point.rule}, {point.epochs:g} epochs", x, y, kind="line")
+    return Series(f"{point.rule}, {words.count(point.epochs, 'epoch')}", x, y, kind="line")

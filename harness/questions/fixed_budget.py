@@ -16,7 +16,11 @@ from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.statistics import words
 
-WORDS = {"seconds": "seconds of training, alone on the machine", "epochs": "epochs", "steps": "updates"}
+NOUNS = {  # of each budget: one and many
+    "seconds": ("second of training, alone on the machine", "seconds of training, alone on the machine"),
+    "epochs": ("epoch", "epochs"),
+    "steps": ("update", "updates"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def budget_sections(
     """
     smallest = min(rows, key=lambda row: row.total_batch_size)
     sections = []
-    for unit in WORDS:
+    for unit in NOUNS:
         amount = base_examples / examples_per(smallest, unit)
         if math.isnan(amount):
             continue
@@ -84,14 +88,14 @@ def _section(unit: str, amount: float, spent: Sequence[Spent], target: Target) -
     )  # fmt: skip
     plot = Plot(
         f"equal_{unit}",
-        f"{metric.capitalize()} after {amount:.3g} {WORDS[unit]}, mean and range of seeds",
+        f"{metric.capitalize()} after {words.count(f'{amount:.3g}', *NOUNS[unit])}, mean and range of seeds",
         sentence,
         words.TOTAL_BATCH_SIZE,
         f"validation {metric}",
         _series(spent),
         x_log=2,
     )
-    return Section(f"Equal {unit}: {amount:.4g} {WORDS[unit]}", [sentence], [plot], [table])
+    return Section(f"Equal {unit}: {words.count(f'{amount:.4g}', *NOUNS[unit])}", [sentence], [plot], [table])
 
 
 def _series(spent: Sequence[Spent]) -> list[Series]:
@@ -123,8 +127,8 @@ def _sentence(unit: str, amount: float, spent: Sequence[Spent], target: Target) 
         best = min(here, key=lambda one: sign * one.metric.mean)
         sd = "" if math.isnan(best.metric.sd) else f" ± {best.metric.sd:.4f}"
         said.append(
-            f"TBS {tbs} fits {best.epochs:.3g} epochs and ends at {best.metric.mean:.4f}{sd} ({best.row.label}, "
-            f"n = {best.metric.n})"
+            f"TBS {tbs} fits {words.count(f'{best.epochs:.3g}', 'epoch')} and ends at {best.metric.mean:.4f}{sd} "
+            f"({best.row.label}, n = {best.metric.n})"
         )
     gone = f" Not run that far, or diverged: TBS {', '.join(missing)}." if missing else ""
     head = (

@@ -122,13 +122,17 @@ def _sentences(reached: Sequence[Scored], points: int, minimise: str, train_exam
         return scored.cost(minimise)
 
     def needs(one: Scored) -> str:
-        return f"{cost(one) / train_examples:.3g} epochs" if minimise == "examples" else f"{cost(one):.0f} updates"
+        return (
+            words.count(f"{cost(one) / train_examples:.3g}", "epoch")
+            if minimise == "examples"
+            else words.count(f"{cost(one):,.0f}", "update")
+        )
 
     if not reached:
-        return [f"None of the {points} points reached the target in half of its {seeds} tuning seeds."]
+        return [f"None of {points} points reached the target in half of its {words.count(seeds, 'tuning seed')}."]
     best = min(reached, key=cost)
     lines = [
-        f"Fewest {minimise} among {points} points: {_point_label(best)} needs {needs(best)} "
+        f"Fewest {minimise} among {words.count(points, 'point')}: {_point_label(best)} needs {needs(best)} "
         f"(median of {words.count(seeds, 'tuning seed')})."
     ]
     sizes = sorted({one.point.total_batch_size for one in reached})

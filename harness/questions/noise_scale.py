@@ -15,6 +15,7 @@ from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.trial import Arm
+from harness.statistics import words
 from harness.statistics.critical_batch import Status
 from harness.statistics.noise_scale import (
     NoiseEstimate,
@@ -224,9 +225,10 @@ def variance_section(results: Sequence[TrialResult]) -> Section | None:
         series.append(Series(f"1/m, {when}", sizes, [trace / size for size in sizes], kind="curve"))
         rows += [(epochs, one.examples, one.variance, trace / one.examples, one.squared_norm, one.means) for one in at]
         worst = max(at, key=lambda one: abs(one.variance * one.examples / trace - 1))
+        off = words.percent(worst.variance * worst.examples / trace - 1, signed=True)
         sentences.append(
             f"After {when} the variance of a batch gradient follows {trace:.3g} / m; farthest from it is m = "
-            f"{worst.examples}, {worst.variance * worst.examples / trace - 1:+.0%} (of {worst.means} gradients a seed)."
+            f"{worst.examples}, {off} (of {words.count(worst.means, 'gradient')} a seed)."
         )
     title = f"Gradient variance against batch size ({settings.total_batch_size} examples a training step)"
     alt = "Variance of the batch gradient against the batch size with the line of one over the batch size."

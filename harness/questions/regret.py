@@ -89,6 +89,7 @@ def _plot(measured: Mapping[tuple[str, int], Regret], same: set[tuple[str, int]]
                 [1 + p.interval.low for p in points],
                 [1 + p.interval.high for p in points],
                 kind="line",
+                interval=[p.interval.label for p in points],
             )
         )
     return Plot(

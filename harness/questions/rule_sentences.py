@@ -36,7 +36,12 @@ def _epochs_line(rows: Sequence[ArmFinding]) -> str:
     median = f"median of {words.count(base.n, 'seed')}"
     if smallest == largest:
         return f"TBS {largest}: {words.EPOCHS_TO_TARGET} ({median}) {by_rule}."
-    return f"TBS {smallest} needs {_epochs(base)} epochs ({median}); TBS {largest} needs: {by_rule}."
+    return f"TBS {smallest} {_needs(base)} ({median}); TBS {largest} needs: {by_rule}."
+
+
+def _needs(row: ArmFinding) -> str:
+    needed = _epochs(row)
+    return "never reaches the target (diverged)" if needed == words.NEVER else f"needs {words.count(needed, 'epoch')}"
 
 
 def _epochs(row: ArmFinding) -> str:

@@ -23,6 +23,7 @@ from harness.plan.outcome import Outcome
 from harness.plan.scaling import Rule
 from harness.plan.trial import Arm, Trial
 from harness.plan.workload import Workload
+from harness.statistics import words
 from harness.statistics.estimates import Observation, ReachRate, reach_rate
 from harness.statistics.monotone import RESAMPLES, MetLength, met_length
 
@@ -199,23 +200,23 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
         return f"{question.label}: the search is not finished; run the same command again."
     if found is None or not math.isfinite(found.length):
         longest = question.epochs(max(search.lengths))
-        return (
-            f"{question.label}: schedules of up to {longest:g} epochs do not end at the target in half of their seeds."
-        )
+        tried = words.count(longest, "epoch")
+        return f"{question.label}: schedules of up to {tried} do not end at the target in half of their seeds."
     longest = f"{question.epochs(found.high):.3g}" if math.isfinite(found.high) else "more than was tried"
     ends = f"{question.epochs(found.low):.3g} to {longest}"
-    length = f"{question.epochs(found.length):.3g} epochs"
+    length = words.count(f"{question.epochs(found.length):.3g}", "epoch")
     if search.bracket is not None and search.bracket[0] == 0:
         length = f"at most {length}, the shortest with room for four updates and twice the warm-up,"
     said = (
         f"{question.label} needs a schedule of {length} {question.lr_words} "
-        f"(95 % bootstrap {ends}, {len(question.tuning_seeds)} tuning seeds a length)"
+        f"(95 % bootstrap {ends}, {words.count(len(question.tuning_seeds), 'tuning seed')} a length)"
     )
     rate = question.confirmed(records)
     if rate is None or not rate.n:
         return f"{said}; not confirmed yet."
     low, high = (f"{100 * end:.0f}" for end in (rate.interval.low, rate.interval.high))
-    return f"{said}; {rate.reached} of {rate.n} fresh seeds end at the target there (95 % interval {low}–{high} %)."
+    fresh = f"{rate.reached} of {words.count(rate.n, 'fresh seed')} {'ends' if rate.n == 1 else 'end'}"
+    return f"{said}; {fresh} at the target there (95 % interval {low}–{high} %)."
 
 
 def _ended(result: TrialResult, met: bool) -> Observation:

@@ -71,7 +71,7 @@ def _line(one: BestOfGrid, parameter: SweptParameter) -> str:
     edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""
     return (
         f"TBS {one.total_batch_size}: {parameter.title} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} "
-        f"or {one.arm.steps:.4g} steps (median, n = {one.arm.n}){ties}{edge}."
+        f"or {words.count(f'{one.arm.steps:.4g}', 'step')} (median, n = {one.arm.n}){ties}{edge}."
     )
 
 
@@ -96,6 +96,7 @@ def _plot(rows: Sequence[ArmFinding], parameter: SweptParameter, sentences: Sequ
                 ],
                 kind="line",
                 hollow=hidden,
+                interval=[row.place.interval for row in here],
             )
         )
     return Plot(
@@ -116,6 +117,7 @@ def _table(rows: Sequence[ArmFinding], parameter: SweptParameter, best: Sequence
         "epochs_to_target",
         "epochs_low",
         "epochs_high",
+        "interval",
         "steps_to_target",
         "reached",
         "n",
@@ -134,6 +136,7 @@ def _table(rows: Sequence[ArmFinding], parameter: SweptParameter, best: Sequence
                 row.epochs,
                 row.place.low / row.train_examples,
                 row.place.high / row.train_examples,
+                row.place.interval,
                 row.steps,
                 row.outcomes.reached,
                 row.n,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.analyse.caveats import ONE_PROTOCOL
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.plan.design import Declared, Design
@@ -25,4 +26,6 @@ def conclude(
         return compared
     section = length_section(annealed, records)
     lengths = [f"Annealed to zero instead: {sentence}" for sentence in section.sentences]
-    return replace(compared, verdict=[*compared.verdict, *lengths], sections=[*compared.sections, section])
+    caveats = [line for line in compared.caveats if line != ONE_PROTOCOL.format("an annealed schedule")]
+    sections = [*compared.sections, section]
+    return replace(compared, verdict=[*compared.verdict, *lengths], sections=sections, caveats=caveats)

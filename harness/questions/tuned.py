@@ -15,6 +15,7 @@ from harness.plan.scaling import Rule, exponents_of
 from harness.plan.trial import Arm
 from harness.questions.regret import TUNED, regret_section
 from harness.questions.rule_comparison import rule_findings
+from harness.statistics import words
 from harness.statistics.tuned_lr import BestLr, LrExponent, lr_exponent
 
 BASIN = 1.25  # an LR whose median is within this factor of the best lies in the basin
@@ -199,7 +200,7 @@ def search_sentences(found: Sequence[SearchedLr], seeds: Sequence[int]) -> list[
     lines = []
     if decided:
         best = ", ".join(f"{one.lr:.3g} at TBS {one.total_batch_size}" for one in decided)
-        lines.append(f"Best LR by the median of {len(seeds)} tuning seeds: {best}.")
+        lines.append(f"Best LR by the median of {words.count(len(seeds), 'tuning seed')}: {best}.")
     if ties := [one for one in decided if len(one.tied) > 1]:
         said = ", ".join(f"{min(one.tied):.3g}–{max(one.tied):.3g} at TBS {one.total_batch_size}" for one in ties)
         lines.append(f"Not distinguished (equal medians; the lower middle is taken): {said}.")

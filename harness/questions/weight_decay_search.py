@@ -140,7 +140,7 @@ def _sentences(search: SearchAt, searched: Searched, fresh: Fresh | None) -> lis
         return [f"{where} the search is not finished, or every value diverged."]
     chosen = (
         f"{where} {searched.parameter} {best:.3g} ends with the best validation {metric}, "
-        f"{abs(bisection.scores[best]):.4g} (median of {searched.tuning_seeds} tuning seeds)"
+        f"{abs(bisection.scores[best]):.4g} (median of {words.count(searched.tuning_seeds, 'tuning seed')})"
     )
     edge = [f"{best:.3g} is the largest value tried: the best one may lie beyond."] if bisection.at_edge else []
     if best == own:

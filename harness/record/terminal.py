@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from harness.plan.counted import count
 from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 
@@ -45,22 +46,23 @@ class Screen:
         self._began = time.monotonic()
         left = feed.total - self.skipped
         if left == 0:
-            self.say(f"all {feed.total} trials are already finished")
+            are_all = "the only trial is" if feed.total == 1 else f"all {feed.total} trials are"
+            self.say(f"{are_all} already finished")
             return
         resumed = f", {self.skipped} already finished" if self.skipped else ""
-        self.say(f"{left} trials to run{resumed}, {slots} at a time")
+        self.say(f"{count(left, 'trial')} to run{resumed}, {slots} at a time")
         if self.console.is_terminal:
             self._live = Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True)
             self._live.start()
 
     def trial_started(self, planned: PlannedTrial) -> None:
-        self._running[planned.key] = {"planned": planned, "began": time.monotonic(), "row": None}
+        self._running[planned.key] = {"planned": planned, "began": time.monotonic(), "rows": []}
 
     def trial_rows(self, planned: PlannedTrial, rows: Sequence[dict[str, Any]]) -> None:
-        state = self._running.setdefault(planned.key, {"planned": planned, "began": None, "row": None})
+        state = self._running.setdefault(planned.key, {"planned": planned, "began": None, "rows": []})
         for row in rows:
             if row["kind"] == "evaluation":
-                state["row"] = row
+                state["rows"] = [*state["rows"], row][-planned.trial.arm.settings.target.confirm :]
             elif row["kind"] == "end":
                 self._ended(planned, row)
         if self._live is None and self._running and time.monotonic() - self._last_said >= QUIET_S:
@@ -101,9 +103,7 @@ class Screen:
         state = self._running.pop(planned.key)
         self._over.add(planned.key)
         took = "by another driver" if state["began"] is None else f"{time.monotonic() - state['began']:.1f} s"
-        last = state["row"]
-        epochs = f" after {last['epochs']:g} epochs" if last else ""
-        self._last_ending = f"{planned.trial.label}: {_ending(planned, row)}{epochs}, {took}"
+        self._last_ending = f"{planned.trial.label}: {_ending(planned, row, state['rows'])}, {took}"
         if self._live is None:
             self.say(f"[{self.skipped + self.done}/{self._feed.total}] {self._last_ending}")
 
@@ -136,7 +136,9 @@ class Screen:
         """The progress of the sweep, in one line."""
         named = [state["planned"].trial.label + _where(state) for state in self._running.values()]
         more = f"; and {len(named) - NAMED} more" if len(named) > NAMED else ""
-        return f"{len(self._left())} trials left, {self._time_left()}; running: {'; '.join(named[:NAMED])}{more}"
+        return (
+            f"{count(len(self._left()), 'trial')} left, {self._time_left()}; running: {'; '.join(named[:NAMED])}{more}"
+        )
 
     def _view(self) -> RenderableType:
         left = len(self._left())
@@ -163,16 +165,29 @@ class Screen:
         return Group(*parts)
 
 
-def _ending(planned: PlannedTrial, row: dict[str, Any]) -> str:
-    """The outcome; a trial that does not stop at a target has neither reached nor missed one."""
-    stops = planned.trial.arm.settings.stop_at_target
-    return row["outcome"] if stops or row["outcome"] not in (Outcome.REACHED, Outcome.CENSORED) else "ended"
+def _ending(planned: PlannedTrial, row: dict[str, Any], seen: Sequence[dict[str, Any]]) -> str:
+    """The outcome and where; `seen` are the last evaluations, as many as confirm a target.
+
+    A trial that does not stop at a target has neither reached nor missed one. One that does stops as soon as its
+    crossing is confirmed: the first of the confirming evaluations is what every table counts (P14).
+    """
+    settings, outcome = planned.trial.arm.settings, row["outcome"]
+    last = f"{seen[-1]['epochs']:g}" if seen else ""
+    if not settings.stop_at_target and outcome in (Outcome.REACHED, Outcome.CENSORED):
+        outcome = "ended"
+    if outcome != Outcome.REACHED:
+        return f"{outcome} after {count(last, 'epoch')}" if last else outcome
+    if len(seen) < settings.target.confirm:  # resumed between crossing and confirmation
+        return f"reached, confirmed at {count(last, 'epoch')}" if last else outcome
+    crossed = f"{seen[0]['epochs']:g}"
+    return f"reached at {count(crossed, 'epoch')}" + (f", confirmed at {last}" if len(seen) > 1 else "")
 
 
 def _cells(state: dict[str, Any]) -> list[str | Text]:
-    planned, row = state["planned"], state["row"]
-    if row is None:
+    planned, rows = state["planned"], state["rows"]
+    if not rows:
         return [planned.trial.label, "", "", "starting", "", ""]
+    row = rows[-1]
     settings = planned.trial.arm.settings
     target = settings.target
     value = row["validation"].get(settings.averaging.decide_on, {}).get(target.metric)
@@ -190,7 +205,7 @@ def _cells(state: dict[str, Any]) -> list[str | Text]:
 def _where(state: dict[str, Any]) -> str:
     """How far a running trial is, for a line of a log."""
     _, epochs, _, metric, *_ = map(str, _cells(state))
-    return f" at {epochs} epochs, {metric}" if epochs else " starting"
+    return f" at {count(epochs, 'epoch')}, {metric}" if epochs else " starting"
 
 
 def _duration(seconds: float) -> str:

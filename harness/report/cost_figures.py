@@ -84,7 +84,7 @@ def cost_figure(findings: Findings, unit: str) -> Figure | None:
         canvas.axes.set_ylabel(UNITS[unit])
 
     title = f"{UNITS[unit].capitalize()} over {axis.label.partition(' (')[0]}"
-    columns = (axis.words, "rule", "reached", UNITS[unit], "interval", "what the interval is")
+    columns = (axis.words, "rule", "reached", UNITS[unit], "95 % interval", "what the interval is")
     return draw(f"{unit}_to_target", title, _cost_alt(shown, axis, unit), columns, rows, paint)
 
 
@@ -177,7 +177,8 @@ def front_figure(findings: Findings) -> Figure | None:
         for series, fitted in enumerate(findings.fits):
             points = sorted([*fitted.front.arms, *fitted.front.dominated], key=lambda p: p.total_batch_size)
             tips = [
-                f"{fitted.label} TBS {p.total_batch_size:g}: {number(p.steps)} updates, {number(p.examples)} examples"
+                f"{fitted.label} TBS {p.total_batch_size:g}: {words.count(number(p.steps), 'update')}, "
+                f"{number(p.examples)} examples"
                 for p in points
             ]
             hollow = [p in fitted.front.dominated for p in points]
@@ -249,7 +250,7 @@ def lr_figure(findings: Findings) -> Figure | None:
             if found:
                 tips = [
                     f"TBS {arm.total_batch_size}, LR {number(arm.peak_lr)} ({arm.label}): {kind}, "
-                    f"{place(arm.place, arm.train_examples)} epochs"
+                    f"{words.count(place(arm.place, arm.train_examples), 'epoch')}"
                     for arm in found
                 ]
                 xs, ys = [float(arm.total_batch_size) for arm in found], [arm.peak_lr for arm in found]

@@ -23,7 +23,12 @@ MOST_PANELS = 6  # rows of learning curves
 MOST_STEPS = 40  # of a reach curve
 MARKS = 10  # markers, each with its hover text, along a learning curve
 Item = TypeVar("Item")
-WORDS = {"examples": "examples seen", "steps": "updates", "seconds": "seconds of training"}
+NOUNS = {  # of each unit of the abscissa: one and many
+    "examples": ("example seen", "examples seen"),
+    "steps": ("update", "updates"),
+    "seconds": ("second of training", "seconds of training"),
+}
+WORDS = {unit: many for unit, (_, many) in NOUNS.items()}
 
 
 def learning_figures(findings: Findings) -> list[list[Figure]]:
@@ -71,7 +76,7 @@ def _learning(
         for series, (name, curve) in enumerate(zip(names, curves, strict=True)):
             xs = [p.examples / _per(curve, unit) for p in curve.points]
             tips = [
-                f"{name}: {number(p.median)} after {number(x)} {WORDS[unit]}, n = {p.n}"
+                f"{name}: {number(p.median)} after {words.count(number(x), *NOUNS[unit])}, n = {p.n}"
                 for x, p in zip(xs, curve.points, strict=True)
             ]
             canvas.band(series, xs, [p.low for p in curve.points], [p.high for p in curve.points])
@@ -130,7 +135,8 @@ def _budget(findings: Findings, budget: FixedBudget, index: int) -> Figure | Non
             shift = 2 ** (0.12 * (series - (len(lines) - 1) / 2))
             xs, ys = [cell.total_batch_size * shift for cell in cells], [cell.metric for cell in cells]
             tips = [
-                f"{label} TBS {c.total_batch_size}: {number(c.metric)} after {number(c.epochs)} epochs, n = {c.n}"
+                f"{label} TBS {c.total_batch_size}: {number(c.metric)} after "
+                f"{words.count(number(c.epochs), 'epoch')}, n = {c.n}"
                 + (f", {c.stopped} stopped at the target" if c.stopped else "")
                 for c in cells
             ]
@@ -143,7 +149,7 @@ def _budget(findings: Findings, budget: FixedBudget, index: int) -> Figure | Non
         canvas.axes.set_xlabel(words.TOTAL_BATCH_SIZE)
         canvas.axes.set_ylabel(f"validation {findings.metric}")
 
-    amount = f"{number(budget.amount)} {'updates' if budget.unit == 'steps' else budget.unit}"
+    amount = words.count(number(budget.amount), {"steps": "update"}.get(budget.unit, budget.unit.removesuffix("s")))
     title = f"After {amount} each"
     ends = "; ".join(
         f"{label}: {number(cells[0].metric)} at TBS {cells[0].total_batch_size}, "
@@ -193,7 +199,8 @@ def target_figure(findings: Findings) -> Figure | None:
         for series, (label, cells) in enumerate(by_label.items()):
             reached = [(value, cell.epochs) for value, cell in cells if math.isfinite(cell.epochs)]
             tips = [
-                f"{label} TBS {largest}: {number(epochs)} epochs to {number(value, 4)}" for value, epochs in reached
+                f"{label} TBS {largest}: {words.count(number(epochs), 'epoch')} to {number(value, 4)}"
+                for value, epochs in reached
             ]
             if reached:
                 canvas.points(series, label, [v for v, _ in reached], [e for _, e in reached], tips)
@@ -239,8 +246,8 @@ def reach_figure(findings: Findings) -> Figure | None:
             xs, ys = [0.0, *(p for p, _, _, _ in at), line.end], [0.0, *(s for _, s, _, _ in at)]
             canvas.stairs(series, line.label, xs, [*ys, ys[-1]])
             tips = [
-                f"{line.label}: {number(share)} of {line.curve.n} seeds by {number(place)} epochs "
-                f"({number(low)}–{number(high)})"
+                f"{line.label}: {number(share)} of {words.count(line.curve.n, 'seed')} by "
+                f"{words.count(number(place), 'epoch')} ({number(low)}–{number(high)})"
                 for place, share, low, high in at
             ]
             canvas.points(series, line.label, xs[1:-1], ys[1:], tips, line=False)
@@ -250,7 +257,11 @@ def reach_figure(findings: Findings) -> Figure | None:
 
     ends = "; ".join(
         f"{line.label}: half of {line.curve.n} by "
-        + (f"{number(line.curve.median)} epochs" if math.isfinite(line.curve.median) else "no place on record")
+        + (
+            words.count(number(line.curve.median), "epoch")
+            if math.isfinite(line.curve.median)
+            else "no place on record"
+        )
         + f", {number(100 * (line.curve.reached_share[-1] if line.curve.places else 0))} % in the end"
         for line in chosen
     )

@@ -35,10 +35,12 @@ def bound(found: PredictionBound, per: float) -> str:
 
 
 def span(found: Place, per: float, digits: int = 3) -> str:
-    """The interval's ends in units of `per` examples; a dash where it excludes nothing."""
+    """The interval's ends in units of `per` examples, with its coverage unless that is 95 %; a dash where it excludes
+    nothing."""
     if found.low <= 0 and found.high == math.inf:
         return words.NO_VALUE
-    return f"{words.number(found.low / per, digits)}–{words.number(found.high / per, digits)}"
+    ends = f"{words.number(found.low / per, digits)}–{words.number(found.high / per, digits)}"
+    return f"{ends}{words.unusual_coverage(found.coverage)}"
 
 
 def seconds(arm: ArmFinding) -> str:

@@ -22,6 +22,7 @@ from harness.report.palette import variables
 from harness.report.section_figures import figures_of
 from harness.report.table import COLUMNS, arm_cells, own_notes, own_titles
 from harness.statistics import words
+from harness.statistics.estimates import Interval
 from harness.statistics.words import number
 
 ESTIMATE_COLUMNS = (
@@ -151,18 +152,22 @@ def estimate_rows(findings: Findings) -> list[list[str]]:
             [
                 str(arm.total_batch_size),
                 arm.label,
-                f"{number(found.reach.rate)} ({number(found.reach.interval.low)}–{number(found.reach.interval.high)})",
+                _with_interval(number(found.reach.rate), found.reach.interval, number),
                 f"{epochs(found.lower_quartile.value)}–{epochs(found.upper_quartile.value)}",
                 bound(found.budget, arm.train_examples),
                 found.budget.method,
-                f"{epochs(found.restricted.mean)} ({epochs(found.restricted.interval.low)}–"
-                f"{epochs(found.restricted.interval.high)})",
+                _with_interval(epochs(found.restricted.mean), found.restricted.interval, epochs),
                 epochs(found.olympic.mean),
                 epochs(found.olympic.trimmed_sd),
                 epochs(found.olympic.untrimmed_sd),
             ]
         )
     return rows
+
+
+def _with_interval(value: str, interval: Interval, write: Callable[[float], str]) -> str:
+    """`4.5 (3.7–5.05)`; the bare value where its interval promises or excludes nothing."""
+    return value if interval.coverage == 1 or interval.is_everything else f"{value} ({words.ends(interval, write)})"
 
 
 def _keys(arm: ArmFinding) -> list[str]:
@@ -247,10 +252,7 @@ def fit_rows(findings: Findings) -> list[list[str]]:
     rows = []
     for fitted in findings.fits:
         for fit in fitted.fits:
-            found = "; ".join(
-                f"{p.name} {number(p.value)} ({number(p.interval.low)}–{number(p.interval.high)})"
-                for p in fit.parameters
-            )
+            found = "; ".join(f"{p.name} {_with_interval(number(p.value), p.interval, number)}" for p in fit.parameters)
             error = number(100 * fit.quality.left_out_error, 2)
             rows.append([fitted.label, str(fit.model), found or fit.reason, f"{error} %" if error != "-" else "-"])
     return rows
@@ -265,7 +267,7 @@ def comparison_rows(findings: Findings) -> list[list[str]]:
                 str(compared.total_batch_size),
                 f"{compared.second} / {compared.first}",
                 number(result.ratio),
-                f"{number(result.interval.low)}–{number(result.interval.high)}",
+                words.NO_VALUE if result.interval.is_everything else words.ends(result.interval, number),
                 result.interval.label,
                 number(result.p_adjusted, 2),
                 str(result.verdict),

@@ -15,6 +15,7 @@ from harness.plan.settings import BatchNorm, Settings
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
 from harness.report.table import print_whole
+from harness.statistics import words
 
 EQUATION = "TBS = per device x workers x accumulation"
 
@@ -42,9 +43,9 @@ def print_plan(
             f"{arm.batch_ratio:g}",
             f"{settings.peak_lr:.4g}",
             *(optimizer.get(key, "-") for key in changed),
-            f"{warmup} updates",
+            words.count(warmup, "update"),
             f"{settings.budget_steps:,}",
-            f"{settings.evaluate_every_examples / settings.total_batch_size:g} updates",
+            words.count(settings.evaluate_every_examples / settings.total_batch_size, "update"),
         )
     print_whole(console, table)
     examples = sum(p.trial.arm.settings.budget_examples for p in distinct.values())
@@ -52,7 +53,7 @@ def print_plan(
     kinds = ", ".join(sorted({f"{p.topology.device} {p.topology.precision}" for p in distinct.values()}))
     trials = [p.trial.arm.settings for p in distinct.values()]
     stops = any(settings.stop_at_target for settings in trials)
-    cost = f"{examples:,} training examples ({examples / workload.train_examples:,.0f} epochs)"
+    cost = f"{examples:,} training examples ({words.count(f'{examples / workload.train_examples:,.0f}', 'epoch')})"
     for line in (
         f"workload      {workload.name}: {workload.train_examples:,} training examples, loss {workload.loss}",
         f"target        {_each(map(_target, trials))}",
@@ -84,7 +85,7 @@ def _rules(design: Design, labels: Sequence[str]) -> list[str]:
 
 
 def _target(settings: Settings) -> str:
-    budget = f"{settings.budget_examples / settings.train_examples:g} epochs"
+    budget = words.count(settings.budget_examples / settings.train_examples, "epoch")
     if not settings.stop_at_target:
         return f"none: to the end of {budget}"
     return f"validation {settings.target} on {settings.averaging.decide_on} weights; budget {budget}"
@@ -92,7 +93,8 @@ def _target(settings: Settings) -> str:
 
 def _grid(settings: Settings) -> str:
     every, evaluations = settings.evaluate_every_examples, settings.budget_examples // settings.evaluate_every_examples
-    return f"every {every:,} examples ({every / settings.train_examples:g} epochs), at most {evaluations} a trial"
+    epochs = words.count(every / settings.train_examples, "epoch")
+    return f"every {every:,} examples ({epochs}), at most {evaluations} a trial"
 
 
 def _optimizer(settings: Settings) -> dict[str, str]:
@@ -102,7 +104,7 @@ def _optimizer(settings: Settings) -> dict[str, str]:
     written = {"optimizer": name, **{key: _written(value) for key, value in rest.items()}}
     if decay := settings.optimizer.get("weight_decay"):  # with the LR it shrinks weights by, over how much data
         epochs = timescale_epochs(settings.peak_lr, decay, settings.total_batch_size, settings.train_examples)
-        written["decay timescale"] = f"{epochs:.3g} epochs"
+        written["decay timescale"] = words.count(f"{epochs:.3g}", "epoch")
     return written
 
 
@@ -119,7 +121,7 @@ def _written(value: Any) -> str:
 
 def _averaging(settings: Settings) -> str:
     half_life = settings.averaging.half_life_examples
-    return f"half-life {half_life:g} examples" if half_life else "none"
+    return f"half-life {words.count(half_life, 'example')}" if half_life else "none"
 
 
 def equation(batch: BatchPlan) -> str:

@@ -37,12 +37,13 @@ def _figure(plot: Plot) -> Figure:
         canvas.axes.set_xlabel(plot.x_label)
         canvas.axes.set_ylabel(textwrap.fill(plot.y_label, Y_CHARACTERS))
 
-    has_interval = any(series.low is not None for series in plot.series)
-    columns = ["series", plot.x_label, plot.y_label, *(["low", "high"] if has_interval else [])]
+    columns = ["series", plot.x_label, plot.y_label]
+    columns += ["low", "high"] if any(series.low is not None for series in plot.series) else []
+    columns += ["what the interval is"] if any(series.interval is not None for series in plot.series) else []
     rows = [
-        [series.label, number(x), number(y), *([number(low), number(high)] if has_interval else [])]
+        [series.label, *map(number, point), series.interval[i] if series.interval else ""][: len(columns)]
         for series in plot.series
-        for x, y, low, high in _points(series)
+        for i, point in enumerate(_points(series))
     ]
     rows += [
         [mark.label, *((number(mark.at), "") if mark.axis == "x" else ("", number(mark.at)))]
@@ -73,7 +74,11 @@ def _paint(canvas: Canvas, index: int, plot: Plot, series: Series) -> None:
     for x, _, low, high in points:
         if _shown(low, plot.y_log) and _shown(high, plot.y_log):
             canvas.interval(index, x, low, high)
-    tips = [f"{series.label}: {number(y)} at {number(x)}{_between(low, high)}" for x, y, low, high in points]
+    kinds = [series.interval[i] if series.interval else "" for i in kept]
+    tips = [
+        f"{series.label}: {number(y)} at {number(x)}{_between(low, high, kind)}"
+        for (x, y, low, high), kind in zip(points, kinds, strict=True)
+    ]
     hollow = None if series.hollow is None else [series.hollow[i] for i in kept]
     every = max(1, len(xs) // MARKS)
     line = series.kind == "line"
@@ -84,5 +89,7 @@ def _shown(value: float, log: int | None) -> bool:
     return math.isfinite(value) and (log is None or value > 0)
 
 
-def _between(low: float, high: float) -> str:
-    return f" ({number(low)}–{number(high)})" if math.isfinite(low) and math.isfinite(high) else ""
+def _between(low: float, high: float, kind: str) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f" ({number(low)}–{number(high)}{f', {kind}' if kind else ''})"

@@ -17,7 +17,7 @@ from harness.analyse.sections import Table as Kept
 from harness.report.numbers import cell, place, seconds, section_columns, section_rows, span
 from harness.statistics.words import number
 
-COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "interval", "first touch", "steps", "s to target", "test")
+COLUMNS = ("TBS", "rule", "LR", "reached", "epochs", "95 % interval", "first touch", "steps", "s to target", "test")
 HEADING = 9  # characters that a column's heading may have on a line whatever its cells have
 
 
@@ -32,7 +32,7 @@ def arm_cells(arm: ArmFinding) -> list[str]:
         number(arm.peak_lr),
         f"{outcomes.reached}/{arm.n}{spoilt}",
         place(found, arm.train_examples),
-        span(found, arm.train_examples) if arm.n else "-",
+        span(found, arm.train_examples),
         touch,
         place(found, arm.total_batch_size),
         seconds(arm),

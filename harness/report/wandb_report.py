@@ -224,13 +224,15 @@ def _best_lrs(arms: Sequence[ArmFinding]) -> str:
         if reached:
             best = min(reached, key=lambda arm: arm.place.examples)
             epochs = place(best.place, best.train_examples)
-            lines.append(f"TBS {tbs}: fastest with LR {number(best.peak_lr)} ({best.label}): {epochs} epochs")
+            lines.append(
+                f"TBS {tbs}: fastest with LR {number(best.peak_lr)} ({best.label}): {words.count(epochs, 'epoch')}"
+            )
     return _bullets("", lines) if lines else words.NO_ARM_REACHED
 
 
 def _provenance(findings: Findings) -> str:
     said = findings.provenance
-    lines = [f"{findings.trials} trials, records {findings.data}"]
+    lines = [f"{words.count(findings.trials, 'trial')}, records {findings.data}"]
     versions = ", ".join(f"{name} {value}" for name, value in sorted(said.get("versions", {}).items()))
     hardware = ", ".join(f"{name} {value}" for name, value in sorted(said.get("hardware", {}).items()))
     git = said.get("git", {})

@@ -18,6 +18,7 @@ from harness.report.canvas import Figure
 from harness.report.numbers import section_columns, section_rows
 from harness.report.page import MORE_COLUMNS, Figures, draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, own_cells, own_notes, own_titles, print_findings
+from harness.statistics import words
 
 PAGE = "report.html"
 
@@ -170,7 +171,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     for figure in [*costs, *(figure for figure in singles if figure is not None)]:
         lines += ["", _markdown_figure(figure)]
     lines += ["", *[f"- {line}" for line in [*findings.failed_sections, *findings.caveats]]]
-    lines += ["", f"{findings.trials} trials, data {findings.data}.", ""]
+    lines += ["", f"{words.count(findings.trials, 'trial')}, data {findings.data}.", ""]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from harness.statistics.fit_likelihood import Arms
 from harness.statistics.fit_models import Model
 from harness.statistics.fits import LEAST_ARMS_FOR_AICC, Fit
 from harness.statistics.trend import Direction, Trend
-from harness.statistics.words import p_value, percent
+from harness.statistics.words import count, p_value, percent
 
 UNDECIDED = 2.0  # AICc differences below this do not choose
 CLEARLY = 2.0  # ratio of left-out errors from which a shape is worth a sentence
@@ -53,7 +53,9 @@ def choose(fits: Sequence[Fit]) -> Choice:
     scored = sorted((fit for fit in fits if not math.isnan(fit.quality.aicc)), key=lambda fit: fit.quality.aicc)
     if len(scored) < 2:
         most = max((fit.arms + fit.missed_arms for fit in fits), default=0)
-        return Choice(None, {}, f"The data do not choose a curve: {most} arms, and it takes {LEAST_ARMS_FOR_AICC}.")
+        return Choice(
+            None, {}, f"The data do not choose a curve: {count(most, 'arm')}, and it takes {LEAST_ARMS_FOR_AICC}."
+        )
     best = scored[0]
     differences = {str(fit.model): fit.quality.aicc - best.quality.aicc for fit in scored}
     close = [fit.model for fit in scored[1:] if differences[str(fit.model)] < UNDECIDED]
@@ -80,7 +82,7 @@ def diagnose(fits: Sequence[Fit], trend: Trend) -> Diagnosis:
     if math.isnan(hyperbola.quality.left_out_error):
         return Diagnosis(
             None,
-            f"No diagnosis of the shape: {hyperbola.arms} arms reached the target, and it takes three"
+            f"No diagnosis of the shape: {count(hyperbola.arms, 'arm')} reached the target, and it takes three"
             f"{_although(trend)}.",
         )
     if trend.established and trend.direction is Direction.FALLING:

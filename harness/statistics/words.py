@@ -6,9 +6,10 @@ Every sentence, table, figure and page takes its words from here, so that one th
 import math
 from collections.abc import Callable, Iterable
 
+from harness.plan.counted import count as count  # every noun with its number
 from harness.statistics.comparisons import Comparison, Verdict
 from harness.statistics.doubling import CostRise, Status
-from harness.statistics.estimates import Interval
+from harness.statistics.estimates import CONFIDENCE, Interval
 
 # Axes and columns. The unit stands in the label.
 TOTAL_BATCH_SIZE = "total batch size (examples per update)"
@@ -71,11 +72,6 @@ def percent(share: float, *, digits: int = 0, signed: bool = False) -> str:
     return f"{100 * share:{'+' if signed else ''}.{digits}f} %"
 
 
-def count(amount: float, noun: str, plural: str | None = None) -> str:
-    """`1 update`, `12 updates`."""
-    return f"{amount:,g} {noun if amount == 1 else plural or f'{noun}s'}"
-
-
 def seeds(first: int, second: int | None = None) -> str:
     """How many trials a number rests on: `n = 5`, or `n = 5 and 4` of two arms."""
     return f"n = {first}" if second is None or first == second else f"n = {first} and {second}"
@@ -102,7 +98,16 @@ def bounded(value: float, least: float, most: float, write: Callable[[float], st
 
 def coverage(interval: Interval) -> str:
     """What an interval promises: `95 %`. Never 100 %, which no sample can."""
-    return f"{min(99, round(100 * interval.coverage))} %"
+    return _share(interval.coverage)
+
+
+def unusual_coverage(share: float) -> str:
+    """What stands behind an interval in a column of intervals that promise 95 %: ` (75 %)`; nothing where it does."""
+    return "" if _share(share) == _share(CONFIDENCE) else f" ({_share(share)})"
+
+
+def _share(coverage: float) -> str:
+    return f"{min(99, round(100 * coverage))} %"
 
 
 def interval(found: Interval, write: Callable[[float], str] = ratio, joined_by: str = "–") -> str:

@@ -44,7 +44,7 @@ def test_bounds_are_said_as_bounds():
     ]
     section = branch_section(points, 0.01, 1024)
     assert section.sentences[:3] == [
-        "linear, 1 epochs: critical batch size at most 16 (seeds 16 to 64, n = 3).",
+        "linear, 1 epoch: critical batch size at most 16 (seeds 16 to 64, n = 3).",
         "linear, 2 epochs: critical batch size at least 64 (seeds 16 to 64, n = 3).",
         "linear, 3 epochs: critical batch size 32 (seeds 32 to 32, n = 1).",
     ]

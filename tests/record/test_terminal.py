@@ -49,11 +49,37 @@ def test_a_trial_that_aims_at_no_target_has_neither_reached_nor_missed_it(outcom
 def test_in_a_log_every_trial_ends_with_one_plain_line():
     made = screen()
     made.trial_started(PLAN[0])
-    made.trial_rows(PLAN[0], [ROW, END])
+    made.trial_rows(PLAN[0], [ROW, {**END, "outcome": "censored"}])
     first, second = shown(made).splitlines()
     assert first == "4 trials to run, 2 at a time"
-    assert second.startswith("[1/4] linear TBS 16 seed 0: reached after 0.75 epochs, ")
+    assert second.startswith("[1/4] linear TBS 16 seed 0: censored after 0.75 epochs, ")
     assert "\x1b" not in shown(made)
+
+
+def test_the_log_gives_the_crossing_that_the_table_counts_and_not_where_it_was_confirmed():
+    made = screen()
+    made.trial_started(PLAN[0])
+    rows = [{**ROW, "epochs": epochs, "validation": {"raw": {"accuracy": 0.95}}} for epochs in (0.5, 0.75)]
+    made.trial_rows(PLAN[0], [{**ROW, "epochs": 0.25, "validation": {"raw": {"accuracy": 0.1}}}, rows[0]])
+    made.trial_rows(PLAN[0], [rows[1], END])
+    assert "seed 0: reached at 0.5 epochs, confirmed at 0.75, " in shown(made)
+
+
+def test_a_trial_resumed_just_before_its_confirmation_gives_no_crossing():
+    made = screen()
+    made.trial_started(PLAN[0])
+    made.trial_rows(PLAN[0], [ROW, END])
+    assert "seed 0: reached, confirmed at 0.75 epochs, " in shown(made)
+
+
+def test_a_target_that_one_evaluation_confirms_has_one_place():
+    arm = PLAN[0].trial.arm
+    settings = replace(arm.settings, target=replace(arm.settings.target, confirm=1))
+    trial = PlannedTrial(Trial(replace(arm, settings=settings), 0), PLAN[0].topology)
+    made = screen()
+    made.trial_started(trial)
+    made.trial_rows(trial, [ROW, END])
+    assert "seed 0: reached at 0.75 epochs, " in shown(made)
 
 
 def test_finished_trials_of_a_resumed_study_are_counted_in():

@@ -199,7 +199,7 @@ def test_a_secret_appears_in_no_file_and_no_request(tracked):
 
 
 def test_trials_that_others_have_run_are_counted_as_lacking(tracked):
-    assert "W&B lacks 1 trials that other drivers ran; to add them: harness track" in tracked.said[-1]
+    assert "W&B lacks 1 trial that other drivers ran; to add them: harness track" in tracked.said[-1]
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from synthetic_study import SWEEP, findings_of, learns, write_study
 
 from harness.analyse.curves import MOST_POINTS, CurvePoint, decimated
 from harness.analyse.findings import Findings
+from harness.plan.target import Target
 from harness.plan.trial import Trial
 
 EVERY = 512
@@ -35,6 +36,19 @@ def test_equal_epochs_read_every_arm_at_the_same_examples(tmp_path: Path):
     assert {cell.stopped for cell in epochs[1].cells} == {0}
     # Beyond, the trials had stopped: their last metric stands and says so.
     assert {(cell.metric, cell.stopped) for cell in epochs[2].cells} == {(33 / 64, 3)}
+
+
+def test_of_two_middle_metrics_the_worse_one_stands_whatever_better_means(tmp_path: Path):
+    def accuracy(trial: Trial, examples: int) -> float:
+        return grows(trial, examples) / (1 + trial.seed)
+
+    overrides = [*SWEEP, "seeds=[0,1]", "workload.target.value=0.25", "workload.budget.epochs=20"]
+    study = write_study(tmp_path / "study", overrides, accuracy)
+    worst = {"accuracy": min, "loss": max}
+    for metric, target in (("accuracy", None), ("loss", Target("loss", 2.25, "min"))):
+        for cell in findings_of(study, target).fixed_budgets[0].cells:
+            assert cell.metric == worst[metric](cell.low, cell.high), metric
+            assert cell.low < cell.high
 
 
 def test_equal_steps_and_seconds_fit_more_epochs_into_a_larger_batch(findings: Findings):

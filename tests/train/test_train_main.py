@@ -53,7 +53,7 @@ def test_one_rank_runs_where_ray_hydra_and_wandb_are_not_installed(worker, tmp_p
     lines = done.stdout.splitlines()
     assert len(lines) == 7
     assert lines[0].startswith("step 2: 0.5 epochs, train loss ")
-    assert lines[-1].startswith("censored at step 12, test loss ")
+    assert lines[-1].startswith("censored, ended at step 12, test loss ")
     expected = run(worker, task(tmp_path / "worker"))
     assert timeless(events(tmp_path / "door")[1:]) == timeless(json.loads(json.dumps(expected)))
     score = expected[-2]["validation"]["averaged"]
@@ -76,7 +76,7 @@ def test_a_trial_goes_to_the_folder_it_is_told(tmp_path, capsys):
     assert read_trial(tmp_path / "elsewhere").is_finished
     assert [p.name for p in (tmp_path / "given").iterdir()] == ["trial.json"]
     assert read_json(tmp_path / "elsewhere/trial.json") == read_json(path)
-    assert "censored at step 12" in capsys.readouterr().out
+    assert "censored, ended at step 12" in capsys.readouterr().out
 
 
 def test_a_trial_dropped_before_goes_on_from_its_checkpoint(worker, tmp_path, capsys):
@@ -85,14 +85,14 @@ def test_a_trial_dropped_before_goes_on_from_its_checkpoint(worker, tmp_path, ca
     worker.advance(0.0)
     worker.stop()
     assert main([str(tmp_path / "trial.json")]) == 0
-    assert capsys.readouterr().out.startswith("resumed from step 2\nstep 4: 1 epochs")
+    assert capsys.readouterr().out.startswith("resumed from step 2\nstep 4: 1 epoch")
 
 
 def test_a_finished_trial_is_not_run_again(worker, tmp_path, capsys):
     run(worker, task(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert main([str(tmp_path / "trial.json")]) == 0
-    assert capsys.readouterr().out == "already finished: censored after 3 epochs\n"
+    assert capsys.readouterr().out == "already finished: censored, ended after 3 epochs\n"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -102,7 +102,7 @@ def test_a_reached_target_ends_the_lines(tmp_path, capsys, target):
     assert main([str(path)]) == 0
     outcome = capsys.readouterr().out.splitlines()[-1]
     steps = evaluations(events(tmp_path))[-1]["step"]
-    assert outcome.startswith(f"reached at step {steps}, test loss")
+    assert outcome.startswith(f"reached, ended at step {steps}, test loss")
 
 
 def edited(change: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from harness.plan.counted import count
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
 from harness.record.tracking.settings import PACKAGE, decide
@@ -144,15 +145,16 @@ class WandbSink:
             if self.mode != "disabled":
                 self.say(f"W&B did not receive everything; to send the rest from the journals: {command}")
         elif done.get("mode") == "offline":
-            self.say(f"W&B: {done['runs']} runs offline in {self.study / 'wandb'}; to upload: {command} --mode online")
+            runs = count(done["runs"], "run")
+            self.say(f"W&B: {runs} offline in {self.study / 'wandb'}; to upload: {command} --mode online")
         elif done.get("mode") == "online":
-            self.say(f"W&B: {done['runs']} runs at {done['url']}")
+            self.say(f"W&B: {count(done['runs'], 'run')} at {done['url']}")
             if "report" in done:
                 self.say(f"W&B report: {done['report']}")
             elif "no_report" in done:
                 self.say(f"W&B report not published ({done['no_report']}); to publish it later: {command}")
         if done is not None and done.get("lacking"):
-            self.say(f"W&B lacks {done['lacking']} trials that other drivers ran; to add them: {command}")
+            self.say(f"W&B lacks {count(done['lacking'], 'trial')} that other drivers ran; to add them: {command}")
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
