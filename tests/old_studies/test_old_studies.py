@@ -69,6 +69,7 @@ CORRECTED = {
     "tbs_sweep/default": (
         BUDGET,
         r"\.comparisons\.\d+\.result\.(seeds_needed|log_sd)\b",  # was one number, from the spread of a pair; is a range
+        r"\.fits\.1\.shape\b",  # sqrt: a hyperbola "described" it with a left-out error of 17 %, and no curve has less
         r"\.fits\.\d+\.critical\.2\.",  # its interval was a bootstrap over seeds; is a bracket of tests
     ),
     "one_cycle/default": (BUDGET, *EVEN),
