@@ -54,6 +54,7 @@ WORDING = {
 BUDGET = r"\.arms\.\d+\.estimates\.budget\."  # was the largest of the places; is a prediction bound
 EVEN = (  # the median of an even number of seeds was the upper one; is the geometric mean of the two
     r"\.arms\.\d+\.(place|beside)\.(examples|at_least|touch_examples)\b",
+    r"\.arms\.\d+\.packed_seconds",  # a miss was left out; counts as later than every crossing
     r"\.by_target\.",
     r"\.fixed_budgets\.",
 )
@@ -63,6 +64,7 @@ EVEN_COLUMNS = {
     "epochs_to_target",
     "examples_to_target",
     "seconds_to_target_exclusive",
+    "seconds_to_target_packed",
     "steps_to_target",
 }
 CORRECTED = {
