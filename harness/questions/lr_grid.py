@@ -14,8 +14,8 @@ LR = SweptParameter("lr", "LR", lambda row: row.peak_lr, lambda lr: lr, "peak LR
 
 
 def conclude(design: Design, arms: Sequence[Arm], records: Records) -> Findings:
-    """The best LR of each total batch size and those within one evaluation interval of it."""
+    """The best LR of each total batch size and those not distinguished from it."""
     measured = arm_findings(design, arms, records)
-    section = grid_section(measured[0], LR, design.workload.evaluate_every_examples)
+    section = grid_section(*measured, LR, design.workload.evaluate_every_examples)
     question = "Which LR of a wide grid reaches the target fastest at each total batch size?"
     return findings(question, design, arms, records, measured, verdict=section.sentences, sections=[section])

@@ -23,6 +23,6 @@ HELD = {"effective_lr": "LR / (1 - momentum) held", "lr": "LR held"}  # what sta
 def conclude(design: Design, arms: Sequence[Arm], records: Records, hold: str) -> Findings:
     """The best momentum of each total batch size, with `hold` (a key of HELD) the same in all of its arms."""
     measured = arm_findings(design, arms, records)
-    section = grid_section(measured[0], MOMENTUM, design.workload.evaluate_every_examples)
+    section = grid_section(*measured, MOMENTUM, design.workload.evaluate_every_examples)
     question = f"Which momentum reaches the target fastest at each total batch size ({HELD[hold]})?"
     return findings(question, design, arms, records, measured, verdict=section.sentences, sections=[section])

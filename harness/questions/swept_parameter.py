@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
+from harness.analyse.equals import equals_of_best
+from harness.analyse.results import TrialResult
 from harness.analyse.sections import Plot, Section, Series, Table
 from harness.statistics import words
 
@@ -27,11 +29,13 @@ class BestOfGrid:
     total_batch_size: int
     arm: ArmFinding | None  # None: no value reached the target in half of its seeds
     value: float
-    near: list[float]  # medians within one evaluation interval of the best, the best among them
+    near: list[float]  # not distinguished from the best, the best among them
     at_edge: bool  # one of `near` is the smallest or the largest of the grid
 
 
-def best_of_grid(rows: Sequence[ArmFinding], parameter: SweptParameter, resolution: int) -> list[BestOfGrid]:
+def best_of_grid(
+    rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]], parameter: SweptParameter, resolution: int
+) -> list[BestOfGrid]:
     """One for every TBS, ascending; `resolution` is the evaluation interval in examples."""
     found = []
     for tbs in sorted({row.total_batch_size for row in rows}):
@@ -41,15 +45,19 @@ def best_of_grid(rows: Sequence[ArmFinding], parameter: SweptParameter, resoluti
             found.append(BestOfGrid(tbs, None, math.nan, [], at_edge=True))
             continue
         best = min(reached, key=lambda row: row.place.examples)
-        near = [parameter.of(row) for row in reached if row.place.examples <= best.place.examples + resolution]
+        at_tbs = [i for i, row in enumerate(rows) if row.total_batch_size == tbs and row.n]
+        equals = equals_of_best(best, [rows[i] for i in at_tbs], [results[i] for i in at_tbs], resolution)
+        near = sorted(map(parameter.of, equals))
         at_edge = bool({parameter.of(here[0]), parameter.of(here[-1])} & set(near))
         found.append(BestOfGrid(tbs, best, parameter.of(best), near, at_edge))
     return found
 
 
-def grid_section(rows: Sequence[ArmFinding], parameter: SweptParameter, resolution: int) -> Section:
+def grid_section(
+    rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]], parameter: SweptParameter, resolution: int
+) -> Section:
     """Sentences, figure and table of a grid over `parameter`."""
-    best = best_of_grid(rows, parameter, resolution)
+    best = best_of_grid(rows, results, parameter, resolution)
     sentences = [_line(one, parameter) for one in best]
     if any(one.arm is not None for one in best):
         sentences.append(
@@ -67,11 +75,12 @@ def _line(one: BestOfGrid, parameter: SweptParameter) -> str:
     if one.arm is None:
         return f"TBS {one.total_batch_size}: no {parameter.title} of the grid reached the target in half of its seeds."
     others = [f"{value:.4g}" for value in one.near if value != one.value]
-    ties = f"; within one evaluation interval of it: {', '.join(others)}" if others else ""
+    ties = f"; not distinguished from it (95 %): {', '.join(others)}" if others else ""
     edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""
+    costs = f"{words.count(f'{one.arm.epochs:.3g}', 'epoch')} or {words.count(f'{one.arm.steps:.4g}', 'step')}"
     return (
-        f"TBS {one.total_batch_size}: {parameter.title} {one.value:.4g} needs the fewest epochs, {one.arm.epochs:.3g} "
-        f"or {words.count(f'{one.arm.steps:.4g}', 'step')} (median, n = {one.arm.n}){ties}{edge}."
+        f"TBS {one.total_batch_size}: {parameter.title} {one.value:.4g} has the smallest median, {costs} "
+        f"(n = {one.arm.n}){ties}{edge}."
     )
 
 

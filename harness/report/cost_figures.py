@@ -259,7 +259,7 @@ def lr_figure(findings: Findings) -> Figure | None:
             xs, ys = [float(b) for b in best], [arm.peak_lr for arm in best.values()]
             canvas.axes.plot(
                 xs, ys, "o", markersize=13, markerfacecolor="none", color=LIGHT["ink"],
-                label="fastest at its TBS",
+                label="smallest median at its TBS",
             )  # fmt: skip
         names = ", ".join(line.rule for line in dashed_rules(findings))
         for index, line in enumerate(dashed_rules(findings)):  # of one look, hence one entry in the legend
@@ -269,6 +269,6 @@ def lr_figure(findings: Findings) -> Figure | None:
         canvas.axes.set_ylabel("peak LR")
 
     said = "; ".join(f"TBS {tbs}: LR {number(arm.peak_lr)} ({arm.label})" for tbs, arm in best.items())
-    alt = f"Peak LR that reaches the target fastest. {said}." if best else "No arm reached the target."
-    columns = ("TBS", "peak LR", "rule", "status", "reached", "epochs to target", "fastest at its TBS")
+    alt = f"Peak LR with the smallest median of epochs. {said}." if best else "No arm reached the target."
+    columns = ("TBS", "peak LR", "rule", "status", "reached", "epochs to target", "smallest median at its TBS")
     return draw("lr_map", "LR and TBS: what each arm came to", alt, columns, rows, paint)

@@ -217,7 +217,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _best_lrs(arms: Sequence[ArmFinding]) -> str:
-    """For every TBS the arm that needs the fewest epochs, and its LR."""
+    """For every TBS the arm with the smallest median, and its LR."""
     lines = []
     for tbs in sorted({arm.total_batch_size for arm in arms}):
         reached = [arm for arm in arms if arm.total_batch_size == tbs and arm.n and math.isfinite(arm.epochs)]
@@ -225,7 +225,8 @@ def _best_lrs(arms: Sequence[ArmFinding]) -> str:
             best = min(reached, key=lambda arm: arm.place.examples)
             epochs = place(best.place, best.train_examples)
             lines.append(
-                f"TBS {tbs}: fastest with LR {number(best.peak_lr)} ({best.label}): {words.count(epochs, 'epoch')}"
+                f"TBS {tbs}: smallest median with LR {number(best.peak_lr)} ({best.label}), "
+                f"{words.count(epochs, 'epoch')}"
             )
     return _bullets("", lines) if lines else words.NO_ARM_REACHED
 

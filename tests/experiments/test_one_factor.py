@@ -52,7 +52,7 @@ def test_the_best_lr_of_a_wide_grid_is_found_and_hopeless_lrs_are_misses(tmp_pat
     assert best == {16: 0.03, 128: 0.1}
     assert all(math.isinf(row["epochs_to_target"]) for row in rows if row["lr"] <= 1e-4)
     *places, caution = found.verdict
-    assert [line.partition(" needs")[0] for line in places] == ["TBS 16: LR 0.03", "TBS 128: LR 0.1"]
+    assert [line.partition(" has the smallest median")[0] for line in places] == ["TBS 16: LR 0.03", "TBS 128: LR 0.1"]
     assert "other seeds have to confirm it" in caution
     (plot,) = found.sections[0].plots
     for series, tbs in zip(plot.series, (16, 128), strict=True):
