@@ -144,7 +144,7 @@ def _distinct(arms: Sequence[Arm], results: Sequence[list[TrialResult]]) -> list
 
 def _epochs(result: TrialResult) -> float | None:
     high = result.crossing.high
-    return None if high is None else high / result.settings.train_examples
+    return None if high is None or not result.outcome.is_data else high / result.settings.train_examples
 
 
 def _packed_seconds(found: Sequence[TrialResult]) -> float | None:

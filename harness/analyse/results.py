@@ -41,8 +41,13 @@ class TrialResult:
         return int(column(self.evaluations, "examples")[-1]) if self.evaluations else 0
 
     def observation(self, target: Target | None = None, weights: str | None = None) -> Observation:
-        """The crossing of a target (default: the one it is read for) in examples, as the estimators take it."""
+        """The crossing of a target (default: the one it is read for) in examples, as the estimators take it.
+
+        A trial that failed is no data whatever it reached before: it is run again (P15).
+        """
         crossing = self.crossing
+        if not self.outcome.is_data:
+            return Observation(self.outcome, float("inf"), float(self.examples))
         if target is not None:
             crossing = locate(self.evaluations, target, weights or self.settings.averaging.decide_on)
         if crossing.high is not None and crossing.low is not None:

@@ -8,7 +8,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.rule_lines import RuleLine
 from harness.report.canvas import Canvas, Figure, draw
-from harness.report.numbers import place, span
+from harness.report.numbers import described, place, span
 from harness.report.palette import LIGHT
 from harness.statistics import words
 from harness.statistics.words import number
@@ -112,7 +112,8 @@ def _paint_line(
     for arm in arms:
         per = examples_per(arm, unit) or math.nan
         x, y = axis.of(arm) * shift, arm.place.examples / per
-        tip = f"{axis.name(arm)}: {place(arm.place, per)} {unit} ({span(arm.place, per)}, {arm.place.interval})"
+        needed = words.count(place(arm.place, per), unit.removesuffix("s"))
+        tip = f"{axis.name(arm)}: {needed} ({described(arm.place, per)})"
         if math.isfinite(y):
             xs.append(x)
             ys.append(y)
@@ -128,7 +129,8 @@ def _paint_line(
         per = examples_per(arm, unit) or math.nan
         least = arm.place.at_least / per
         if math.isfinite(least) and least > 0:
-            text = f"{axis.name(arm)}: {place(arm.place, per)} {unit}, {arm.outcomes.reached}/{arm.n} reached"
+            needed = words.count(place(arm.place, per), unit.removesuffix("s"))
+            text = f"{axis.name(arm)}: {needed}, {arm.outcomes.reached}/{arm.n} reached"
             canvas.miss(series, label, axis.of(arm) * shift, least, text)
 
 

@@ -37,10 +37,22 @@ def bound(found: PredictionBound, per: float) -> str:
 def span(found: Place, per: float, digits: int = 3) -> str:
     """The interval's ends in units of `per` examples, with its coverage unless that is 95 %; a dash where it excludes
     nothing."""
-    if found.low <= 0 and found.high == math.inf:
+    if excludes_nothing(found):
         return words.NO_VALUE
-    ends = f"{words.number(found.low / per, digits)}–{words.number(found.high / per, digits)}"
-    return f"{ends}{words.unusual_coverage(found.coverage)}"
+    return f"{_ends(found, per, digits)}{words.unusual_coverage(found.coverage)}"
+
+
+def described(found: Place, per: float, digits: int = 3) -> str:
+    """The interval with what it is: `3.7–5.05, pooled t on log 95 %`."""
+    return found.interval if excludes_nothing(found) else f"{_ends(found, per, digits)}, {found.interval}"
+
+
+def excludes_nothing(found: Place) -> bool:
+    return found.low <= 0 and found.high == math.inf
+
+
+def _ends(found: Place, per: float, digits: int) -> str:
+    return f"{words.number(found.low / per, digits)}–{words.number(found.high / per, digits)}"
 
 
 def seconds(arm: ArmFinding) -> str:

@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.attempts import Attempts, Result
@@ -90,14 +90,7 @@ def draw_all(findings: Findings) -> Figures:
 
 def page_html(findings: Findings, figures: Figures) -> str:
     """The page; the same findings give the same bytes."""
-    environment = Environment(
-        loader=PackageLoader("harness.report", "."),
-        autoescape=select_autoescape(["html", "jinja"], default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         findings=findings,
         figures=figures,
         words=words,
@@ -121,6 +114,19 @@ def page_html(findings: Findings, figures: Figures) -> str:
         light=variables(dark=False),
         dark=variables(dark=True),
     )
+
+
+@cache
+def _template() -> Template:
+    """Compiled once, which takes longer than a page."""
+    environment = Environment(
+        loader=PackageLoader("harness.report", "."),
+        autoescape=select_autoescape(["html", "jinja"], default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.jinja")
 
 
 def main_rows(findings: Findings) -> list[list[tuple[str, str]]]:

@@ -98,7 +98,7 @@ def critical_by_overhead(
     summary = arm_means(arms)
     start = _reference(summary, reference)
     formula = " = (1 + p) B_ref + p B_crit" if model is Model.HYPERBOLA else ""
-    definition = f"E(B) = {1 + overhead:g} E({start:g}) on the {model}{formula}"
+    definition = f"E(B) = {1 + overhead:g} E({_named(start)}) on the {model}{formula}"
     return _by_profile(summary, model, definition, lambda shapes: shapes.size_at(overhead, start))
 
 
@@ -110,7 +110,7 @@ def critical_by_isotonic(arms: Arms, overhead: float = OVERHEAD, reference: floa
     """
     summary = arm_means(arms)
     start = _reference(summary, reference)
-    definition = f"E(B) = {1 + overhead:g} E({start:g}), isotonic through the arms"
+    definition = f"E(B) = {1 + overhead:g} E({_named(start)}), isotonic through the arms"
     if not len(summary.sizes) or len(summary.sizes) + len(summary.missed_sizes) < 2:
         return CriticalBatchSize(definition, math.nan, NO_DATA, Status.NOT_IDENTIFIED)
     found = doubling.cost_rise(arms, 1 + overhead, start)
@@ -182,6 +182,10 @@ def _supported(definition: str, value: float, interval: Interval, smallest: floa
         interval.method,
     )
     return CriticalBatchSize(definition, value if status is Status.IDENTIFIED else math.nan, supported, status)
+
+
+def _named(reference: float) -> str:
+    return "smallest TBS" if math.isnan(reference) else f"{reference:g}"
 
 
 def _reference(arms: ArmMeans, reference: float | None) -> float:

@@ -259,7 +259,7 @@ def _reason(pairs: Sequence[tuple[_Arm, _Arm]]) -> str:
         return "no trial reached the target"
     a, b = pairs[0]
     if len(pairs) == 1 and least_p(a.n, b.n) >= LEVEL:  # ties of unequal arms may still come to half of it
-        return f"{a.n} against {b.n} trial{'s' * (a.n + b.n > 2)} cannot reach 5 % by ranks"
+        return f"{a.n} against {b.n} trial{'s' * (b.n > 1)} cannot reach 5 % by ranks"
     return ""
 
 

@@ -57,10 +57,15 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio of costs to two decimals."""
+    """A ratio of costs to two decimals; to more where it is small, or where two would round it to 1."""
     if math.isnan(value):
         return UNKNOWN
-    return INFINITY if math.isinf(value) else f"{value:.2f}"
+    if math.isinf(value):
+        return INFINITY
+    if 0 < value < 0.1:
+        return number(value, 2)
+    written = (f"{value:.{decimals}f}" for decimals in (2, 3, 4, 5))
+    return next((text for text in written if float(text) != 1 or value == 1), "1.00")
 
 
 def percent(share: float, *, digits: int = 0, signed: bool = False) -> str:
@@ -197,6 +202,8 @@ def compared(found: Comparison, slower: str, faster: str, where: str) -> str:
     size = bounded(value, least, most)
     known = f"{interval(Interval(low, high, found.interval.coverage, found.interval.method))}, {p_value(found.p)}"
     judged = verdict(found.verdict, found.margin)
+    if size == INFINITY:
+        return f"{where} {slower} never reaches the target, which {faster} does ({known}): {judged}"
     return f"{where} {slower} needs {size} times the epochs of {faster} ({known}): {judged}{seeds_needed(found)}"
 
 

@@ -16,7 +16,7 @@ from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
 from harness.plan.trial import Trial
 from harness.questions.regret import regret_section
-from harness.record.files import plain
+from harness.record.files import plain, read_json, write_json
 from harness.report.page import draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 from harness.report.wandb_report import report_document
@@ -177,3 +177,16 @@ def test_a_failed_seed_does_not_make_an_arm_look_faster(tmp_path):
 def test_an_arm_that_diverged_is_not_said_to_need_epochs(tmp_path):
     study = write_study(tmp_path / "s", diverges=lambda trial: trial.arm.total_batch_size == 16)
     assert findings_of(study).verdict[0].startswith("TBS 16 never reaches the target (diverged) (median of 3 seeds); ")
+
+
+def test_a_failed_trial_is_no_data_for_the_second_target_either(tmp_path):
+    """One seed of three failed after it had met both targets: it counts in neither median."""
+    study = write_study(tmp_path / "s", accuracy=crossing_at(5.0))
+    for planned in study.plan():
+        record = study.trial_path(planned) / "record.json"
+        if planned.trial.seed == 0:
+            write_json(record, {**read_json(record), "outcome": "failed"})
+    for arm in findings_of(study).arms:
+        assert (arm.n, arm.outcomes.failed, arm.epochs_by_seed[0]) == (2, 1, None)
+        assert arm.beside is not None
+        assert arm.beside.interval == arm.place.interval

@@ -223,3 +223,11 @@ def test_costs_that_never_rise_bound_no_size_by_infinity(places):
     for found in critical_batch_sizes(arms):
         assert math.isfinite(found.interval.low)
         assert "inf" not in str(found)
+
+
+def test_a_reference_that_no_arm_gives_is_named_not_numbered():
+    diverged = [Observation(Outcome.DIVERGED, math.inf, 0.0)] * 2
+    sizes = critical_batch_sizes({16: diverged, 32: diverged, 64: diverged})
+    assert {size.status for size in sizes} == {Status.NOT_IDENTIFIED}
+    assert "E(smallest TBS)" in sizes[1].definition
+    assert not any("nan" in size.definition for size in sizes)

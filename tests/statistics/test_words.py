@@ -33,6 +33,11 @@ def missed(count: int, at: float) -> list[Observation]:
         (words.number(None), "-"),
         (words.ratio(1.7296), "1.73"),
         (words.ratio(math.inf), "∞"),
+        (words.ratio(1.0), "1.00"),
+        (words.ratio(1.0004), "1.0004"),  # an interval from here on excludes 1, and is seen to
+        (words.ratio(0.9971), "0.997"),
+        (words.ratio(1 + 1e-9), "1.00"),
+        (words.ratio(0.0031), "0.0031"),
         (words.ratio(math.nan), "unknown"),
         (words.percent(0.123), "12 %"),
         (words.percent(0.123, digits=1), "12.3 %"),
@@ -41,6 +46,13 @@ def missed(count: int, at: float) -> list[Observation]:
         (words.count(1, "update"), "1 update"),
         (words.count(1200, "update"), "1,200 updates"),
         (words.count(2, "study", "studies"), "2 studies"),
+        (words.count(1_234_567, "example"), "1,234,567 examples"),
+        (words.count("1", "epoch"), "1 epoch"),
+        (words.count("more than 1", "epoch"), "more than 1 epoch"),
+        (words.count("1.5", "epoch"), "1.5 epochs"),
+        (words.unusual_coverage(0.75), " (75 %)"),
+        (words.unusual_coverage(0.9688), " (97 %)"),
+        (words.unusual_coverage(0.95), ""),
         (words.seeds(5), "n = 5"),
         (words.seeds(5, 5), "n = 5"),
         (words.seeds(5, 4), "n = 5 and 4"),
@@ -82,6 +94,14 @@ def test_a_ratio_that_a_miss_hides_is_a_bound_and_two_misses_are_no_ratio():
     assert words.times(nothing) == words.NO_RATIO
     because = "no trial reached the target"
     assert words.compared(nothing, "b", "a", "at TBS 8") == f"at TBS 8 b against a: {words.NO_RATIO} ({because})"
+
+
+def test_an_arm_that_diverged_is_not_given_an_infinite_ratio():
+    never = [Observation(Outcome.DIVERGED, math.inf, 0.0)] * 4
+    for found, names in ((compare(reached(4, 4, 5, 5), never), "ab"), (compare(never, reached(4, 4, 5, 5)), "ba")):
+        said = words.compared(found, names[1], names[0], "at TBS 8")
+        assert said.startswith("at TBS 8 b never reaches the target, which a does (")
+        assert "∞ times" not in said
 
 
 def test_neither_bound_of_a_ratio_is_printed_as_a_number_of_its_own():
