@@ -28,6 +28,7 @@ from harness.report.write import report_markdown, results_csv, write_files
 from harness.statistics import words
 from harness.statistics.comparisons import Comparison, Verdict
 from harness.statistics.estimates import Interval
+from harness.statistics.recommendation import CLOSE, SETTLED
 
 SLACK = 1 + 1e-9
 NO_WORD = re.compile(r"(?<![\w.-])(nan|NaN|-?inf|infinite|infinity|None|null|-0|True|False)(?![\w-]|\.\w)")
@@ -85,10 +86,10 @@ class _Text(HTMLParser):
 
 def contradictions(found: Findings, drawn_in: Path | None = None) -> list[str]:
     """Everything that is wrong with a report; with `drawn_in`, figures are drawn and every file is written there."""
-    faults: list[str] = []
+    faults = [*found.failed_sections, *_of_decision(found)]
     if drawn_in is not None:
         drawn_in.mkdir(parents=True)
-        write_files(drawn_in, found)
+        faults += write_files(drawn_in, found).failed_sections
         json.loads((drawn_in / "results.json").read_text())
     for form, text in _texts(found, draw_all(found) if drawn_in is not None else _no_figures(found)).items():
         faults += [f"{form}: {fault}" for fault in _unreadable(text)]
@@ -101,6 +102,30 @@ def contradictions(found: Findings, drawn_in: Path | None = None) -> list[str]:
         faults += [f"comparison: {fault}" for fault in _of_comparison(compared.result)]
     faults += _of_verdicts(found)
     faults += [f"fit: {fault}" for fault in _of_fits(found)]
+    return faults
+
+
+def _of_decision(found: Findings) -> list[str]:
+    """Of the first screen: shares are shares, the recommended arm has reached, sets hold what they are named after."""
+    decision = found.decision
+    if decision is None:
+        return [] if found.first_screen is None else ["a first screen without a decision"]
+    faults = []
+    chosen, least = decision.recommended, min(option.expected_regret for option in decision.options)
+    if not any((arm.total_batch_size, arm.peak_lr) == (chosen.total_batch_size, chosen.peak_lr) for arm in found.arms):
+        faults.append(f"no arm is the recommended {chosen.key}")
+    if not all(0 <= option.p_best <= 1 and option.expected_regret >= 0 for option in decision.options):
+        faults.append("a share or a regret out of its range")
+    if sum(option.p_best for option in decision.options) > 1 + 1e-9:
+        faults.append("shares of draws sum to more than 1")
+    if chosen.expected_regret > least + CLOSE + 1e-9:
+        faults.append(f"recommended at a regret of {chosen.expected_regret:g}, the least is {least:g}")
+    if decision.is_settled != (chosen.expected_regret < SETTLED):
+        faults.append(f"settled: {decision.is_settled} at a regret of {chosen.expected_regret:g}")
+    best = [found for found in (decision.fastest, decision.fewest_examples) if found is not None and found.best]
+    faults += [f"{b.best} is not among those that may be the best" for b in best if b.best not in b.members]
+    rises = [rise for rule in decision.rises for rise in rule.rises if not math.isnan(rise.value)]
+    faults += [f"{rise} does not hold its own value" for rise in rises if not rise.low <= rise.value <= rise.high]
     return faults
 
 

@@ -94,6 +94,26 @@ def test_a_verdict_against_its_interval_is_found(sound, change, fault):
     assert any(fault in found for found in contradictions(replace(sound, comparisons=comparisons)))
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"expected_regret": -0.1}, "out of its range"),
+        ({"expected_regret": 0.5}, "recommended at a regret of 0.5"),
+        ({"total_batch_size": 7}, "no arm is the recommended"),
+    ],
+)
+def test_a_recommendation_that_its_numbers_do_not_bear_is_found(sound, change, fault):
+    decision = sound.decision
+    chosen = replace(decision.recommended, **change)
+    options = tuple(chosen if o == decision.recommended else o for o in decision.options)
+    broken = replace(sound, decision=replace(decision, recommended=chosen, options=options))
+    assert any(fault in found for found in contradictions(broken))
+
+
+def test_a_section_that_failed_is_a_fault(sound):
+    assert contradictions(replace(sound, failed_sections=["Learning curves is left out"]))
+
+
 def test_a_median_outside_its_interval_is_found(sound):
     arm = sound.arms[0]
     broken = replace(arm, place=replace(arm.place, examples=2 * arm.place.high))
