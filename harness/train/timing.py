@@ -19,7 +19,6 @@ from harness.train.machine import MachineLoad
 from harness.train.world import World
 
 SETTLING_STEPS = 1  # untimed updates of each block: the stream has begun, and caches hold this model again
-GROWTH = 10  # a block is at most so many times as long as the one that told how long an update takes
 MARGIN = 1.1  # a block aims at more than the minimum, so that it rarely has to be repeated
 
 
@@ -69,7 +68,7 @@ def long_enough(block: Callable[[int], Round], limits: RoundLimits) -> Round:
         wanted = limits.wanted_steps(measured.step_s)
         if steps >= wanted:
             return measured
-        steps = min(math.ceil(MARGIN * wanted), GROWTH * steps, limits.most_steps(measured.step_s))
+        steps = min(math.ceil(MARGIN * wanted), limits.most_steps(measured.step_s))
 
 
 def _block(learner: Learner, start: int, steps: int) -> Round:
