@@ -8,8 +8,8 @@ from typing import Any
 from harness.launch.gang import Gang
 from harness.launch.trainable import TrialTrainable
 from harness.plan.outcome import Outcome
-from harness.record.journal import Attempt
 from harness.plan.timing import Machine, RoundLimits
+from harness.record.journal import Attempt
 from harness.train.timing import Round
 from harness.train.worker import Task
 

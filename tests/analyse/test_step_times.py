@@ -102,6 +102,21 @@ def test_an_exclusive_time_slower_than_the_packed_one_makes_no_headline(study):
     assert "14.7 ms alone on the machine" in page_html(findings, draw_all(findings))
 
 
+def test_an_arm_without_headline_seconds_does_not_compete_in_the_decision(study):
+    decision = findings_of(timed(study, step_s={**STEP_S, 128: 0.0147})).decision
+    assert decision is not None
+    assert set(decision.set_aside) == {(("none", 128), "no step time"), (("linear", 128), "no step time")}
+
+
+def test_the_decision_knows_how_well_the_step_times_are_known(study, tmp_path):
+    quiet = findings_of(timed(study)).decision
+    unsteady = timed(write_study(tmp_path / "noisy", timed=False), rounds_s=[0.002, 0.006, 0.012])
+    noisy = findings_of(unsteady).decision
+    assert quiet is not None
+    assert noisy is not None
+    assert max(option.p_best for option in noisy.options) < max(option.p_best for option in quiet.options) - 0.1
+
+
 def test_a_time_that_noise_explains_stays(study):
     findings = findings_of(timed(study, step_s={**STEP_S, 128: 0.0107}))
     assert all(arm.step_s == 0.0107 for arm in arms_at(findings, 128))
