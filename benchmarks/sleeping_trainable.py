@@ -8,8 +8,9 @@ from typing import Any
 from harness.launch.gang import Gang
 from harness.launch.trainable import TrialTrainable
 from harness.plan.outcome import Outcome
+from harness.plan.timing import Machine, RoundLimits
 from harness.record.journal import Attempt
-from harness.train.timing import StepTime
+from harness.train.timing import Round
 from harness.train.worker import Task
 
 EVALUATIONS = 20  # per trial; a row is as long as a real one
@@ -55,7 +56,10 @@ class SleepingGang:
         self.attempt.close()
         return [*rows, end]
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        raise AssertionError("nothing is timed here")
+
+    def machine(self) -> Machine:
         raise AssertionError("nothing is timed here")
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:

@@ -169,7 +169,8 @@ def run_study(output: Path, *overrides: str) -> tuple[dict[str, Any], StudyFolde
     for good, in one of its own.
     """
     arguments = ["+experiment=tbs_sweep", "workload=quadratic_quadratic", f"output_dir={output}", *overrides]
-    arguments += ["tracking=disabled", "cluster.timing_min_steps=1"]  # nothing here is about seconds
+    # Nothing here is about seconds.
+    arguments += ["tracking=disabled", "cluster.timing_min_steps=1", "cluster.timing_min_s=0"]
     if "cluster=inline" in overrides:
         with patch.object(sys, "argv", ["harness", *arguments]):
             assert main() == 0

@@ -33,6 +33,7 @@ ALLOWED = {
         "record.files",
         "record.drain_flag",
         "record.limit",
+        "record.provenance",
         "models",
         "datasets",
         "optimizers",

@@ -34,7 +34,7 @@ def broken(k: float) -> float:
 CHOICE = "rules: [none, newcomers_rules.cube_root]\n"
 RULES = "lr_scaling.rules=[none,newcomers_rules.cube_root]"
 PAGES = ("report.html", "report.md", "results.csv", "terminal")
-TINY = ["question.total_batch_sizes=[16,128]", "seeds=[0,1]", "workload.target.value=0.9", "cluster.timing_min_steps=2"]
+TINY = ["question.total_batch_sizes=[16,128]", "seeds=[0,1]", "workload.target.value=0.9", "cluster.timing_min_s=0"]
 
 
 @pytest.fixture(scope="module")

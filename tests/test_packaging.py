@@ -236,7 +236,7 @@ def test_an_installed_wheel_runs_its_own_sweep_among_decoys(installed, tmp_path,
 @long
 def test_experiments_import_each_other_and_own_questions_import_them_among_decoys(program, tmp_path):
     write(tmp_path, {**DECOYS, **OWN_FILES})
-    chosen = ["--config-dir", "own", "+experiment=question_of_mine", "tracking=disabled", "cluster.timing_min_steps=2"]
+    chosen = ["--config-dir", "own", "+experiment=question_of_mine", "tracking=disabled", "cluster.timing_min_s=0"]
     for cluster in (["cluster=inline"], ["cluster.cpus=2", "cluster.workers_per_trial=2", "study=on_ray"]):
         done = program.run(tmp_path, *chosen, *cluster)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

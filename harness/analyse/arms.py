@@ -8,6 +8,7 @@ from typing import Any
 from harness.analyse.arm_estimates import ArmEstimates, arm_estimates
 from harness.analyse.crossing import locate
 from harness.analyse.results import Records, TrialResult, median
+from harness.analyse.step_times import StepTiming, step_timings
 from harness.plan.arm_columns import ColumnValue
 from harness.plan.design import Design
 from harness.plan.target import Target
@@ -56,11 +57,12 @@ class ArmFinding:
     place: Place
     beside: Place | None  # the workload's second target, read from the same evaluations
     estimates: ArmEstimates
-    step_s: float | None  # seconds per update, measured alone on the machine
+    step_s: float | None  # seconds per update, alone on the machine; None also where `timing` is excluded
     packed_seconds: float | None  # median of the trials' own clocks, misses at infinity; the machine may be shared
     final_metric: float | None
     test_metric: float | None
     topology: str
+    timing: StepTiming | None = None  # what the timing pass measured
     extra: dict[str, ColumnValue] = field(default_factory=dict)  # the user's own columns
 
     @property
@@ -81,6 +83,16 @@ class ArmFinding:
         """Time to target = steps x seconds per step, the step alone on the machine; None before the timing pass."""
         return None if self.step_s is None else self.steps * self.step_s
 
+    @property
+    def step_sd(self) -> float | None:
+        """Standard deviation of the log of `step_s`; None where that is, or where only its median was written."""
+        return None if self.timing is None or self.step_s is None else self.timing.relative_sd
+
+    @property
+    def step_n(self) -> int | None:
+        """Updates that `step_s` was measured over."""
+        return None if self.timing is None or self.step_s is None else self.timing.steps
+
 
 def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
@@ -98,11 +110,11 @@ def arm_findings(
         if beside
         else None
     )
+    timings = step_timings(records.folder.timings(), list(zip(arms, results, strict=True)))
     rows = []
-    for arm, found in zip(arms, results, strict=True):
+    for arm, found, timing in zip(arms, results, timings, strict=True):
         observations = [result.observation() for result in found]
         topology = found[0].topology if found else None
-        timed = records.step_seconds(arm, topology) if topology else None
         rows.append(
             ArmFinding(
                 workload=arm.workload,
@@ -121,11 +133,12 @@ def arm_findings(
                 place=_place(found, records.target or arm.settings.target, observations, spread),
                 beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
                 estimates=arm_estimates(observations, spread, records.budget_examples or arm.settings.budget_examples),
-                step_s=timed["median_s"] if timed else None,
+                step_s=timing.seconds if timing and not timing.excluded else None,
                 packed_seconds=_packed_seconds(found),
                 final_metric=median(result.final_metric() for result in found if result.outcome.is_data),
                 test_metric=median(result.test_metric() for result in found if result.outcome.is_data),
                 topology=topology.key if topology else "",
+                timing=timing,
             )
         )
     return rows, results

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import RuleComparison
 from harness.analyse.results import Records
+from harness.analyse.timing_caveats import timing_caveats
 from harness.plan.design import Design
 from harness.statistics import words
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
-LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which its seconds say little of the device
 ONE_PROTOCOL = "one protocol only: {} can order the rules differently"  # P13
 AVERAGING_SHARE = 1 / 8  # the longest half-life that leaves the fastest arm's crossing alone (P13)
 
@@ -58,11 +58,7 @@ def caveats(
         lines.append("this study mixes records of different code or data (allow_mixed_code)")
     if failed := (described.get("doctor") or {}).get("failed"):
         lines.append(f"doctor found faults in this workload that affect every number here: {', '.join(failed)}")
-    waiting = max((row.get("loader_fraction", 0.0) for row in records.folder.timings()), default=0.0)
-    if waiting > LOADER_SHARE:
-        lines.append(
-            f"updates wait for data up to {words.percent(waiting)} of their time: seconds depend partly on the disk"
-        )
+    lines += timing_caveats(rows)
     if replicas := records.replicas():
         lines.append(
             f"{words.count(replicas, 'replica')} on another topology: kept in the study, excluded from these numbers"

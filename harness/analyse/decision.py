@@ -127,7 +127,7 @@ def decide(
 
 def step_times(rows: Sequence[ArmFinding]) -> dict[int, StepTime] | None:
     """Seconds of one update by TBS; None where no arm was timed."""
-    timed = {row.total_batch_size: StepTime(row.step_s) for row in reversed(rows) if row.step_s}
+    timed = {row.total_batch_size: StepTime(row.step_s, row.step_sd or 0.0) for row in reversed(rows) if row.step_s}
     return timed or None
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from harness.analyse.arm_estimates import arm_estimates
 from harness.analyse.arms import ArmFinding, Place
+from harness.analyse.step_times import StepTiming
 from harness.plan.arm_columns import ArmColumn
 from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
@@ -90,4 +91,5 @@ def made_up(arm: Arm, reached: bool) -> ArmFinding:
         final_metric=0.9 if reached else None,
         test_metric=0.9 if reached else None,
         topology="cpu-w1" if reached else "",
+        timing=StepTiming(0.01, 0.02, 90, 0.01, 0.01, 0.011, None, "", "", 0.0, 0.0, 2, True) if reached else None,
     )

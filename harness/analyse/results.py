@@ -13,7 +13,7 @@ from harness.plan.outcome import Outcome
 from harness.plan.racing import Standing
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial, timing_key
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.record.journal import TrialRecord, attempt_numbers, read_trial
 from harness.record.study import StudyFolder
 from harness.statistics.estimates import Observation
@@ -71,6 +71,13 @@ class TrialResult:
         """Training seconds on the trial's own clock at the crossing; the machine may have been shared."""
         row = self.crossing.row
         return None if row is None else self.evaluations[row]["clock"]["train_s"]
+
+    def packed_step_seconds(self) -> float | None:
+        """Training seconds per update on the trial's own clock, over all that it trained."""
+        if not self.evaluations:
+            return None
+        last = self.evaluations[-1]
+        return last["clock"]["train_s"] / last["step"]
 
 
 class Records:
@@ -140,11 +147,6 @@ class Records:
         """Finished runs of a trial on another topology than the one counted."""
         finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]
         return sum(max(0, count - 1) for count in finished)
-
-    def step_seconds(self, arm: Arm, topology: Topology) -> Mapping[str, Any] | None:
-        """The newest timing-pass row of an arm on a topology, or None."""
-        key = timing_key(arm, topology)
-        return next((row for row in reversed(self.folder.timings()) if row["key"] == key), None)
 
     def _result(self, trial: Trial, planned: PlannedTrial, record: TrialRecord) -> TrialResult:
         assert record.outcome is not None

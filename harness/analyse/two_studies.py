@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.analyse.results import Records, TrialResult
+from harness.analyse.step_times import StepTiming, step_timings
 from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.plan.trial import Arm
@@ -114,10 +115,12 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
     if not raw:
         raise UserError("no arm that both studies planned has finished trials in both")
     ratio, bounds, interval, p_overall = _overall(pairs, margin, spread)
+    timings = _timings(a, plans[0], ours), _timings(b, plans[1], theirs)
     adjusted = dict(zip(["", *slower], holm([p_overall, *slower.values()]), strict=True))
     arms = []
     for label, result in correct(raw).items():
-        seconds, seconds_interval = _seconds(a, b, ours[label], theirs[label], result)
+        sizes = theirs[label][0].settings.train_examples / ours[label][0].settings.train_examples
+        seconds, seconds_interval = _seconds(timings[0][label], timings[1][label], sizes, result)
         size = plans[0][label][0].total_batch_size
         arms.append(ArmChange(label, size, result, seconds, seconds_interval, adjusted[label]))
     return StudyComparison(
@@ -202,8 +205,12 @@ def _observed(a: Sequence[TrialResult], b: Sequence[TrialResult]) -> tuple[list[
     return by_seed(ours, theirs)
 
 
-def _step_seconds(records: Records, result: TrialResult) -> Mapping[str, Any] | None:
-    return records.step_seconds(result.trial.arm, result.topology)
+def _timings(
+    records: Records, plan: Mapping[str, tuple[Arm, list[int]]], results: Mapping[str, list[TrialResult]]
+) -> dict[str, StepTiming | None]:
+    """The timing of each shared arm in one of the studies."""
+    timed = step_timings(records.folder.timings(), [(plan[label][0], found) for label, found in results.items()])
+    return dict(zip(results, timed, strict=True))
 
 
 def _overall(
@@ -235,20 +242,18 @@ def _overall(
 
 
 def _seconds(
-    a: Records,
-    b: Records,
-    ours: Sequence[TrialResult],
-    theirs: Sequence[TrialResult],
-    epochs: Comparison,
+    first: StepTiming | None, second: StepTiming | None, sizes: float, epochs: Comparison
 ) -> tuple[float, Interval]:
-    """Ratio of seconds to target: that of updates times that of seconds per update, alone on the machine."""
-    first, second = _step_seconds(a, ours[0]), _step_seconds(b, theirs[0])
-    if first is None or second is None:
+    """Ratio of seconds to target: that of updates times that of seconds per update, alone on the machine.
+
+    `sizes`: an epoch of B in epochs of A.
+    """
+    if first is None or second is None or first.excluded or second.excluded:
         return math.nan, Interval(0.0, math.inf, 1.0, "no timing pass in both studies")
-    sizes = theirs[0].settings.train_examples / ours[0].settings.train_examples  # an epoch of B in epochs of A
-    low = second.get("fastest_s", second["median_s"]) / first.get("slowest_s", first["median_s"])
-    high = second.get("slowest_s", second["median_s"]) / first.get("fastest_s", first["median_s"])
-    ratio = epochs.ratio * sizes * second["median_s"] / first["median_s"]
+    if first.device != second.device:
+        return math.nan, Interval(0.0, math.inf, 1.0, f"timed on {first.device} and on {second.device}")
+    low, high = second.fastest_s / first.slowest_s, second.slowest_s / first.fastest_s
+    ratio = epochs.ratio * sizes * second.seconds / first.seconds
     method = f"{epochs.interval.method}, extremes of both timing passes"
     ends = epochs.interval.low * sizes * low, epochs.interval.high * sizes * high
     return ratio, Interval(*ends, epochs.interval.coverage, method)

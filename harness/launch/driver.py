@@ -10,8 +10,9 @@ from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
 from harness.launch.measures import Gangs
 from harness.launch.tasks import Cluster
-from harness.launch.timing_pass import TimingPass, untimed
+from harness.launch.timing_pass import TimingPass, speed_of
 from harness.plan.settings import Spec
+from harness.plan.timing import untimed
 from harness.plan.trial import PlannedTrial
 from harness.record.study import Study
 
@@ -27,8 +28,8 @@ def run_study(
     def time_topologies(gangs: Gangs) -> None:
         """The timing pass, once no trial is left."""
         if feed.is_over and study.leads and not drain.requested:
-            todo = _untimed(study, feed.source.plan())
-            for row in TimingPass(todo, watcher.say, lambda: drain.requested).measure(gangs, study.path):
+            todo, done = _untimed(study, feed.source.plan(), cluster), {row["key"] for row in study.timings()}
+            for row in TimingPass(todo, done, watcher.say, lambda: drain.requested).measure(gangs, study.path):
                 study.add_timing(row)
 
     with ExitStack() as stack:
@@ -40,7 +41,7 @@ def run_study(
             watcher.sweep_started(feed, 1)
             run_inline(feed, study.path, cluster, watcher, here, drain)
             watcher.trials_over()
-        elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.source.plan()))):
+        elif feed.is_over and (embedded or not (study.leads and _untimed(study, feed.source.plan(), cluster))):
             watcher.sweep_started(feed, 1)  # nothing to run on the cluster, so Ray need not start
             watcher.trials_over()
         else:
@@ -87,7 +88,7 @@ def _run_through_ray(
                 exclusive.close()
 
 
-def _untimed(study: Study, plan: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """One finished trial of every topology without a timing."""
+def _untimed(study: Study, plan: Sequence[PlannedTrial], cluster: Cluster) -> list[PlannedTrial]:
+    """One finished trial of every topology to time."""
     finished = [planned for planned in plan if study.record(planned).is_finished]
-    return untimed(finished, {row["key"] for row in study.timings()})
+    return untimed(finished, study.timings(), speed_of(cluster.execution), cluster.cpus_per_worker)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.launch.drain import signals_blocked
-from harness.train.timing import StepTime
+from harness.plan.timing import Machine, RoundLimits, joined
+from harness.train.timing import Round
 from harness.train.worker import Task, Worker
 
 
@@ -26,7 +27,13 @@ class Gang(Protocol):
         """Train until the first evaluation after `seconds`; the rows written (see Worker.advance)."""
         ...
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime: ...
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        """Time so many rounds of a task's updates, one after another."""
+        ...
+
+    def machine(self) -> Machine:
+        """What the workers compute on; models of devices are joined where they differ."""
+        ...
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int: ...
 
@@ -49,8 +56,11 @@ class InProcessGang:
     def advance(self, seconds: float) -> list[dict[str, Any]]:
         return self.worker.advance(seconds)
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
-        return self.worker.time_steps(task, min_steps, min_s)
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        return self.worker.time_rounds(task, limits, rounds)
+
+    def machine(self) -> Machine:
+        return self.worker.machine()
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:
         return self.worker.largest_micro_batch(task, memory_share)
@@ -87,8 +97,11 @@ class ProcessGang:
     def advance(self, seconds: float) -> list[dict[str, Any]]:
         return self._call(self._pipes, "advance", seconds)[0]
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
-        return self._call(self._pipes, "time_steps", task, min_steps, min_s)[0]
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        return self._call(self._pipes, "time_rounds", task, limits, rounds)[0]
+
+    def machine(self) -> Machine:
+        return joined(self._call(self._pipes, "machine"))
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:
         return min(self._call(self._pipes, "largest_micro_batch", task, memory_share))

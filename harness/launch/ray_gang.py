@@ -15,7 +15,8 @@ from harness.launch.causes import cause
 from harness.launch.gang import GangError, send_output_to
 from harness.launch.preflight import see_study
 from harness.launch.tasks import Cluster
-from harness.train.timing import StepTime
+from harness.plan.timing import Machine, RoundLimits, joined
+from harness.train.timing import Round
 from harness.train.worker import Task, Worker
 
 PLACEMENT_S = 60.0  # time to find space for the timing pass once the trials have ended
@@ -113,8 +114,11 @@ class RayGang:
     def advance(self, seconds: float) -> list[dict[str, Any]]:
         return self._wait([actor.call.remote("advance", seconds) for actor in self.actors])[0]
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
-        return self._wait([a.call.remote("time_steps", task, min_steps, min_s) for a in self.actors])[0]
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        return self._wait([a.call.remote("time_rounds", task, limits, rounds) for a in self.actors])[0]
+
+    def machine(self) -> Machine:
+        return joined(self._wait([actor.call.remote("machine") for actor in self.actors]))
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:
         return min(self._wait([a.call.remote("largest_micro_batch", task, memory_share) for a in self.actors]))

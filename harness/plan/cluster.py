@@ -28,6 +28,7 @@ LEAST = {
     "hang_s": 0,
     "timing_min_steps": 1,
     "timing_min_s": 0,
+    "timing_max_s": 0,
 }
 
 
@@ -43,8 +44,9 @@ class Launching:
     report_every_s: float = 1.0  # seconds between a trial's reports to the driver
     grace_s: float = 60.0  # seconds from a signal until trials that have not stopped are given up
     node_wait_s: float = 60.0  # seconds to wait for lost nodes before a sweep that no longer fits ends
-    timing_min_steps: int = 30  # timing pass: updates per (TBS, topology), alone on the machine ...
-    timing_min_s: float = 3.0  # ... or seconds, whichever comes first
+    timing_min_steps: int = 30  # timing pass: at least so many updates per (TBS, topology), alone on the machine ...
+    timing_min_s: float = 1.0  # ... and at least so many seconds ...
+    timing_max_s: float = 60.0  # ... but no more than so many, where that is at least 5 updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,10 @@ class ClusterConfig(ExecutionOptions, Launching):
             raise UserError(
                 f"cluster.max_workers_per_trial={self.max_workers_per_trial} limits workers_per_trial=null only: "
                 "remove it where cluster.workers_per_trial is a number"
+            )
+        if self.timing_max_s < self.timing_min_s:
+            raise UserError(
+                f"cluster.timing_max_s={self.timing_max_s:g} must be >= cluster.timing_min_s={self.timing_min_s:g}"
             )
         self._check_gpus(self.gpus_per_worker or 0.0)
 

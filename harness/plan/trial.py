@@ -149,8 +149,3 @@ def plan_key(row: Mapping[str, Any]) -> tuple[str, str, str]:
         if given != default:
             labels[label.name] = given
     return row["trial_id"], Topology.from_json(row["topology"]).key, canonical_text(labels)
-
-
-def timing_key(arm: Arm, topology: Topology) -> str:
-    """What seconds per update depend on, as timing.jsonl names it: the batch, its topology and the workload's model."""
-    return f"{arm.workload}/{arm.optimizer}/{topology.key}"

@@ -33,6 +33,11 @@ NO_RATIO = "no ratio of epochs is known"
 SAME_TRIALS = "the same trials"
 NO_DIFFERENCE = "no difference established"
 NEVER = "never (diverged)"
+EXCLUDED = "excluded from headline numbers"
+NOT_INTERLEAVED = (
+    "compile=true: each TBS was timed in one go, so that a machine that becomes slower meanwhile looks like a "
+    "difference between them"
+)
 
 
 def section_failed(section: str, why: str) -> str:
@@ -125,6 +130,39 @@ def interval(found: Interval, write: Callable[[float], str] = ratio, joined_by: 
 def ends(found: Interval, write: Callable[[float], str] = ratio, joined_by: str = "–") -> str:
     """Both ends of an interval: `1.34–2.23`."""
     return f"{write(found.low)}{joined_by}{write(found.high)}"
+
+
+# -- seconds ------------------------------------------------------------------------------------------------------
+
+
+def slower_than_packed(arms: str, alone_s: float, packed_s: float) -> str:
+    """An exclusive time that cannot be one, with both numbers and what to do."""
+    return (
+        f"seconds of {arms} are {EXCLUDED}: an update took {milliseconds(alone_s)} alone on the machine but "
+        f"{milliseconds(packed_s)} in the trials, which may have shared it. The machine was busy during the timing "
+        "pass, or the trials ran on a faster one; to time again, delete timing.jsonl in the study's folder and run the "
+        "same command again on an idle machine"
+    )
+
+
+def other_conditions(arms: str, theirs: str, chosen: str) -> str:
+    """Seconds that must not be compared with the others' (P34)."""
+    return (
+        f"seconds of {arms} are {EXCLUDED}: timed on {theirs or UNKNOWN}, the other arms on {chosen or UNKNOWN}. To "
+        "time all of them alike, run the same command again on one kind of machine"
+    )
+
+
+def busy_machine(other_cpus: float, cpus: int) -> str:
+    """Other processes that took processor time from the timing pass."""
+    return (
+        f"other processes kept up to {number(other_cpus, 2)} of {count(cpus, 'CPU')} busy during the timing pass: "
+        "seconds may be too long"
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{number(1000 * seconds)} ms"
 
 
 # -- verdicts -----------------------------------------------------------------------------------------------------

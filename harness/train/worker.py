@@ -19,14 +19,16 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
 from harness.plan.settings import Settings, fingerprint
+from harness.plan.timing import Machine, RoundLimits
 from harness.plan.trial import Topology
 from harness.record.files import write_json
 from harness.record.journal import Attempt
 from harness.train.allocator import keep_freed_memory
 from harness.train.instantiate import instantiate
+from harness.train.machine import machine
 from harness.train.micro_batch import largest_micro_batch
 from harness.train.precision import DTYPES
-from harness.train.timing import StepTime, time_steps
+from harness.train.timing import Round, time_rounds
 from harness.train.trainer import Execution, train
 from harness.train.world import World
 
@@ -168,10 +170,14 @@ class Worker:
             self.stop()
         return rows
 
-    def time_steps(self, task: Task, min_steps: int, min_s: float) -> StepTime:
-        """Seconds per update of a task's (TBS, topology, precision); this gang must be alone on its nodes."""
+    def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
+        """Seconds of updates of a task's (TBS, topology, precision); this gang must be alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
-        return time_steps(task.settings, task.topology, self.world, splits, min_steps, min_s, task.execution)
+        return [*time_rounds(task.settings, task.topology, self.world, splits, limits, rounds, task.execution)]
+
+    def machine(self) -> Machine:
+        """What this rank computes on."""
+        return machine(self.world.device)
 
     def largest_micro_batch(self, task: Task, memory_share: float) -> int:
         """See train.micro_batch; each rank tries for itself."""

@@ -10,7 +10,7 @@ import pytest
 
 DOORS = {"module": [sys.executable, "-m", "harness"], "script": [str(Path(sys.executable).with_name("harness"))]}
 SMALL = ["+experiment=tbs_sweep", "cluster=inline", "tracking=disabled", "seeds=[0]", "lr_scaling=linear"]
-SHORT = ["question.total_batch_sizes=[512]", "workload.budget={epochs: 1}", "cluster.timing_min_steps=2"]
+SHORT = ["question.total_batch_sizes=[512]", "workload.budget={epochs: 1}", "cluster.timing_min_s=0"]
 
 # Prints which of some heavy packages a command has loaded by the time it ends.
 LOADED = """

@@ -118,6 +118,8 @@ VALUES = {
     "cluster.per_device_batch_size=0": "cluster.per_device_batch_size must be >= 1, not 0",
     "cluster.per_device_batch_size=most": "must be a number of examples, null or auto, not 'most'",
     "cluster.max_failures=-1": "cluster.max_failures must be >= 0, not -1",
+    "cluster.timing_min_steps=0": "cluster.timing_min_steps must be >= 1, not 0",
+    "cluster.timing_max_s=0.5": "cluster.timing_max_s=0.5 must be >= cluster.timing_min_s=1",
     "cluster.checkpoint_every_s=nan": "cluster.checkpoint_every_s must be >= 0, not nan",
     "cluster.gpus_per_worker=0.5 cluster.workers_per_trial=2": "two ranks of one trial cannot share a GPU",
     "cluster.gpus_per_worker=0.4": "use 1/n for n trials on a GPU, e.g. 0.5 for 2",

@@ -65,7 +65,7 @@ question:
   sizes: [256, 512]
 seeds: [0]
 """
-QUIET = ["tracking=disabled", "cluster.timing_min_steps=2"]
+QUIET = ["tracking=disabled", "cluster.timing_min_s=0"]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ BRANCHES = [
     "seeds=[0,1]",
     "tracking=disabled",
     "cluster.timing_min_steps=1",
+    "cluster.timing_min_s=0",
 ]
 
 

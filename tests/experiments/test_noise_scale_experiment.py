@@ -21,6 +21,7 @@ QUADRATIC = [
     "seeds=[0,1]",
     "tracking=disabled",
     "cluster.timing_min_steps=1",
+    "cluster.timing_min_s=0",
 ]
 EIGENVALUES, VARIANCES = (1.0, 0.25, 0.0625, 0.015625), (0.2, 0.05, 0.0125, 0.003125)
 TRUTH = sum(VARIANCES) / sum(h * h for h in EIGENVALUES)

@@ -209,7 +209,7 @@ def test_equal_seconds_buy_the_epochs_that_the_timed_steps_allow(tmp_path):
     one = ["+experiment=fixed_budget", "question.total_batch_sizes=[16,64]", "lr_scaling=linear", "seeds=[0,1]"]
     run = Simulation(new_study(tmp_path / "s", *one), curve)
     run.run()
-    step_s = {16: 0.01, 64: 0.02}
+    step_s = {16: 0.004, 64: 0.008}
     keys = {p.topology.key: p.trial.arm for p in run.study.plan()}
     rows = [
         {"key": f"{arm.workload}/{arm.optimizer}/{key}", "median_s": step_s[arm.total_batch_size]}
@@ -217,14 +217,14 @@ def test_equal_seconds_buy_the_epochs_that_the_timed_steps_allow(tmp_path):
     ]
     append_lines(run.study.path / "timing.jsonl", rows)
     found = run.experiment.conclude(Records(run.study))
-    # 4 epochs of 1,024 examples at TBS 16 are 256 updates, 2.56 s; at TBS 64 that is 128 updates of 64, 8 epochs.
+    # 4 epochs of 1,024 examples at TBS 16 are 256 updates, 1.024 s; at TBS 64 that is 128 updates of 64, 8 epochs.
     epochs = {"equal_seconds": 8.0, "equal_epochs": 4.0, "equal_steps": 16.0}
     for name, expected in epochs.items():
         row = next(row for row in table(found, name) if row["total_batch_size"] == 64)
         assert row["epochs"] == pytest.approx(expected)
         assert row["accuracy_mean"] == pytest.approx(0.5 + expected * 1024 / 1e6)
         assert row["n"] == 2
-    assert "Equal seconds: 2.56 seconds" in found.sections[0].title
+    assert "Equal seconds: 1.024 seconds" in found.sections[0].title
 
 
 def test_a_target_on_the_loss_has_its_mean_in_one_column(tmp_path):

@@ -15,7 +15,7 @@ from harness.plan.errors import UserError
 from harness.plan.scaling import rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings
 from harness.plan.target import Target
-from harness.plan.trial import Arm, PlannedTrial, Topology, Trial, timing_key
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.plan.workload import Workload
 
 WORKLOAD = Workload(
@@ -154,9 +154,3 @@ def test_a_setting_at_its_default_does_not_rename_the_trials_made_before_it_exis
     assert "stop_at_target" not in settings.identity
     goes_on = replace(WORKLOAD, stop_at_target=False).arm("linear", 64).settings
     assert goes_on.identity == {**settings.identity, "stop_at_target": False}
-
-
-def test_a_timing_is_found_under_the_key_that_every_study_so_far_has_written():
-    topology = Topology(plan_batch(64, 2, max_per_device=16, span_examples=16), precision="bf16")
-    assert timing_key(WORKLOAD.arm("linear", 64), topology) == "w/sgd/cpu-w2-b16-a2-bf16"
-    assert timing_key(WORKLOAD.arm("none", 64), topology) == timing_key(WORKLOAD.arm("linear", 64), topology)

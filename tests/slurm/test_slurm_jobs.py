@@ -88,7 +88,8 @@ def table(work: Path) -> list[dict[str, str]]:
     """results.csv without the columns that are seconds."""
     with open(next(work.glob("outputs/*/s/results.csv"))) as file:
         rows = list(csv.DictReader(file))
-    clocks = ("step_s_exclusive", "seconds_to_target_exclusive", "seconds_to_target_packed")
+    clocks = ("step_s_exclusive", "seconds_to_target_exclusive", "seconds_to_target_packed", "step_sd_exclusive")
+    clocks = (*clocks, "step_n_exclusive", "step_s_packed")
     assert set(clocks) <= set(rows[0])
     return [{key: value for key, value in row.items() if key not in clocks} for row in rows]
 

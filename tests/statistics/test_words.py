@@ -77,6 +77,24 @@ def test_a_phrase_reads_as_written(written, text):
     assert written == text
 
 
+def test_a_time_that_cannot_be_one_is_named_with_both_numbers_and_what_to_do():
+    said = words.slower_than_packed("none TBS 16 and sqrt TBS 16", 0.0147, 0.0032)
+    assert said.startswith(
+        "seconds of none TBS 16 and sqrt TBS 16 are excluded from headline numbers: an update took 14.7 ms alone on "
+        "the machine but 3.2 ms in the trials, which may have shared it."
+    )
+    assert said.endswith("delete timing.jsonl in the study's folder and run the same command again on an idle machine")
+
+
+def test_what_a_timing_was_measured_under_is_named():
+    said = words.other_conditions("none TBS 16", "NVIDIA A100", "")
+    assert "timed on NVIDIA A100, the other arms on unknown." in said
+    assert words.busy_machine(1.04, 2) == (
+        "other processes kept up to 1 of 2 CPUs busy during the timing pass: seconds may be too long"
+    )
+    assert words.milliseconds(0.0147) == "14.7 ms"
+
+
 def test_the_slower_arm_is_named_first_whichever_way_the_ratio_was_taken():
     slow, fast = reached(8, 8.5, 9, 8, 8.5), reached(4, 4.5, 4, 4.5, 4)
     one_way = words.compared(compare(fast, slow), "slow", "fast", "at TBS 8")
@@ -124,6 +142,8 @@ PHRASES = (
     words.NO_RATIO,
     words.SAME_TRIALS,
     words.NO_DIFFERENCE,
+    words.EXCLUDED,
+    words.NOT_INTERLEAVED,
     "a difference is not established",
     "equivalent within",
     "after Holm's correction for",

@@ -1,0 +1,67 @@
+"""What a rank computes on, and how busy other processes keep its processors."""
+
+import os
+import re
+import socket
+import time
+import zlib
+from pathlib import Path
+
+import psutil
+import torch
+
+from harness.plan.timing import Machine
+from harness.record.provenance import cpu_model
+from harness.train.world import World
+
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # stolen: by another virtual machine on the same processor
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def machine(device: torch.device) -> Machine:
+    """The device's model and driver, and this node."""
+    is_gpu = device.type == "cuda"
+    model = torch.cuda.get_device_name(device) if is_gpu else cpu_model()
+    driver = gpu_driver() if is_gpu else ""
+    return Machine(model, driver, torch.__version__, len(usable_cpus()), socket.gethostname())
+
+
+def gpu_driver(file: Path = DRIVER) -> str:
+    """The version of the NVIDIA driver, as its kernel module states it; `unknown driver` where it does not."""
+    try:
+        version = re.search(r"\s(\d{3,}\.\d+(?:\.\d+)*)\s", file.read_text())
+    except OSError:
+        version = None
+    return version.group(1) if version else "unknown driver"
+
+
+class MachineLoad:
+    """CPU time that processes other than this gang's take, from now on."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._began, self._busy, self._own = time.perf_counter(), busy_s(), time.process_time()
+
+    def other_cpus(self) -> float:
+        """CPUs that they kept busy on average on the node where they were most; all ranks must call it together.
+
+        Processor time is counted in hundredths of a second, so that a short block says little.
+        """
+        spent = max(time.perf_counter() - self._began, 1e-9)
+        node = zlib.crc32(socket.gethostname().encode())
+        mine = [node, (busy_s() - self._busy) / spent, (time.process_time() - self._own) / spent]
+        by_rank = self.world.gather(torch.tensor(mine, device=self.world.device, dtype=torch.float64)).tolist()
+        others = [busy - sum(own for other, _, own in by_rank if other == node) for node, busy, _ in by_rank]
+        return max(0.0, *others)
+
+
+def busy_s() -> float:
+    """Seconds of work so far, by anybody, of the CPUs that this process may use."""
+    usable = usable_cpus()
+    per_cpu = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
+    return sum(getattr(times, name, 0.0) for times in per_cpu for name in BUSY)
+
+
+def usable_cpus() -> set[int]:
+    """Numbers of the CPUs that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
