@@ -17,7 +17,7 @@ from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.record.code_fingerprint import fingerprint_text
-from harness.statistics import two_sample
+from harness.statistics import two_sample, words
 from harness.statistics.comparisons import Comparison, by_seed, compare, correct, holm, p_slower
 from harness.statistics.estimates import (
     LEVEL,
@@ -248,8 +248,10 @@ def _seconds(
 
     `sizes`: an epoch of B in epochs of A.
     """
-    if first is None or second is None or first.excluded or second.excluded:
+    if first is None or second is None:
         return math.nan, Interval(0.0, math.inf, 1.0, "no timing pass in both studies")
+    if first.excluded or second.excluded:
+        return math.nan, Interval(0.0, math.inf, 1.0, f"seconds {words.EXCLUDED}")
     if first.device != second.device:
         return math.nan, Interval(0.0, math.inf, 1.0, f"timed on {first.device} and on {second.device}")
     low, high = second.fastest_s / first.slowest_s, second.slowest_s / first.fastest_s

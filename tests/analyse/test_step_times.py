@@ -212,3 +212,5 @@ def test_two_studies_are_compared_in_seconds_only_on_one_kind_of_device(study, t
     assert reason == "timed on a processor and on another processor"
     unknown = {label for label, ratio in seconds_ratios(study, slow).items() if str(ratio) == "nan"}
     assert unknown == {"none TBS 128", "linear TBS 128"}
+    reasons = {arm.seconds_interval.method for arm in compare_studies(Records(study), Records(slow)).arms}
+    assert "seconds excluded from headline numbers" in reasons
