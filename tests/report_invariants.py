@@ -17,11 +17,12 @@ from typing import Any
 from rich.console import Console
 
 from harness.analyse.arms import ArmFinding, Place
+from harness.analyse.decision import Decision, Option
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.two_studies import StudyComparison
 from harness.record.files import plain
 from harness.report.numbers import span
-from harness.report.page import Figures, draw_all, page_html
+from harness.report.page import Figures, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 from harness.report.wandb_report import report_document
 from harness.report.write import report_markdown, results_csv, write_files
@@ -86,12 +87,13 @@ class _Text(HTMLParser):
 
 def contradictions(found: Findings, drawn_in: Path | None = None) -> list[str]:
     """Everything that is wrong with a report; with `drawn_in`, figures are drawn and every file is written there."""
-    faults = [*found.failed_sections, *_of_decision(found)]
+    faults: list[str] = []
     if drawn_in is not None:
         drawn_in.mkdir(parents=True)
-        faults += write_files(drawn_in, found).failed_sections
+        found = write_files(drawn_in, found)
         json.loads((drawn_in / "results.json").read_text())
-    for form, text in _texts(found, draw_all(found) if drawn_in is not None else _no_figures(found)).items():
+    faults += found.failed_sections
+    for form, text in _texts(found, drawn_in).items():
         faults += [f"{form}: {fault}" for fault in _unreadable(text)]
         faults += [f"{form}: {fault}" for fault in _printed_contradictions(text)]
     json.dumps(plain(found.to_json()), allow_nan=False)
@@ -102,30 +104,7 @@ def contradictions(found: Findings, drawn_in: Path | None = None) -> list[str]:
         faults += [f"comparison: {fault}" for fault in _of_comparison(compared.result)]
     faults += _of_verdicts(found)
     faults += [f"fit: {fault}" for fault in _of_fits(found)]
-    return faults
-
-
-def _of_decision(found: Findings) -> list[str]:
-    """Of the first screen: shares are shares, the recommended arm has reached, sets hold what they are named after."""
-    decision = found.decision
-    if decision is None:
-        return [] if found.first_screen is None else ["a first screen without a decision"]
-    faults = []
-    chosen, least = decision.recommended, min(option.expected_regret for option in decision.options)
-    if not any((arm.total_batch_size, arm.peak_lr) == (chosen.total_batch_size, chosen.peak_lr) for arm in found.arms):
-        faults.append(f"no arm is the recommended {chosen.key}")
-    if not all(0 <= option.p_best <= 1 and option.expected_regret >= 0 for option in decision.options):
-        faults.append("a share or a regret out of its range")
-    if sum(option.p_best for option in decision.options) > 1 + 1e-9:
-        faults.append("shares of draws sum to more than 1")
-    if chosen.expected_regret > least + CLOSE + 1e-9:
-        faults.append(f"recommended at a regret of {chosen.expected_regret:g}, the least is {least:g}")
-    if decision.is_settled != (chosen.expected_regret < SETTLED):
-        faults.append(f"settled: {decision.is_settled} at a regret of {chosen.expected_regret:g}")
-    best = [found for found in (decision.fastest, decision.fewest_examples) if found is not None and found.best]
-    faults += [f"{b.best} is not among those that may be the best" for b in best if b.best not in b.members]
-    rises = [rise for rule in decision.rises for rise in rule.rises if not math.isnan(rise.value)]
-    faults += [f"{rise} does not hold its own value" for rise in rises if not rise.low <= rise.value <= rise.high]
+    faults += [f"decision: {fault}" for fault in _of_first_screen(found)]
     return faults
 
 
@@ -160,16 +139,18 @@ def _no_figures(found: Findings) -> Figures:
     return Figures(**{**empty, "sections": [[] for _ in found.sections]})
 
 
-def _texts(found: Findings, figures: Figures) -> dict[str, str]:
+def _texts(found: Findings, written: Path | None) -> dict[str, str]:
+    """What each form says; Markdown and page as `written`, or made here without figures."""
     console = Console(file=io.StringIO(), width=400)
     print_findings(console, found)
     assert isinstance(console.file, io.StringIO)
+    figures = _no_figures(found)
     page = _Text()
-    page.feed(page_html(found, figures))
+    page.feed((written / "report.html").read_text() if written else page_html(found, figures))
     document = report_document(found, found.metric)
     return {
         "terminal": console.file.getvalue(),
-        "markdown": report_markdown(found, figures),
+        "markdown": (written / "report.md").read_text() if written else report_markdown(found, figures),
         "page": "\n".join(page.parts),
         "wandb": "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block),
     }
@@ -272,6 +253,62 @@ def _of_verdicts(found: Findings) -> Iterator[str]:
 
 def _name(compared: RuleComparison) -> str:
     return f"{compared.second} against {compared.first} at TBS {compared.total_batch_size}"
+
+
+def _of_first_screen(found: Findings) -> Iterator[str]:
+    """It says what the decision is, and the decision is about an arm of the table."""
+    decision, screen = found.decision, found.first_screen
+    if (decision is None) != (screen is None):
+        yield "a first screen without a decision, or the other way round"
+    if decision is None or screen is None:
+        return
+    chosen = decision.recommended
+    if not any((arm.total_batch_size, arm.peak_lr) == (chosen.total_batch_size, chosen.peak_lr) for arm in found.arms):
+        yield f"no arm is the recommended {chosen.key}"
+    if screen.headline.startswith("Train at") != decision.is_settled:
+        yield screen.headline
+    yield from _of_decision(decision)
+
+
+def _of_decision(found: Decision) -> Iterator[str]:
+    """The recommendation is close to the least expected regret and settled where it says so; its sets hold the best."""
+    chosen, least = found.recommended, min(option.expected_regret for option in found.options)
+    if not all(0 <= option.p_best <= 1 and 0 <= option.expected_regret < math.inf for option in found.options):
+        yield "a share or a regret out of its range"
+    if chosen not in found.options or sum(option.p_best for option in found.options) > SLACK:
+        yield f"{chosen.key} is recommended, of {[(option.key, option.p_best) for option in found.options]}"
+    if chosen.expected_regret > least + CLOSE * SLACK:
+        yield f"recommended at a regret of {chosen.expected_regret:g}, the least is {least:g}"
+    is_sound = chosen.expected_regret < SETTLED and math.isfinite(chosen.epochs) and not found.is_contradicted
+    if found.is_settled != is_sound:
+        yield f"settled: {found.is_settled}, at a regret of {chosen.expected_regret:g} and {chosen.epochs:g} epochs"
+    if found.is_settled and (found.more_seeds or found.longer_budget):
+        yield "settled, but more is asked for"
+    best = found.fastest or found.fewest_examples
+    if found.longer_budget in best.excluded and found.longer_budget != chosen.key:
+        yield f"a longer budget is asked for at {found.longer_budget}, which is shown to be slower"
+    if found.is_settled and chosen.key not in best.members and not _is_close(chosen, found):
+        yield f"{chosen.key} is recommended, but shown to be slower than {best.members}"
+    if any(count < 1 for _, count in found.more_seeds):
+        yield f"seeds that would settle it: {found.more_seeds}"
+    for option in found.options:
+        yield from _inside("epochs of an option", option.epochs, option.epochs_interval)
+    for one in (found.fastest, found.fewest_examples):
+        if one is not None and one.best is not None and one.best not in one.members:
+            yield f"{one.best} is not among those that may be the best"
+        if one is not None and (set(one.members) & set(one.excluded) or (not one.coverage and one.excluded)):
+            yield f"{one}"
+    for rise in (rise for rule in found.rises for rise in rule.rises if not math.isnan(rise.value)):
+        if not rise.low <= rise.value * SLACK or not rise.value <= rise.high * SLACK:
+            yield f"{rise} does not hold its own value"
+
+
+def _is_close(chosen: Option, found: Decision) -> bool:
+    """Whether nothing that may be the best is more than 5 % cheaper by its median."""
+    costs = [(o.key, o.seconds if found.compares_seconds else o.epochs) for o in found.options]
+    best = found.fastest or found.fewest_examples
+    own = dict(costs)[chosen.key]
+    return own is not None and all(own <= 1.05 * SLACK * cost for key, cost in costs if key in best.members and cost)
 
 
 def _of_fits(found: Findings) -> Iterator[str]:

@@ -15,7 +15,7 @@ from harness.statistics.best_set import BestSet, best_set
 from harness.statistics.comparisons import Verdict, compare
 from harness.statistics.doubling import CostRise, cost_rise
 from harness.statistics.estimates import Interval, Observation, scaled
-from harness.statistics.recommendation import Candidate, Recommendation, StepTime, recommend
+from harness.statistics.recommendation import SETTLED, Candidate, Recommendation, StepTime, recommend
 
 FACTORS = (2.0, 1.2)  # of the cheapest arm's data, from which a TBS is said to cost that much
 
@@ -57,13 +57,14 @@ class Decision:
 
     compares_seconds: bool  # False: examples, since no arm has a step time
     recommended: Option
-    is_settled: bool  # its expected regret is below 5 %
+    is_settled: bool  # its expected regret is below 5 %, it reached, and no test of arms contradicts it
+    is_contradicted: bool  # tests of the arms alone show another one to be better by more than 5 %
     options: tuple[Option, ...]  # all arms that reached, in the order of the main table
     fastest: BestSet[ArmKey] | None  # by mean seconds; None without step times
     fewest_examples: BestSet[ArmKey]
     more_seeds: tuple[tuple[ArmKey, int], ...]  # what would settle it
     more_seeds_is_bound: bool  # not even those
-    longer_budget: ArmKey | None  # the strongest rival never reached: a longer budget would settle it
+    longer_budget: ArmKey | None  # the strongest rival never reached, or it missed: a longer budget would settle it
     set_aside: tuple[tuple[ArmKey, str], ...]  # arms that do not compete, and why
     rises: tuple[RuleRise, ...]
     largest_tbs: int  # of the sweep
@@ -93,7 +94,7 @@ def decide(
     """Choose among the arms of the main table; `results[i]` are the trials of `rows[i]`.
 
     `base_batch_size`: where all rules train alike, None if they do not. None where there is nothing to choose: fewer
-    than two different arms have data, or none reached the target in any trial.
+    than two different arms have data, or none reached the target in more than half of its trials.
     """
     keys = _keys(rows)
     measured = {key: (row, found) for key, row, found in zip(keys, rows, results, strict=True) if found and row.n}
@@ -102,27 +103,49 @@ def decide(
     steps = step_times([row for row, _ in measured.values()])
     if len(set(trials.values())) < 2:
         return None
-    advice = recommend(observed, step_times=steps, base=base_batch_size, identity=lambda arm: trials[arm])
+    if not any(math.isfinite(row.place.examples) for row, _ in measured.values()):
+        return None
+    fastest = None if steps is None else _best(_in_seconds(observed, steps), trials)
+    fewest = _best(observed, trials)
+    best = fastest or fewest
+    advice = recommend(
+        observed, step_times=steps, base=base_batch_size, identity=lambda arm: trials[arm], slower=best.excluded
+    )
     if advice.recommended is None:
         return None
     same = {key: tuple(other[0] for other in trials if trials[other] == trials[key] and other != key) for key in trials}
     options = tuple(_option(c.arm, measured[c.arm][0], same[c.arm], c) for c in _in_order(advice, measured))
+    chosen = next(option for option in options if option.key == advice.recommended.arm)
+    has_missed = math.isinf(chosen.epochs)
+    is_contradicted = not has_missed and _is_contradicted(chosen, options, best, in_seconds=steps is not None)
     rises = [RuleRise(rule, tuple(cost_rise(arms, f) for f in FACTORS)) for rule, arms in _by_rule(observed).items()]
     return Decision(
         compares_seconds=steps is not None,
-        recommended=next(option for option in options if option.key == advice.recommended.arm),
-        is_settled=advice.settled,
+        recommended=chosen,
+        is_settled=advice.settled and not has_missed and not is_contradicted,
+        is_contradicted=is_contradicted,
         options=options,
-        fastest=None if steps is None else _best(_in_seconds(observed, steps), trials),
-        fewest_examples=_best(observed, trials),
+        fastest=fastest,
+        fewest_examples=fewest,
         more_seeds=tuple(advice.more_seeds.items()),
         more_seeds_is_bound=advice.more_seeds_is_bound,
-        longer_budget=advice.longer_budget,
+        longer_budget=chosen.key if has_missed else advice.longer_budget,
         set_aside=tuple(advice.set_aside.items()),
         rises=tuple(rises),
         largest_tbs=max(size for _, size in measured),
         smallest_tbs=min(size for _, size in measured),
     )
+
+
+def _is_contradicted(chosen: Option, options: Sequence[Option], best: BestSet[ArmKey], in_seconds: bool) -> bool:
+    """Whether `chosen` is excluded from the best arms, and one of them needs less by more than a settled choice may
+    cost; a smaller TBS that costs less than that is preferred by design."""
+    if chosen.key in best.members:
+        return False
+    costs = {option.key: option.seconds if in_seconds else option.epochs for option in options}
+    rivals = [cost for key, cost in costs.items() if key in best.members and cost is not None]
+    own = costs[chosen.key]
+    return bool(rivals) and own is not None and own > (1 + SETTLED) * min(rivals)
 
 
 def step_times(rows: Sequence[ArmFinding]) -> dict[int, StepTime] | None:

@@ -71,7 +71,7 @@ def name(key: ArmKey) -> str:
 def _costs(option: Option) -> str:
     """`6.5 epochs (95 % interval 4.94–8.2), 52 updates, 0.283 s`."""
     if not math.isfinite(option.epochs):
-        return "more than half of its seeds did not reach the target"
+        return "half of its seeds or more did not reach the target"
     known = "" if option.epochs_interval.is_everything else f" ({words.interval(option.epochs_interval, words.number)})"
     seconds = "" if option.seconds is None else f", {words.number(option.seconds)} s"
     epochs = words.count(words.number(option.epochs), "epoch")
@@ -81,6 +81,8 @@ def _costs(option: Option) -> str:
 def _settling(decision: Decision) -> str:
     if decision.is_settled:
         return ""
+    if decision.is_contradicted:
+        return "To settle it: more arms nearby, since the curves through all arms and the arms themselves disagree."
     if decision.longer_budget is not None:
         return f"To settle it: a longer budget at {name(decision.longer_budget)}, which stopped before the target."
     seeds = words.joined(f"{count} at {name(key)}" for key, count in decision.more_seeds)
@@ -95,7 +97,7 @@ def _settling(decision: Decision) -> str:
 def _rivals(decision: Decision) -> str:
     best = decision.fastest or decision.fewest_examples
     if not best.coverage:
-        return "One run per arm: no arm is distinguished from another."
+        return "No spread between seeds is known: no arm is distinguished from another."
     others = decision.not_distinguished
     superlative = "the fastest" if decision.compares_seconds else "the one that needs the fewest examples"
     if not others:
@@ -162,7 +164,7 @@ def _fewest(decision: Decision) -> Tile:
 def _apart(best: BestSet[ArmKey]) -> str:
     others = len(best.members) - 1
     if not best.coverage:
-        return "one run per arm"
+        return "not distinguished from any other arm"
     if not others:
         return "every other arm is excluded (95 %)"
     return f"not distinguished from {words.count(others, 'other arm')}"

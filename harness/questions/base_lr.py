@@ -31,7 +31,7 @@ def _interval(row: ArmFinding) -> str:
 def best_lr_lines(rows: Sequence[ArmFinding], results: Sequence[Sequence[TrialResult]], resolution: int) -> list[str]:
     reached = [row for row in rows if row.n and math.isfinite(row.place.examples)]
     if not reached:
-        return ["No LR of the grid reached the target in half of its seeds."]
+        return ["No LR of the grid reached the target in more than half of its seeds."]
 
     def key(row: ArmFinding) -> tuple[float, float]:
         return row.place.examples, row.beside.examples if row.beside else math.inf

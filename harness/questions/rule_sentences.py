@@ -68,7 +68,7 @@ def open_questions(comparisons: Sequence[RuleComparison]) -> list[str]:
     lines = []
     for c in undecided:
         if c.total_batch_size == largest:
-            alone = f"{words.interval(c.result.interval)} for this pair alone"
+            alone = f"{words.interval(c.result.interval)}{'' if c.result.reason else ' for this pair alone'}"
             holm = words.p_holm(c.result.p_adjusted, c.result.corrected_for)
             pair = f"{c.second} against {c.first} at TBS {largest}"
             ratio = words.ratio_of(c.result)

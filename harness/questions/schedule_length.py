@@ -201,7 +201,9 @@ def length_sentence(question: LengthQuestion, records: Records) -> str:
     if found is None or not math.isfinite(found.length):
         longest = question.epochs(max(search.lengths))
         tried = words.count(longest, "epoch")
-        return f"{question.label}: schedules of up to {tried} do not end at the target in half of their seeds."
+        return (
+            f"{question.label}: schedules of up to {tried} do not end at the target in more than half of their seeds."
+        )
     longest = f"{question.epochs(found.high):.3g}" if math.isfinite(found.high) else "more than was tried"
     ends = f"{question.epochs(found.low):.3g} to {longest}"
     length = words.count(f"{question.epochs(found.length):.3g}", "epoch")

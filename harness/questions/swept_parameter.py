@@ -27,7 +27,7 @@ class BestOfGrid:
     """The value with the smallest median at one total batch size, and those that are not distinguished from it."""
 
     total_batch_size: int
-    arm: ArmFinding | None  # None: no value reached the target in half of its seeds
+    arm: ArmFinding | None  # None: no value reached the target in more than half of its seeds
     value: float
     near: list[float]  # not distinguished from the best, the best among them
     at_edge: bool  # one of `near` is the smallest or the largest of the grid
@@ -73,7 +73,8 @@ def grid_section(
 
 def _line(one: BestOfGrid, parameter: SweptParameter) -> str:
     if one.arm is None:
-        return f"TBS {one.total_batch_size}: no {parameter.title} of the grid reached the target in half of its seeds."
+        of_grid = f"no {parameter.title} of the grid reached the target in more than half of its seeds"
+        return f"TBS {one.total_batch_size}: {of_grid}."
     others = [f"{value:.4g}" for value in one.near if value != one.value]
     ties = f"; not distinguished from it (95 %): {', '.join(others)}" if others else ""
     edge = "; these touch the edge of the grid: extend it" if one.at_edge else ""

@@ -25,7 +25,7 @@ class BestSet(Generic[Key]):
     excluded: tuple[Key, ...]
     with_misses: tuple[Key, ...]  # of `members`
     arms: int  # distinct arms compared
-    coverage: float  # 0 where no arm has replicates: nothing can be excluded by its mean
+    coverage: float  # 0 where no spread between trials is known and no test of two arms excludes any
 
 
 def best_set(
@@ -55,13 +55,14 @@ def best_set(
     best = min(complete, key=lambda key: complete[key].mean) if complete else None
     if best is not None and best not in members:  # one with misses excludes it
         best = min((key for key in members if key in complete), key=lambda key: complete[key].mean, default=None)
+    excluded = tuple(key for key in by_key if key not in members)
     return BestSet(
         best=best,
         members=members,
-        excluded=tuple(key for key in by_key if key not in members),
+        excluded=excluded,
         with_misses=tuple(key for key in members if key not in complete),
         arms=len(by_key),
-        coverage=CONFIDENCE if any(level.degrees for level in complete.values()) else 0.0,
+        coverage=CONFIDENCE if excluded or any(level.degrees for level in complete.values()) else 0.0,
     )
 
 

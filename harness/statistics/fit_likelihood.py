@@ -221,7 +221,7 @@ def _with_missed_arms(
     for _ in range(16):
         root = np.sqrt(scatter)[..., None] * sd  # [g, v, m]
         z = (scale[..., None] + distance) / root
-        hazard = np.exp(-0.5 * z * z - 0.5 * math.log(2 * math.pi) - special.log_ndtr(z))
+        hazard = math.sqrt(2 / math.pi) / special.erfcx(-z / math.sqrt(2))  # phi(z) / Phi(z)
         slope = 2 * total / scatter * (scale - best) - 2 * np.sum(hazard / root, axis=-1)
         bend = 2 * total / scatter + 2 * np.sum(hazard * (hazard + z) / root**2, axis=-1)
         scale = scale - slope / bend

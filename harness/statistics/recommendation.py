@@ -7,7 +7,7 @@ agree on more often than on the winner (benchmarks/decision.py).
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -54,7 +54,7 @@ class Candidate:
 class Recommendation:
     """The choice among `candidates`, in the order of the arms as given."""
 
-    set_aside: dict[Arm, str]  # arms that do not compete: "diverged", "no step time"
+    set_aside: dict[Arm, str]  # arms that do not compete: "diverged", "no step time", "shown to be slower"
     lack_sd: float  # of an arm about its rule's curve, on the log
     noise_sd: float  # of one trial, on the log
     draws: int
@@ -74,20 +74,22 @@ def recommend(
     step_times: Mapping[int, StepTime] | None = None,
     base: float | None = None,
     identity: Callable[[Arm], Hashable] = lambda arm: arm,
+    slower: Container[Arm] = (),
     draws: int = DRAWS,
 ) -> Recommendation:
     """Choose among {(rule, TBS): trials}, whose places are examples (or epochs).
 
     `base`: the TBS at which all rules train alike. Keys of one `identity` are the same trials under two names: the
     first stands for all. An arm half of whose trials diverged does not compete; fewer make it dearer by the runs that
-    have to be repeated. An arm that never reached competes, but cannot be chosen. The same input gives the same answer.
+    have to be repeated. An arm that never reached competes, but cannot be chosen; not if it is one of `slower`, which a
+    test of two arms excludes. The same input gives the same answer.
     """
     distinct: dict[Hashable, Arm] = {}
     for arm in arms:
         distinct.setdefault(identity(arm), arm)
     rng = np.random.default_rng(0)
     drawn = joint_draws({arm: arms[arm] for arm in distinct.values()}, draws, rng, base)
-    set_aside = _set_aside(drawn, step_times)
+    set_aside = _set_aside(drawn, step_times, slower)
     undecided = Recommendation(set_aside, drawn.lack_sd, drawn.noise_sd, draws)
     kept = [i for i, arm in enumerate(drawn.arms) if arm not in set_aside]
     if not any(drawn.data[i].reached for i in kept):
@@ -201,13 +203,15 @@ def _strongest_unmeasured(result: Recommendation) -> Arm | None:
     return rival if rival is not None and result.unmeasured[rival] > others else None
 
 
-def _set_aside(drawn: JointDraws, step_times: Mapping[int, StepTime] | None) -> dict[Arm, str]:
+def _set_aside(drawn: JointDraws, step_times: Mapping[int, StepTime] | None, slower: Container[Arm]) -> dict[Arm, str]:
     reasons = {}
     for arm, data in zip(drawn.arms, drawn.data, strict=True):
         if 2 * data.diverged >= data.n:
             reasons[arm] = "diverged"
         elif step_times is not None and arm[1] not in step_times:
             reasons[arm] = "no step time"
+        elif not data.reached and arm in slower:
+            reasons[arm] = "shown to be slower"
     return reasons
 
 

@@ -255,7 +255,7 @@ def costs_from(rise: CostRise) -> str:
     if rise.status is Status.NOT_IN_SWEEP:
         return f"nowhere up to TBS {rise.low:,.0f}"
     if rise.status is Status.NOT_SHOWN:
-        return "from where on is not shown"
+        return "not shown from any TBS on"
     one_sided = "" if math.isnan(rise.coverage) else f" ({percent((1 + rise.coverage) / 2, digits=1)})"
     if rise.status is Status.AT_LEAST:
         return f"from above TBS {rise.low:,.0f} on{one_sided}"

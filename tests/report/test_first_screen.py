@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.report.page import draw_all, page_html
 from harness.report.table import COLUMNS, arm_cells, print_findings
 from harness.report.wandb_report import report_document
 from harness.report.write import report_markdown, write_reports
+from harness.statistics import words
 
 WIDE = ["+experiment=tbs_sweep", "question.total_batch_sizes=[16,64,256]", "lr_scaling.rules=[none,linear]"]
 
@@ -162,3 +164,81 @@ def test_a_section_that_fails_is_named_and_everything_else_is_written(findings: 
     errors = [line for line in out.getvalue().splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert write_reports(console, tmp_path, findings) is True
+
+
+ONE_RULE = ["+experiment=tbs_sweep", "lr_scaling.rules=[none]", "seeds=[0,1,2,3]"]
+
+
+def crossing_at(epochs: Callable[[Trial], float]) -> Accuracy:
+    """Of trials that meet their target from so many epochs on."""
+    return lambda trial, examples: 0.99 if examples >= epochs(trial) * 1024 else 0.1
+
+
+def test_an_arm_that_half_of_its_seeds_missed_is_not_trained_with(tmp_path: Path):
+    """TBS 256 reaches first, but in two seeds of four only."""
+
+    def epochs(trial: Trial) -> float:
+        size = trial.arm.total_batch_size
+        return {16: 11.5, 64: 11.0, 256: 9.0 if trial.seed < 2 else 99.0}[size]
+
+    sizes = ["question.total_batch_sizes=[16,64,256]", "workload.budget.epochs=12"]
+    found = findings_of(write_study(tmp_path / "half", [*ONE_RULE, *sizes], crossing_at(epochs)))
+    assert found.decision is not None
+    assert found.first_screen is not None
+    assert not found.decision.is_settled
+    assert found.first_screen.headline.startswith(
+        "Not settled; the best choice so far is TBS 256 with none, LR 0.08: half of its seeds or more did not reach "
+    )
+    assert found.first_screen.lines[0].startswith("To settle it: a longer budget at TBS 256 with none")
+
+
+def test_where_every_arm_missed_in_half_of_its_seeds_nothing_is_recommended(tmp_path: Path):
+    study = write_study(tmp_path / "all", accuracy=crossing_at(lambda trial: 5.0 if trial.seed == 0 else 99.0))
+    found = findings_of(study)
+    assert (found.decision, found.first_screen) == (None, None)
+    assert found.verdict == [words.NO_ARM_REACHED]
+
+
+def test_an_arm_that_never_reached_and_is_shown_to_be_slower_asks_for_no_longer_budget(tmp_path: Path):
+    """TBS 16 meets the target at its first evaluation, 64 never does in 40 epochs: a rank test tells them apart."""
+
+    def epochs(trial: Trial) -> float:
+        return {16: 0.4, 64: 99.0, 256: 20.0 + trial.seed}[trial.arm.total_batch_size]
+
+    sizes = "question.total_batch_sizes=[16,64,256]"
+    found = findings_of(write_study(tmp_path / "slow", [*ONE_RULE, sizes], crossing_at(epochs), timed=False))
+    assert found.decision is not None
+    assert found.first_screen is not None
+    assert found.decision.longer_budget is None
+    assert found.first_screen.headline.startswith("Train at TBS 16 with none")
+    lines = " ".join(found.first_screen.lines)
+    assert "Every other arm is excluded from being the one that needs the fewest examples (95 %)." in lines
+    assert "Not considered: TBS 64 with none (shown to be slower)." in lines
+    assert "One run per arm" not in lines
+
+
+def test_a_choice_that_tests_of_the_arms_contradict_is_not_settled(tmp_path: Path):
+    """TBS 256 meets the target at once, where the smooth curves through the others say that it would not."""
+
+    def epochs(trial: Trial) -> float:
+        late = {16: 40.0, 32: 24.0, 64: 12.0, 256: 0.4, 512: 2.0 + (trial.seed == 3) / 2}
+        return late[trial.arm.total_batch_size] + (trial.seed % 2) / 2
+
+    sizes = ["question.total_batch_sizes=[16,32,64,256,512]", "seeds=[0,1,2,3,4,5]"]
+    found = findings_of(write_study(tmp_path / "torn", [*ONE_RULE, *sizes], crossing_at(epochs)))
+    assert found.decision is not None
+    assert found.first_screen is not None
+    assert found.decision.is_contradicted
+    assert found.first_screen.headline.startswith("Not settled; ")
+    assert "disagree" in found.first_screen.lines[0]
+    assert "Not distinguished from the fastest (95 %): TBS 256 with none" in " ".join(found.first_screen.lines)
+
+
+def test_arms_of_several_seeds_without_a_known_spread_are_not_called_one_run(tmp_path: Path):
+    """Every seed of both arms crosses at its first evaluation: their spread is not known, nor their order."""
+    sizes = "question.total_batch_sizes=[16,64]"
+    study = write_study(tmp_path / "once", [*ONE_RULE, sizes], crossing_at(lambda trial: 0.1), timed=False)
+    screen = findings_of(study).first_screen
+    assert screen is not None
+    assert "No spread between seeds is known: no arm is distinguished from another." in screen.lines
+    assert screen.tiles[0].note == "0.5 epochs; not distinguished from any other arm"

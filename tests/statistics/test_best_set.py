@@ -57,6 +57,12 @@ def test_without_replicates_nothing_is_excluded_and_no_coverage_is_claimed():
     assert (found.best, found.members, found.coverage) == (16, (16, 32), 0.0)
 
 
+def test_an_exclusion_by_a_test_of_two_arms_has_a_coverage_where_no_spread_is_known():
+    at_once = [Observation(Outcome.REACHED, 1.0, 0.0)] * 5
+    found = best_set({16: at_once, 32: [MISS] * 5}, excludes=lambda arm, other: (arm, other) == (32, 16))
+    assert (found.best, found.members, found.excluded, found.coverage) == (16, (16,), (32,), 0.95)
+
+
 def test_one_seed_is_judged_by_the_spread_of_the_others():
     rng = np.random.default_rng(0)
     arms = {size: observed(8 * np.exp(0.05 * rng.standard_normal(5))) for size in (16, 32, 64)}
