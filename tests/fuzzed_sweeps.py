@@ -34,6 +34,7 @@ from harness.plan.errors import UserError
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.target import Target
+from harness.plan.timing import old_timing_key, work_key
 from harness.plan.trial import PlannedTrial, Trial
 from harness.record.files import json_line
 from harness.record.study import StudyFolder
@@ -149,7 +150,9 @@ def write_sweep(folder: Path, described: Mapping[str, Any], law: Law, rng: np.ra
         if rng.random() >= law.missing:
             needs.setdefault(_truth_key(p.trial, law), _truth(p.trial.arm.settings, law, rng))
             _write_trial(study.trial_path(p), p, law, *needs[_truth_key(p.trial, law)], rng)
-    rows = [_timing(p, rng) for p in {p.topology.key: p for p in planned}.values() if rng.random() < law.timed]
+    is_old = rng.random() < 0.2
+    topologies = {work_key(p.trial.arm, p.topology): p for p in planned}.values()
+    rows = [_timing(p, is_old, rng) for p in topologies if rng.random() < law.timed]
     (folder / "timing.jsonl").write_text("".join(map(json_line, rows)))
     return study
 
@@ -226,10 +229,28 @@ def _evaluation(step: int, examples: int, scores: Mapping[str, float | None]) ->
     return {"kind": "evaluation", "step": step, "examples": examples, "validation": validation, "clock": clock}
 
 
-def _timing(planned: PlannedTrial, rng: np.random.Generator) -> dict[str, Any]:
+def _timing(planned: PlannedTrial, is_old: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """A row of the timing pass, `is_old` as version 0.1.0 wrote it; it may be slower than the trials' own clocks."""
     arm = planned.trial.arm
     median = float(0.001 + arm.total_batch_size * 10 ** rng.uniform(-6, -4))
-    return {"key": f"{arm.workload}/{arm.optimizer}/{planned.topology.key}", "median_s": median, "steps": 30}
+    if is_old:
+        return {"key": old_timing_key(arm, planned.topology), "median_s": median, "steps": 30}
+    rounds = sorted((median * np.exp(0.05 * rng.standard_normal(3))).tolist())
+    conditions = "eager/threads-1/torch-2/cpu" + (" of another machine" if rng.random() < 0.05 else "")
+    work = work_key(arm, planned.topology)
+    seconds = {"median_s": rounds[1], "fastest_s": rounds[0], "slowest_s": rounds[2], "rounds_s": rounds}
+    load = {"loader_fraction": float(rng.random() ** 8), "other_cpus": float(2 * rng.random() ** 8)}
+    return {
+        "key": f"{work}/{conditions}",
+        "work": work,
+        "total_batch_size": arm.total_batch_size,
+        "topology": planned.topology.key,
+        "conditions": conditions,
+        "steps": int(rng.choice([4, 30, 300])),
+        "interleaved": rng.random() < 0.9,
+        **seconds,
+        **load,
+    }
 
 
 # -- one sweep ----------------------------------------------------------------------------------------------------
