@@ -20,6 +20,7 @@ from harness.commands.main import main
 from harness.record.files import read_lines, write_json
 from harness.record.study import StudyFolder
 
+ROOT = Path(__file__).parents[2]
 FINISHED = {  # study -> its trials
     "tbs_sweep/default": 80,
     "one_cycle/default": 18,
@@ -174,6 +175,14 @@ def test_a_report_written_again_has_the_same_numbers(as_it_was, outputs):
         assert main(["report", str(outputs / study)]) == 0, study
         assert_same_results(study, as_it_was / study, outputs / study)
     assert main(["report", str(outputs / INTERRUPTED)]) == 0
+
+
+def test_the_readme_quotes_the_first_screen_of_the_archived_sweep(outputs):
+    assert main(["report", str(outputs / "tbs_sweep/default")]) == 0
+    screen = json.loads((outputs / "tbs_sweep/default/results.json").read_text())["first_screen"]
+    readme = " ".join((ROOT / "README.md").read_text().replace("\n>", "\n").split())
+    for line in (screen["headline"], *screen["lines"]):
+        assert line in readme
 
 
 def test_every_arm_is_found_under_its_old_timing_key_and_a_time_slower_than_its_trials_makes_no_headline(
