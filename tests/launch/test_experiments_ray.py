@@ -59,4 +59,4 @@ def test_an_experiment_runs_on_gangs_of_two_and_concludes(name: str, cluster: Pr
     assert topologies
     assert all("-w2-" in topology for topology in topologies)
     assert list(folder.glob("tables/*.csv"))
-    assert "<h2>" in (folder / "report.html").read_text()
+    assert "</h2>" in (folder / "report.html").read_text()
