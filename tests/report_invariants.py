@@ -267,6 +267,9 @@ def _of_first_screen(found: Findings) -> Iterator[str]:
         yield f"no arm is the recommended {chosen.key}"
     if screen.headline.startswith("Train at") != decision.is_settled:
         yield screen.headline
+    others = set((decision.fastest or decision.fewest_examples).members) - {decision.recommended.key}
+    if others and any(line.startswith("Every other arm is excluded") for line in screen.lines):
+        yield f"every other arm is said to be excluded, but {others} are not"
     yield from _of_decision(decision)
 
 

@@ -74,11 +74,17 @@ class Decision:
         return next((option for option in self.options if option.key == key), None)
 
     @property
-    def not_distinguished(self) -> tuple[Option, ...]:
-        """Options of the set that holds the best arm with 95 %, the recommended one left out; the cheapest first."""
+    def not_distinguished(self) -> tuple[ArmKey, ...]:
+        """The set that holds the best arm with 95 %, the recommended one left out; the cheapest first, and arms that
+        never reached last."""
         members = (self.fastest or self.fewest_examples).members
-        others = [o for o in self.options if o.key in members and o.key != self.recommended.key]
-        return tuple(sorted(others, key=lambda o: o.seconds if self.compares_seconds and o.seconds else o.epochs))
+        return tuple(sorted((key for key in members if key != self.recommended.key), key=self._cost))
+
+    def _cost(self, key: ArmKey) -> float:
+        option = self.option(key)
+        if option is None:
+            return math.inf
+        return option.seconds if self.compares_seconds and option.seconds else option.epochs
 
     @property
     def rise(self) -> RuleRise | None:

@@ -56,7 +56,7 @@ def headline(decision: Decision) -> str:
 
 
 def arm(option: Option) -> str:
-    """`TBS 128 with sqrt`; at the base point, where rules are one arm, `TBS 16 (every rule)`."""
+    """`TBS 128 with sqrt`; at the base point, where rules are one arm, all of them."""
     if not option.same_trials:
         return name(option.key)
     rules = words.joined([option.rule, *option.same_trials], "or")
@@ -102,13 +102,15 @@ def _rivals(decision: Decision) -> str:
     superlative = "the fastest" if decision.compares_seconds else "the one that needs the fewest examples"
     if not others:
         return f"Every other arm is excluded from being {superlative} (95 %)."
-    listed = [f"{name(option.key)} ({_cost(option, decision)})" for option in others[:LISTED]]
+    listed = [f"{name(key)} ({_cost(decision.option(key), decision)})" for key in others[:LISTED]]
     more = len(others) - len(listed)
     known = words.joined([*listed, *([f"{more} more"] if more else [])])
     return f"Not distinguished from {superlative} (95 %): {known}."
 
 
-def _cost(option: Option, decision: Decision) -> str:
+def _cost(option: Option | None, decision: Decision) -> str:
+    if option is None:
+        return "no seed reached"
     if decision.compares_seconds and option.seconds is not None and math.isfinite(option.seconds):
         return f"{words.number(option.seconds)} s"
     if math.isfinite(option.epochs):
@@ -175,7 +177,7 @@ def _stops_paying(decision: Decision) -> list[Tile]:
     if found is None:
         return []
     double, *others = found.rises
-    bracket = f" ({_bracket(double)})" if double.status is Status.BETWEEN else ""
+    bracket = f" ({words.bracket(double)})" if double.status is Status.BETWEEN else ""
     what = f"where it costs {words.factor(double.factor)} the data of {_reference(double)} under {found.rule}{bracket}"
     beside = "".join(f"; {words.factor(rise.factor)} {words.costs_from(rise)}" for rise in others)
     return [Tile("Stops paying from", _place(double), f"{what}{beside}")]
@@ -198,11 +200,6 @@ def rise_line(rises: Sequence[RuleRise], index: int = 0) -> str:
     factor = rises[0].rises[index].factor
     by_rule = "; ".join(f"{rise.rule} {words.costs_from(rise.rises[index])}" for rise in rises)
     return f"Costs {words.factor(factor)} the cheapest arm's data: {by_rule}."
-
-
-def _bracket(rise: CostRise) -> str:
-    ends = f"{rise.low:g}–{rise.high:g}"
-    return f"between the arms {ends}" if math.isnan(rise.coverage) else f"{words.percent(rise.coverage)} {ends}"
 
 
 def _reference(rise: CostRise) -> str:

@@ -261,8 +261,13 @@ def costs_from(rise: CostRise) -> str:
         return f"from above TBS {rise.low:,.0f} on{one_sided}"
     if rise.status is Status.AT_MOST:
         return f"from TBS {rise.high:,.0f} on or before{one_sided}"
+    return f"from about TBS {rise.value:,.0f} on ({bracket(rise)})"
+
+
+def bracket(rise: CostRise) -> str:
+    """`95 % 64–256`; without replicates `between neighbours 64–256`."""
     shown_by = "between neighbours" if math.isnan(rise.coverage) else percent(rise.coverage)
-    return f"from about TBS {rise.value:,.0f} on ({shown_by} {rise.low:,.0f}–{rise.high:,.0f})"
+    return f"{shown_by} {rise.low:,.0f}–{rise.high:,.0f}"
 
 
 def _inverse(value: float) -> float:

@@ -94,7 +94,7 @@ def test_arms_that_differ_by_less_than_their_seeds_are_named_and_not_called_slow
     assert screen is not None
     assert len(decision.not_distinguished) >= 2
     listed = next(line for line in screen.lines if line.startswith("Not distinguished from"))
-    assert all(f"TBS {o.total_batch_size} with {o.rule}" in listed for o in decision.not_distinguished[:4])
+    assert all(f"TBS {size} with {rule}" in listed for rule, size in decision.not_distinguished[:4])
 
 
 def test_without_a_timing_pass_examples_are_compared_and_no_tile_speaks_of_speed(tmp_path: Path):
@@ -131,6 +131,8 @@ def test_a_rival_that_stopped_just_beyond_the_best_asks_for_a_longer_budget_and_
         r"To settle it: a longer budget at TBS 256 with \w+, which stopped before the target\.",
         found.first_screen.lines[0],
     )
+    assert found.first_screen.lines[1].startswith("Not distinguished from the fastest (95 %): ")
+    assert "TBS 256 with none (no seed reached)" in found.first_screen.lines[1]
 
 
 @pytest.mark.parametrize("accuracy", [never, lambda trial, examples: math.nan], ids=["missed", "diverged"])
