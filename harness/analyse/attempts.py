@@ -1,5 +1,6 @@
 """A report whose every section is tried: one that fails is named, and the rest is written."""
 
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from harness.plan.errors import UserError, one_line
 from harness.statistics import words
 
 Result = TypeVar("Result")
-OURS = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"))
 
 
 class Attempts:
@@ -30,7 +32,12 @@ class Attempts:
 
 
 def _place(error: Exception) -> str:
-    """Where in our code it was raised: ` (harness/report/page.py, line 12)`; no path of this machine."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(OURS / "harness")]
-    return f" ({Path(ours[-1].filename).relative_to(OURS)}, line {ours[-1].lineno})" if ours else ""
+    """Where in our code, or in the user's, it was raised: ` (harness/report/page.py, line 12)`; no folder of this
+    machine."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(ROOT / "harness"):
+            return f" ({path.relative_to(ROOT)}, line {frame.lineno})"
+        if not frame.filename.startswith(LIBRARIES):
+            return f" ({path.name}, line {frame.lineno})"
+    return ""

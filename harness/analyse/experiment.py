@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from harness.analyse.arms import arm_findings
+from harness.analyse.attempts import Attempts
+from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.config.build import build_design
@@ -45,6 +48,19 @@ class Sequential(Experiment, Protocol):
     def follows(self) -> str:
         """What the first round may lead to, for the plan that dry_run prints."""
         ...
+
+
+def concluded(experiment: Experiment, design: Design, records: Records) -> Findings:
+    """What the experiment concludes; if that fails, the table of its arms and what can be said of any, with the failure
+    named. Raises UserError."""
+    attempts = Attempts()
+    answer = attempts.of("The answer to this question", lambda: experiment.conclude(records), None)
+    if answer is not None:
+        return answer
+    arms = list({str(trial.arm.settings.to_json()): trial.arm for trial in experiment.trials(records)}.values())
+    question = "What did each arm need to reach the target?"
+    measured = arm_findings(design, arms, records)
+    return findings(question, design, arms, records, measured, verdict=[], attempts=attempts)
 
 
 def build_question(config: Configuration, design: Design) -> object:

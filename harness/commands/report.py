@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.analyse.experiment import reopen
+from harness.analyse.experiment import concluded, reopen
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
@@ -78,7 +78,7 @@ def report(
     experiment, design = reopen(folder)
     target = asked_target(design.workload, value, metric)
     budget = asked_budget(design.workload, budget_epochs)
-    findings = experiment.conclude(Records(folder, target, budget))
+    findings = concluded(experiment, design, Records(folder, target, budget))
     if overlays:
         findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
     name = "-".join(

@@ -4,7 +4,7 @@ import time
 
 from rich.console import Console
 
-from harness.analyse.experiment import as_experiment, build_question
+from harness.analyse.experiment import as_experiment, build_question, concluded
 from harness.analyse.results import Records
 from harness.commands.checks import check_arm_columns, check_plan, check_slurm_job, load_data
 from harness.commands.entry import make_console
@@ -82,7 +82,7 @@ def _conclude(progress: StudyProgress, study: Study, console: Console, sink: Wan
         remove_checkpoints(study.trial_path(planned) / "checkpoint")
     from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
 
-    findings = progress.experiment.conclude(Records(progress.folder))
+    findings = concluded(progress.experiment, progress.design, Records(progress.folder))
     whole = write_reports(console, progress.folder.path, findings, time.monotonic() - began)
     sink.close(report_document(findings, progress.design.workload.target.metric))
     return whole

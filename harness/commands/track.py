@@ -109,22 +109,22 @@ def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int
 
 def _document(folder: StudyFolder) -> dict[str, Any]:
     """The report of what the study has found so far."""
-    from harness.analyse.experiment import reopen
+    from harness.analyse.experiment import concluded, reopen
     from harness.analyse.results import Records
     from harness.report.wandb_report import report_document
 
     experiment, design = reopen(folder)
-    return report_document(experiment.conclude(Records(folder)), design.workload.target.metric)
+    return report_document(concluded(experiment, design, Records(folder)), design.workload.target.metric)
 
 
 def _conclude(folder: StudyFolder) -> int:
     """The local report of an imported study."""
-    from harness.analyse.experiment import reopen
+    from harness.analyse.experiment import concluded, reopen
     from harness.analyse.results import Records
     from harness.report.write import write_reports
 
-    experiment, _ = reopen(folder)
-    whole = write_reports(make_console(), folder.path, experiment.conclude(Records(folder)))
+    experiment, design = reopen(folder)
+    whole = write_reports(make_console(), folder.path, concluded(experiment, design, Records(folder)))
     return ExitCode.DONE if whole else ExitCode.FAILED
 
 

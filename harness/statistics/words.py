@@ -42,7 +42,7 @@ NOT_INTERLEAVED = (
 
 def section_failed(section: str, why: str) -> str:
     """A part of a report that could not be made."""
-    return f"{section} is left out, which is a fault of the harness: {why}; everything else in this report stands"
+    return f"{section} could not be made and is left out: {why}; everything else in this report stands"
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from html_page import Page
 from rich.console import Console
 from synthetic_study import Accuracy, findings_of, never, write_study
 
+from harness.analyse.experiment import concluded, reopen
 from harness.analyse.findings import Findings
+from harness.analyse.results import Records
 from harness.analyse.sections import Plot, Section, Series
 from harness.plan.trial import Trial
 from harness.report.page import draw_all, page_html
@@ -157,7 +159,7 @@ def test_a_section_that_fails_is_named_and_everything_else_is_written(findings: 
     assert whole is False
     for name in ("report.html", "report.md"):
         text = (tmp_path / name).read_text()
-        assert "The figure of “A broken section” is left out" in text, name
+        assert "The figure of “A broken section” could not be made and is left out" in text, name
         assert "ValueError" in text, name
         assert "harness/report/section_figures.py, line " in text, name
         assert "Its sentence." in text, name
@@ -244,3 +246,25 @@ def test_arms_of_several_seeds_without_a_known_spread_are_not_called_one_run(tmp
     assert screen is not None
     assert "No spread between seeds is known: no arm is distinguished from another." in screen.lines
     assert screen.tiles[0].note == "0.5 epochs; not distinguished from any other arm"
+
+
+def test_a_question_whose_conclusion_fails_still_gets_the_table_of_its_arms(tmp_path: Path):
+    study = write_study(tmp_path / "study")
+    experiment, design = reopen(study)
+
+    class Broken:
+        def trials(self, records: Records) -> Sequence[Trial]:
+            return experiment.trials(records)
+
+        def conclude(self, records: Records) -> Findings:
+            raise ZeroDivisionError("a mean of nothing")
+
+    found = concluded(Broken(), design, Records(study))
+    (line,) = found.failed_sections
+    assert re.match(r"The answer to this question could not be made .*a mean of nothing \(test_first_screen.py, ", line)
+    whole = experiment.conclude(Records(study))
+    rows = {(arm.total_batch_size, arm.peak_lr): arm_cells(arm) for arm in whole.arms}
+    assert {(arm.total_batch_size, arm.peak_lr): arm_cells(arm)[4:] for arm in found.arms} == {
+        key: cells[4:] for key, cells in rows.items()
+    }
+    assert write_reports(Console(file=io.StringIO()), tmp_path / "out", found) is False
