@@ -7,7 +7,6 @@ import time
 import zlib
 from pathlib import Path
 
-import psutil
 import torch
 
 from harness.plan.timing import Machine
@@ -57,6 +56,8 @@ class MachineLoad:
 
 def busy_s() -> float:
     """Seconds of work so far, by anybody, of the CPUs that this process may use."""
+    import psutil  # here, because a trial outside of a sweep runs without it
+
     usable = usable_cpus()
     per_cpu = [times for number, times in enumerate(psutil.cpu_times(percpu=True)) if number in usable]
     return sum(getattr(times, name, 0.0) for times in per_cpu for name in BUSY)
