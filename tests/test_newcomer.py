@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long  # whole sweeps by the command; fast tests cover the parts
+
 HARNESS = str(Path(sys.executable).with_name("harness"))
 TINY = ["cluster=inline", "tracking=disabled", "seeds=[0]", "cluster.timing_min_steps=2", "cluster.timing_min_s=0"]
 

@@ -12,6 +12,8 @@ from test_newcomer import TINY, harness, private_imports, run, write
 from harness.commands.main import main
 from harness.report.wandb_report import report_document
 
+pytestmark = pytest.mark.long  # whole sweeps by the command; fast tests cover the parts
+
 COLUMN = {
     "mine.py": '''
 import numpy as np

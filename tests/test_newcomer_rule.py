@@ -20,6 +20,8 @@ from harness.plan.trial import Trial
 sys.path.insert(0, str(Path(__file__).parent / "experiments"))
 from simulated import Simulation, new_study  # pyright: ignore[reportMissingImports]
 
+pytestmark = pytest.mark.long  # whole sweeps by the command; fast tests cover the parts
+
 MODULE = """
 from harness.plan.scaling import Rule
 

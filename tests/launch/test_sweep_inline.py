@@ -54,6 +54,7 @@ def test_a_trial_that_always_fails_ends_failed_with_its_reason_and_the_others_co
     assert "Traceback" in log.read_text()
 
 
+@pytest.mark.long
 def test_two_workers_give_the_table_of_one_in_float64(tmp_path):
     arguments = [
         *INLINE,

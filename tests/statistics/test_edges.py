@@ -203,6 +203,7 @@ def check_others(rng: np.random.Generator) -> None:
     assert not noise.is_identified or noise.interval[0] <= (noise.noise_scale or 0) <= noise.interval[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("check", "cases"),
     [(check_arm, 4000), (check_pair, 2000), (check_sweep, 1000), (check_others, 3000)],
