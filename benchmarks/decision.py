@@ -213,6 +213,7 @@ LAWS = (
     *(Law(cv=cv, seeds=n) for cv in (0.1, 0.2, 0.3) for n in (3, 5)),
     *(Law(shape=shape) for shape in SHAPES if shape != "falling"),
     Law(grid=0.5),
+    Law(grid=6.0),
     Law(step_sd=0.02),
     Law(uneven=True),
     Law(rules=3),

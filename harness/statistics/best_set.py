@@ -36,18 +36,19 @@ def best_set(
 ) -> BestSet[Key]:
     """The arms whose mean log place is within c sqrt(e_i + e_j) of that of every other arm.
 
-    e is the squared standard error of a mean (levels.py) and c Dunnett's one-sided 95 % quantile. For pairs with a
-    miss, `excludes(arm, other)` is the verdict of a two-arm test that `arm` is worse. Keys of one `identity` are the
-    same trials under two names: the first stands for all.
+    e is the squared standard error of a mean (levels.py) and c Dunnett's one-sided 95 % quantile. An arm that met the
+    target at a first evaluation is known to need at most that: enough to exclude others, not to be excluded. For pairs
+    that this does not compare, as with a miss, `excludes(arm, other)` is the verdict of a two-arm test that `arm` is
+    worse. Keys of one `identity` are the same trials under two names: the first stands for all.
     """
     distinct: dict[Hashable, Key] = {}
     for key in arms:
         distinct.setdefault(identity(key), key)
     by_key = levels({key: arms[key] for key in distinct.values()})
-    complete = {key: level for key, level in by_key.items() if not level.is_bound}
+    complete = {key: level for key, level in by_key.items() if not level.is_at_least}
 
     def is_worse(key: Key, other: Key) -> bool:
-        if key in complete and other in complete:
+        if other in complete and by_key[key].is_measured:
             return exceeds(complete[key], complete[other], len(complete) - 1)
         return excludes is not None and excludes(key, other)
 

@@ -18,6 +18,7 @@ from harness.statistics.estimates import CONFIDENCE, Observation
 from harness.statistics.levels import Level, levels
 
 TAIL = (1 - CONFIDENCE) / 2  # of either end
+LEAST_LOG = -700.0  # of a place: what stands for the log of 0
 BY_TESTS = "t below, Dunnett above"
 BY_NEIGHBOURS = "arms next to it, no replicates"
 
@@ -63,28 +64,32 @@ def cost_rise(
     """Where `factor` times the data of the cheapest arm, or of the TBS `reference`, is needed.
 
     Places are data (examples or epochs). An arm with a miss is only known to cost at least its stops: it never
-    serves as the cheaper one. A `reference` between two arms is read log-linearly between them. ValueError for a
-    factor <= 1 or a reference outside the sweep.
+    serves as the cheaper one. One that met the target at a first evaluation is only known to cost at most that: nothing
+    is shown to cost less than twice of it, and it is never shown to cost more. A `reference` between two arms is read
+    log-linearly between them. ValueError for a factor <= 1 or a reference outside the sweep.
     """
     if not factor > 1:
         raise ValueError(f"the factor must be > 1, not {factor:g}")
     by_size = dict(sorted(levels(arms).items()))
-    measured = {size: level for size, level in by_size.items() if not level.is_bound}
-    if not measured or (reference in by_size and reference not in measured):
+    reached = {size: level for size, level in by_size.items() if not level.is_at_least}
+    if not reached or (reference in by_size and reference not in reached):
         start = math.nan if reference is None else float(reference)
         return CostRise(factor, start, reference is None, math.nan, 0.0, math.inf, math.nan, "", Status.NOT_SHOWN)
     if reference is None:
-        cheapest = min(measured, key=lambda size: measured[size].mean)
+        cheapest = min(reached, key=lambda size: reached[size].mean)
         start, base = float(cheapest), {cheapest: 1.0}
         against: list[Weights] = [{size: 1.0} for size in by_size]
     else:
-        start, base = float(reference), _interpolation(list(measured), float(reference))
+        start, base = float(reference), _interpolation(list(reached), float(reference))
         against = [base]
     crossing, before, after = _isotonic_crossing(by_size, start, base, math.log(factor))
-    if any(level.degrees for level in measured.values()):
-        low = max((s for s in measured if _is_below(by_size, s, against, factor)), default=0.0)
-        high = _upper_end(by_size, measured, None if reference is None else (start, base), factor)
-        low = max(low, start) if reference is not None else low
+    is_bounded = any(by_size[size].is_at_most for size in base)  # the reference may cost less: X may lie lower
+    if is_bounded:
+        crossing, before = math.nan, 0.0
+    if any(level.degrees for level in reached.values()):
+        low = max((s for s in reached if _is_below(by_size, s, against, factor)), default=0.0)
+        high = _upper_end(by_size, reached, None if reference is None else (start, base), factor)
+        low = max(low, start) if reference is not None and not is_bounded else low
         coverage, method = CONFIDENCE, BY_TESTS
     else:
         low, high, coverage, method = before, after, math.nan, BY_NEIGHBOURS
@@ -96,17 +101,19 @@ def cost_rise(
 
 def _is_below(by_size: Mapping[int, Level], size: int, against: Sequence[Weights], factor: float) -> bool:
     """Whether an arm is shown to cost less than `factor` times each of `against`, one-sided t."""
+    others = [weights for weights in against if weights != {size: 1.0}]
+    if not by_size[size].is_measured or any(by_size[other].is_at_most for weights in others for other in weights):
+        return False
     return all(
         distance < -dunnett_quantile(1, degrees, TAIL) * error or error == 0 > distance
-        for weights in against
-        if weights != {size: 1.0}
+        for weights in others
         for distance, error, degrees in [_contrast(by_size, size, weights, factor)]
     )
 
 
 def _upper_end(
     by_size: Mapping[int, Level],
-    measured: Mapping[int, Level],
+    reached: Mapping[int, Level],
     reference: tuple[float, Weights] | None,
     factor: float,
 ) -> float:
@@ -114,11 +121,11 @@ def _upper_end(
     end = math.inf
     for size in sorted(by_size, reverse=True):
         if reference is None:
-            against: list[Weights] = [{smaller: 1.0} for smaller in measured if smaller < size]
+            against: list[Weights] = [{smaller: 1.0} for smaller in reached if smaller < size]
         else:
             against = [reference[1]] if size > reference[0] else []
         contrasts = [_contrast(by_size, size, weights, factor) for weights in against]
-        if not any(
+        if by_size[size].is_at_most or not any(
             distance > dunnett_quantile(len(against), degrees, TAIL) * error or error == 0 < distance
             for distance, error, degrees in contrasts
         ):
@@ -163,7 +170,8 @@ def _isotonic_crossing(
     variance = math.fsum(w * w * by_size[size].variance for size, w in base.items())
     wanted = level + log_factor
     means = np.array([level, *(by_size[size].mean for size in sizes)])
-    means = np.clip(means, -700.0, max(wanted, *means[np.isfinite(means)]))  # an arm that diverged crosses at its TBS
+    top = max(wanted, LEAST_LOG, *means[np.isfinite(means)])  # an arm that diverged crosses at its TBS
+    means = np.clip(means, LEAST_LOG, top)
     variances = np.array([variance, *(by_size[size].variance for size in sizes)])
     even = not np.isfinite(variances).all() or not (variances > 0).all()
     line = isotonic_regression(means, weights=np.ones(len(means)) if even else 1 / variances).x
@@ -172,7 +180,7 @@ def _isotonic_crossing(
     above = next((i for i, mean in enumerate(line) if mean >= wanted - 1e-12), None)
     below = [
         start,
-        *(float(size) for size in sizes[: None if above is None else above - 1] if not by_size[size].is_bound),
+        *(float(size) for size in sizes[: None if above is None else above - 1] if not by_size[size].is_at_least),
     ]
     if above is None:
         return math.inf, max(below), math.inf

@@ -4,12 +4,15 @@ log E of an arm is its rule's curve at that TBS plus a lack of fit of its own. T
 meet at the base TBS, where all rules train alike. So an arm borrows from its neighbours: arms taken for independent
 overstate how sure the best one is (P(best) 0.93 stated, 0.81 true in simulation).
 
-Misses are sites of expectation propagation (Minka 2001): an arm's trials that stopped unmet multiply its density by
-their chance to be beyond the stop, and that product is replaced by the normal density of the same mean and variance.
-Diverged trials have no place on a curve and are left out.
+Bounds are sites of expectation propagation (Minka 2001): an arm's trials that stopped unmet multiply its density by
+their chance to be beyond the stop, those that met the target at their first evaluation by their chance to be before it,
+and that product is replaced by the normal density of the same mean and variance. Before a first evaluation E is taken
+to be uniform, not log E: evaluations are spaced to suit the runs. Diverged trials have no place on a curve and are left
+out.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +20,7 @@ import numpy as np
 from scipy import special
 
 from harness.plan.outcome import Outcome
-from harness.statistics.estimates import Observation, PooledSpread, pooled_log_spread, with_outcome
+from harness.statistics.estimates import Observation, PooledSpread, grid_variance, pooled_log_spread, with_outcome
 from harness.statistics.levels import trial_variance
 
 Arm = tuple[str, int]  # LR rule and TBS
@@ -35,13 +38,18 @@ SITE_POINTS = 301
 class ArmData:
     """What the trials of one arm say, on the log."""
 
-    reached: int
-    mean: float  # of the places that reached; 0 without any
+    placed: int  # trials whose place has a logarithm
+    mean: float  # of those places; 0 without any
     relative_variance: float  # of one trial, in units of the pooled one; 1 unless Bartlett's test rejects one variance
     grid_variance: float  # of knowing places to one evaluation interval
     stops: dict[float, int]  # log stop -> trials that had not met the target there
+    firsts: dict[float, int]  # log of a first evaluation -> trials that had met the target by then
     diverged: int
     n: int
+
+    @property
+    def has_reached(self) -> bool:
+        return bool(self.placed or self.firsts)
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,15 @@ class JointDraws:
 def joint_draws(
     arms: Mapping[Arm, Sequence[Observation]], draws: int, rng: np.random.Generator, base: float | None = None
 ) -> JointDraws:
-    """Draw log E of every arm with data; at TBS `base` all rules share one point of their curves."""
+    """Draw log E of every arm with data; at TBS `base` all rules share one point of their curves.
+
+    No place may be 0 (met before training): it has no logarithm.
+    """
     kept = {arm: data for arm, trials in arms.items() if (data := with_outcome(trials))}
     spread = pooled_log_spread(kept.values())
     data = tuple(_arm_data(trials, spread) for trials in kept.values())
     names = tuple(kept)
-    if not any(arm.reached for arm in data):
+    if not any(arm.has_reached for arm in data):
         return JointDraws(names, data, np.zeros((draws, 0)), math.nan, math.nan)
     curves = _curve_covariance(names, base)
     noise, noise_weights = _noise_variances(spread)
@@ -88,19 +99,23 @@ def joint_draws(
 
 
 def _arm_data(trials: Sequence[Observation], spread: PooledSpread) -> ArmData:
-    reached = [o for o in trials if o.reached]
-    grid, relative = 0.0, 1.0
-    if reached:
-        grid = float(np.mean([(o.width / o.middle) ** 2 for o in reached])) / 12
-    if len(reached) == len(trials) and spread.sd > 0 and not spread.homogeneous:
+    placed = [o for o in trials if o.has_log]
+    relative = 1.0
+    if len(placed) == len(trials) and spread.sd > 0 and not spread.homogeneous:
         relative = trial_variance(trials, spread) / spread.sd**2
-    stops: dict[float, int] = {}
-    for o in trials:
-        if not o.reached and o.outcome is not Outcome.DIVERGED and o.at_least > 0:
-            stops[math.log(o.at_least)] = stops.get(math.log(o.at_least), 0) + 1
-    mean = math.fsum(math.log(o.middle) for o in reached) / len(reached) if reached else 0.0
-    diverged = sum(o.outcome is Outcome.DIVERGED for o in trials)
-    return ArmData(len(reached), mean, relative, grid, stops, diverged, len(trials))
+    diverged = [o for o in trials if o.outcome is Outcome.DIVERGED]
+    stops = Counter(math.log(o.at_least) for o in trials if not o.reached and 0 < o.at_least < math.inf)
+    firsts = Counter(math.log(o.place) for o in trials if o.reached and not o.has_log)
+    return ArmData(
+        placed=len(placed),
+        mean=math.fsum(math.log(o.middle) for o in placed) / len(placed) if placed else 0.0,
+        relative_variance=relative,
+        grid_variance=grid_variance(placed) if placed else 0.0,
+        stops=dict(stops),
+        firsts=dict(firsts),
+        diverged=len(diverged),
+        n=len(trials),
+    )
 
 
 def _curve_covariance(names: Sequence[Arm], base: float | None) -> np.ndarray:
@@ -127,19 +142,20 @@ def _noise_variances(spread: PooledSpread) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean_variances(data: Sequence[ArmData], noises: np.ndarray) -> np.ndarray:
-    """Of the mean of the trials that reached, float [g, arm]; infinity where none did."""
-    relative = np.array([arm.relative_variance / arm.reached if arm.reached else math.inf for arm in data])
+    """Of the mean of the places, float [g, arm]; infinity where there is none."""
+    relative = np.array([arm.relative_variance / arm.placed if arm.placed else math.inf for arm in data])
     return np.maximum(np.maximum(noises, LEAST_VARIANCE)[:, None] * relative, [arm.grid_variance for arm in data])
 
 
 def _overall_mean(data: Sequence[ArmData]) -> float:
-    return float(np.mean([arm.mean for arm in data if arm.reached]))
+    means = [arm.mean for arm in data if arm.placed]
+    return float(np.mean(means or [first for arm in data for first in arm.firsts]))
 
 
 def _log_likelihood(data: Sequence[ArmData], prior: np.ndarray, noises: np.ndarray) -> np.ndarray:
-    """Of the means of what reached, float [g]; misses only enter the posterior."""
-    seen = np.array([i for i, arm in enumerate(data) if arm.reached])
-    residual = np.array([arm.mean for arm in data if arm.reached]) - _overall_mean(data)
+    """Of the means of the places, float [g]; bounds only enter the posterior."""
+    seen = np.array([i for i, arm in enumerate(data) if arm.placed], int)
+    residual = np.array([data[i].mean for i in seen]) - _overall_mean(data)
     variances = _mean_variances(data, noises)[:, seen]
     total = prior[:, seen[:, None], seen] + variances[:, :, None] * np.eye(len(seen))
     solved = np.linalg.solve(total, np.broadcast_to(residual[:, None], (*variances.shape, 1)))[..., 0]
@@ -153,7 +169,7 @@ def posterior(data: Sequence[ArmData], prior: np.ndarray, noises: np.ndarray) ->
     pull = precision * (np.array([arm.mean for arm in data]) - centre)
     prior_precision = np.linalg.inv(prior)
     diagonal = np.eye(len(data))
-    cut = [i for i, arm in enumerate(data) if arm.stops]
+    cut = [i for i, arm in enumerate(data) if arm.stops or arm.firsts]
     site_precision, site_pull = np.zeros_like(precision), np.zeros_like(pull)
 
     def moments() -> tuple[np.ndarray, np.ndarray]:
@@ -176,19 +192,26 @@ def _update_sites(
     site_precision: np.ndarray,
     site_pull: np.ndarray,
 ) -> None:
-    """One damped sweep in place: the normal factor that stands for the missed trials of each arm in `cut`."""
+    """One damped sweep in place: the normal factor that stands for the bounds of each arm in `cut`."""
     sd = np.sqrt(np.maximum(noises, LEAST_VARIANCE))
     for i in cut:
         marginal = covariance[:, i, i]
         cavity_precision = np.maximum(1 / marginal - site_precision[:, i], 1e-6)
         cavity = (mean[:, i] / marginal - site_pull[:, i]) / cavity_precision
         width = 1 / np.sqrt(cavity_precision)
-        top = np.maximum(cavity + 6 * width, max(data[i].stops) - centre + 4 * sd)
-        bottom = np.minimum(cavity - 6 * width, top - 1e-3)
+        top, bottom = cavity + 6 * width, cavity - 6 * width
+        if data[i].stops:
+            top = np.maximum(top, max(data[i].stops) - centre + 4 * sd)
+        if data[i].firsts:
+            bottom = np.minimum(bottom, min(data[i].firsts) - centre - 4 * sd)
         places = np.linspace(bottom, top, SITE_POINTS, axis=1)  # [g, point]
         log_density = -0.5 * cavity_precision[:, None] * (places - cavity[:, None]) ** 2
         for stop, trials in data[i].stops.items():
             log_density += trials * special.log_ndtr((places - (stop - centre)) / sd[:, None])
+        for first, trials in data[i].firsts.items():
+            log_density += trials * special.log_ndtr(((first - centre) - places) / sd[:, None])
+        if data[i].firsts:  # uniform in E
+            log_density += places
         density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
         density /= density.sum(axis=1, keepdims=True)
         tilted = (density * places).sum(axis=1)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from harness.plan.outcome import Outcome
-from harness.statistics.estimates import Observation, PooledSpread, pooled_log_spread, with_outcome
+from harness.statistics.estimates import Observation, PooledSpread, grid_variance, pooled_log_spread, with_outcome
 
 Key = TypeVar("Key", bound=Hashable)  # names an arm: a TBS, or a rule with a TBS
 
@@ -24,15 +24,23 @@ PRIOR_DEGREES = 4  # of the pooled variance, when it is mixed with an arm's own
 class Level:
     """Mean log place of one arm."""
 
-    mean: float  # where `is_bound`: at least this; infinity where every trial diverged
+    mean: float  # infinity where every trial diverged, -infinity where one met the target before training
     variance: float  # of `mean`; infinity where no arm of the sweep has replicates
     degrees: float  # of that variance
     n: int
-    is_bound: bool  # a trial missed
+    is_at_least: bool  # a trial missed: the mean is at least this
+    is_at_most: bool  # a trial met the target at its first evaluation: the mean is at most this
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the mean is known, not only a bound."""
+        return not (self.is_at_least or self.is_at_most)
 
 
 def levels(arms: Mapping[Key, Sequence[Observation]]) -> dict[Key, Level]:
-    """The level of every arm with data; places are bracket middles, a miss counts as its stop.
+    """The level of every arm with data; places are bracket middles.
+
+    A miss counts as its stop, and a target met at the first evaluation as that evaluation: it was met anywhere before.
 
     Trials that all crossed at one evaluation share its rounding error: the variance of a mean is never below that.
     """
@@ -42,7 +50,7 @@ def levels(arms: Mapping[Key, Sequence[Observation]]) -> dict[Key, Level]:
 
 
 def trial_variance(trials: Sequence[Observation], spread: PooledSpread) -> float:
-    """Of the log place of one trial of an arm in which all reached: shrunk, or the arm's own where that is larger."""
+    """Of the log place of one trial of an arm all of whose trials have one: shrunk, or its own where that is larger."""
     n, pooled = len(trials), spread.sd**2
     if n < 2:
         return pooled
@@ -51,14 +59,16 @@ def trial_variance(trials: Sequence[Observation], spread: PooledSpread) -> float
 
 
 def _level(trials: Sequence[Observation], spread: PooledSpread) -> Level:
-    n, is_bound = len(trials), not all(o.reached for o in trials)
+    n, is_at_least = len(trials), not all(o.reached for o in trials)
+    is_at_most = any(o.reached and not o.has_log for o in trials)
+    is_measured = not (is_at_least or is_at_most)
     finite = [o for o in trials if o.outcome is not Outcome.DIVERGED]
-    places = [o.middle if o.reached else o.at_least for o in finite]
+    places = [(o.middle if o.has_log else o.place) if o.reached else o.at_least for o in finite]
     mean = float(np.mean([math.log(p) if p > 0 else -math.inf for p in places])) if places else math.inf
     variance, grid = math.inf, 0.0
     if spread.degrees_of_freedom:
-        variance = (spread.sd**2 if is_bound else trial_variance(trials, spread)) / max(len(places), 1)
-    if not is_bound:
-        grid = float(np.mean([(o.width / o.middle) ** 2 for o in trials])) / 12
+        variance = (trial_variance(trials, spread) if is_measured else spread.sd**2) / max(len(places), 1)
+    if is_measured:
+        grid = grid_variance(trials)
     degrees = min(PRIOR_DEGREES + n - 1, spread.degrees_of_freedom)
-    return Level(mean, max(variance, grid), degrees, n, is_bound)
+    return Level(mean, max(variance, grid), degrees, n, is_at_least, is_at_most)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from harness.statistics.estimates import CONFIDENCE, Interval, Observation
-from harness.statistics.joint_curves import Arm, JointDraws, joint_draws
+from harness.statistics.joint_curves import Arm, ArmData, JointDraws, joint_draws
 
 DRAWS = 2000
 CLOSE = 0.03  # a smaller TBS is preferred up to this much more expected regret than the least
@@ -54,7 +54,7 @@ class Candidate:
 class Recommendation:
     """The choice among `candidates`, in the order of the arms as given."""
 
-    set_aside: dict[Arm, str]  # arms that do not compete: "diverged", "no step time", "shown to be slower"
+    set_aside: dict[Arm, str]  # arms that do not compete, and why: see _set_aside
     lack_sd: float  # of an arm about its rule's curve, on the log
     noise_sd: float  # of one trial, on the log
     draws: int
@@ -81,18 +81,21 @@ def recommend(
 
     `base`: the TBS at which all rules train alike. Keys of one `identity` are the same trials under two names: the
     first stands for all. An arm half of whose trials diverged does not compete; fewer make it dearer by the runs that
-    have to be repeated. An arm that never reached competes, but cannot be chosen; not if it is one of `slower`, which a
-    test of two arms excludes. The same input gives the same answer.
+    have to be repeated. Nor does one that met the target before training, at place 0. An arm that never reached
+    competes, but cannot be chosen; not if it is one of `slower`, which a test of two arms excludes. The same input
+    gives the same answer.
     """
     distinct: dict[Hashable, Arm] = {}
     for arm in arms:
         distinct.setdefault(identity(arm), arm)
+    trained = {arm: arms[arm] for arm in distinct.values() if not any(o.place == 0 for o in arms[arm])}
     rng = np.random.default_rng(0)
-    drawn = joint_draws({arm: arms[arm] for arm in distinct.values()}, draws, rng, base)
+    drawn = joint_draws(trained, draws, rng, base)
     set_aside = _set_aside(drawn, step_times, slower)
+    set_aside |= {arm: "met the target before training" for arm in distinct.values() if arm not in trained}
     undecided = Recommendation(set_aside, drawn.lack_sd, drawn.noise_sd, draws)
     kept = [i for i, arm in enumerate(drawn.arms) if arm not in set_aside]
-    if not any(drawn.data[i].reached for i in kept):
+    if not any(drawn.data[i].has_reached for i in kept):
         return undecided
     repeated = [-math.log1p(-drawn.data[i].diverged / drawn.data[i].n) for i in kept]
     log_examples = drawn.log_cost[:, kept] + repeated
@@ -100,7 +103,7 @@ def recommend(
     log_cost = log_examples if log_seconds is None else log_seconds
     over_best = log_cost - log_cost.min(axis=1, keepdims=True)
     shares, regrets = (over_best == 0).mean(axis=0), np.expm1(over_best).mean(axis=0)
-    columns = [column for column, i in enumerate(kept) if drawn.data[i].reached]
+    columns = [column for column, i in enumerate(kept) if drawn.data[i].has_reached]
     candidates = tuple(
         Candidate(
             drawn.arms[kept[column]],
@@ -127,7 +130,7 @@ def recommend(
     if longer is not None:
         return replace(result, longer_budget=longer)
     measured = [kept[column] for column in columns]
-    helped = [drawn.data[i].grid_variance < drawn.noise_sd**2 / drawn.data[i].reached for i in measured]
+    helped = [_is_helped_by_seeds(drawn.data[i], drawn.noise_sd) for i in measured]
     more, is_bound = seeds_to_settle(
         candidates, drawn.log_cost[:, measured], log_cost[:, columns], drawn.noise_sd, helped
     )
@@ -184,6 +187,11 @@ def seeds_to_settle(
     return seeds, remaining_regret(mean, variance, left) > wanted
 
 
+def _is_helped_by_seeds(data: ArmData, noise_sd: float) -> bool:
+    """Whether more seeds tell more of an arm: not where the evaluation grid is its error, and all cross at one."""
+    return not data.firsts and data.grid_variance * data.placed < noise_sd**2
+
+
 def remaining_regret(mean: float, variance: float, left: float) -> float:
     """Expected regret of the better of two whose log difference is normal, once its variance has shrunk to `left`.
 
@@ -210,7 +218,7 @@ def _set_aside(drawn: JointDraws, step_times: Mapping[int, StepTime] | None, slo
             reasons[arm] = "diverged"
         elif step_times is not None and arm[1] not in step_times:
             reasons[arm] = "no step time"
-        elif not data.reached and arm in slower:
+        elif not data.has_reached and arm in slower:
             reasons[arm] = "shown to be slower"
     return reasons
 

@@ -70,7 +70,7 @@ def rise(arms: Mapping[int, Sequence[Observation]]) -> Trend:
     for count in counts.tolist():
         arrangements //= math.factorial(count)
     direction = Direction.FLAT if abs(observed) < SAME else Direction.RISING if observed > 0 else Direction.FALLING
-    return Trend(p, direction, max(counts) > 1 and 2 / arrangements < LEVEL)
+    return Trend(p, direction, bool(max(counts) > 1 and 2 / arrangements < LEVEL))
 
 
 def _before(trials: Sequence[Observation]) -> NDArray[np.bool_]:

@@ -83,6 +83,17 @@ def test_an_arm_with_a_miss_can_exclude_the_best_of_the_others():
     assert (found.best, found.members) == (64, (16, 64))
 
 
+def test_an_arm_that_met_the_target_at_its_first_evaluation_excludes_and_is_not_excluded():
+    """It needs at most 2: less than 8. Whether it needs less than 0.5 is not known."""
+    by_2 = [Observation(Outcome.REACHED, 2.0, 0.0)] * 3
+    arms = {16: by_2, 32: observed([8.0, 8.2, 8.4]), 64: observed([8.1, 8.2, 8.3])}
+    found = best_set(arms)
+    assert (found.best, found.members, found.excluded) == (16, (16,), (32, 64))
+    found = best_set({**arms, 128: observed([0.5, 0.51, 0.52])})
+    assert (found.best, found.members) == (128, (16, 128))
+    assert best_set({16: [Observation(Outcome.REACHED, 0.0, 0.0)] * 3, 32: arms[32]}).members == (16,)
+
+
 def test_where_every_arm_has_a_miss_there_is_no_best_arm():
     found = best_set({16: [MISS] * 3, 32: [MISS] * 3})
     assert (found.best, found.members, found.coverage) == (None, (16, 32), 0.0)

@@ -20,6 +20,10 @@ def missed(stop):
     return Observation(Outcome.CENSORED, math.inf, float(stop))
 
 
+def met_by(first):
+    return Observation(Outcome.REACHED, first, 0.0)
+
+
 def sweep(costs, spread=0.02):
     """Three seeds an arm at log distances -spread, 0 and +spread."""
     return {b: observed(cost * np.exp([-spread, 0.0, spread])) for b, cost in zip(SIZES, costs, strict=False)}
@@ -75,6 +79,20 @@ def test_an_arm_cut_early_may_be_the_cheapest():
     assert found.low == 0
 
 
+def test_an_arm_that_met_the_target_at_its_first_evaluation_may_cost_any_less():
+    """At most 4: 12 is above twice that for sure, but 6 may be as well."""
+    at_first = [met_by(4.0)] * 3
+    found = cost_rise({**sweep([4, 4, 6, 12, 30]), 16: at_first, 32: at_first})
+    assert (found.low, found.high, found.status) == (0.0, 128, Status.AT_MOST)
+    assert math.isnan(found.value)
+    late = cost_rise({**sweep([4, 4.4, 5, 6, 30]), 256: [met_by(30.0)] * 3})
+    assert (late.low, late.high) == (0.0, math.inf)  # TBS 256 may be the cheapest, and is not shown to cost more
+    asked = cost_rise({**sweep([4, 4.4, 5, 9, 30]), 16: at_first}, reference=16)
+    assert (asked.low, asked.high, asked.status) == (0.0, 128, Status.AT_MOST)
+    one_each = {b: observed([cost]) for b, cost in zip(SIZES, [4, 5, 12], strict=False)}
+    assert cost_rise({**one_each, 16: [met_by(4.0)]}).status is Status.AT_MOST
+
+
 def test_factor_and_reference_can_be_asked_for():
     arms = sweep([4, 4.4, 5, 6, 12, 30])
     found = cost_rise(arms, 1.2, 32)
@@ -119,6 +137,7 @@ def test_a_reference_with_a_miss_is_not_a_reference():
 trial = st.one_of(
     st.floats(0.5, 50).map(lambda place: observed([place], 0.5)[0]),
     st.floats(0.0, 50).map(missed),
+    st.floats(0.0, 50).map(met_by),
     st.just(DIVERGED),
 )
 

@@ -23,6 +23,10 @@ def missed(stop):
     return Observation(Outcome.CENSORED, math.inf, float(stop))
 
 
+def met_by(first):
+    return Observation(Outcome.REACHED, first, 0.0)
+
+
 def arm(cost, cv=0.1, n=5, grid=0.0):
     """Seeds at the normal quantiles: the same trials in every test."""
     return observed(cost * np.exp(cv * stats.norm.ppf((np.arange(n) + 0.5) / n)), grid)
@@ -41,8 +45,8 @@ def test_a_missed_arm_is_as_bayes_theorem_says():
     """Expectation propagation against a grid over two arms: one measured, one of two trials that missed, correlated."""
     noise, stop = 0.2**2, 0.9
     data = (
-        ArmData(reached=3, mean=0.5, relative_variance=1.0, grid_variance=0.0, stops={}, diverged=0, n=3),
-        ArmData(reached=0, mean=0.0, relative_variance=1.0, grid_variance=0.0, stops={stop: 2}, diverged=0, n=2),
+        ArmData(3, 0.5, relative_variance=1.0, grid_variance=0.0, stops={}, firsts={}, diverged=0, n=3),
+        ArmData(0, 0.0, relative_variance=1.0, grid_variance=0.0, stops={stop: 2}, firsts={}, diverged=0, n=2),
     )
     prior = np.array([[0.30, 0.25], [0.25, 0.30]])
     x, y = np.meshgrid(np.linspace(-2, 4, 601), np.linspace(-2, 4, 601), indexing="ij")
@@ -53,6 +57,48 @@ def test_a_missed_arm_is_as_bayes_theorem_says():
     mean, covariance = posterior(data, prior[None], np.array([noise]))
     assert mean[0] == pytest.approx([(density * x).sum(), (density * y).sum()], abs=2e-3)
     assert covariance[0, 1, 1] == pytest.approx((density * (y - (density * y).sum()) ** 2).sum(), rel=0.03)
+
+
+def test_an_arm_that_met_the_target_at_its_first_evaluation_is_as_bayes_theorem_says():
+    """As above: one arm measured, one of two trials that had met the target by 0.1, correlated."""
+    noise, first = 0.2**2, 0.1
+    data = (
+        ArmData(3, 0.5, relative_variance=1.0, grid_variance=0.0, stops={}, firsts={}, diverged=0, n=3),
+        ArmData(0, 0.0, relative_variance=1.0, grid_variance=0.0, stops={}, firsts={first: 2}, diverged=0, n=2),
+    )
+    prior = np.array([[0.30, 0.25], [0.25, 0.30]])
+    x, y = np.meshgrid(np.linspace(-3, 3, 601), np.linspace(-3, 3, 601), indexing="ij")
+    law: Any = stats.multivariate_normal
+    density = law([0.5, 0.5], prior).pdf(np.stack([x, y], axis=-1))
+    density *= stats.norm.pdf(0.5, x, math.sqrt(noise / 3)) * stats.norm.cdf((first - y) / math.sqrt(noise)) ** 2
+    density *= np.exp(y)  # uniform in E
+    density /= density.sum()
+    mean, covariance = posterior(data, prior[None], np.array([noise]))
+    assert mean[0] == pytest.approx([(density * x).sum(), (density * y).sum()], abs=2e-3)
+    assert covariance[0, 1, 1] == pytest.approx((density * (y - (density * y).sum()) ** 2).sum(), rel=0.03)
+
+
+def test_the_curve_does_not_pull_an_arm_beyond_the_first_evaluation_that_met_the_target():
+    """TBS 64 had met it by 0.25; its neighbours take 2, and the middle of its bracket would be pulled to 0.4."""
+    found = recommend({("sqrt", 16): arm(2.0, n=3), ("sqrt", 64): [met_by(0.25)] * 3, ("sqrt", 256): arm(2.1, n=3)})
+    assert found.recommended is not None
+    assert found.recommended.arm == ("sqrt", 64)
+    assert found.settled
+    assert found.recommended.examples < 0.25
+
+
+def test_arms_that_met_the_target_at_their_first_evaluation_are_not_told_apart_by_seeds():
+    found = recommend({("sqrt", 16): [met_by(0.25)] * 5, ("sqrt", 64): [met_by(0.25)] * 5})
+    assert (found.settled, found.more_seeds, found.more_seeds_is_bound) == (False, {}, True)
+    assert min(c.p_best for c in found.candidates) > 0.3
+
+
+def test_an_arm_that_met_the_target_before_training_does_not_compete():
+    at_zero = Observation(Outcome.REACHED, 0.0, 0.0)
+    found = recommend({("sqrt", 16): [*arm(8, n=2), at_zero], ("sqrt", 32): arm(9)})
+    assert found.set_aside == {("sqrt", 16): "met the target before training"}
+    assert [c.arm[1] for c in found.candidates] == [32]
+    assert recommend({("sqrt", 16): [at_zero]}).recommended is None
 
 
 def test_an_arm_borrows_from_its_neighbours():
@@ -217,6 +263,8 @@ def test_the_answer_is_the_same_from_call_to_call_and_in_any_unit():
 trial = st.one_of(
     st.floats(0.5, 50).map(lambda place: observed([place], 0.5)[0]),
     st.floats(0.0, 50).map(missed),
+    st.floats(0.5, 50).map(met_by),
+    st.just(met_by(0.0)),
     st.just(DIVERGED),
     st.just(Observation(Outcome.FAILED, math.inf, math.nan)),
 )
