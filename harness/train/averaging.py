@@ -1,9 +1,14 @@
-"""Exponential moving average of the weights with a half-life in examples, bias-corrected from step 0 (P13)."""
+"""Exponential moving average of the weights with a half-life in examples, bias-corrected from step 0 (P13).
+
+Floating buffers outside batch norm are averaged like weights, others copied (P33); batch norm is re-estimated.
+"""
 
 import copy
 
 import torch
 from torch import Tensor, nn
+
+from harness.train.buffers import Buffers
 
 
 def decay_per_step(half_life_examples: float, total_batch_size: int) -> float:
@@ -12,14 +17,17 @@ def decay_per_step(half_life_examples: float, total_batch_size: int) -> float:
 
 
 class AveragedModel:
-    """A copy of the model whose parameters are the average; evaluate `module` like any model."""
+    """A copy of the model whose parameters are the average; evaluate `module` like any model after `copy_rest`."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, buffers: Buffers | None = None) -> None:
+        """`buffers`: those of `model`, if they are known."""
         self.module = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self.steps = 0
         self._average: list[Tensor] = list(self.module.parameters())
         self._weights: list[Tensor] = list(model.parameters())
+        self.buffers = Buffers(self.module)
+        self._source = buffers or Buffers(model)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -31,3 +39,10 @@ class AveragedModel:
         self.steps += 1
         weight = (1 - self.decay) / (1 - self.decay**self.steps)
         torch._foreach_lerp_(self._average, self._weights, weight)  # pyright: ignore[reportPrivateImportUsage]
+        for average, value in zip(self.buffers.floating(), self._source.floating(), strict=True):
+            average.lerp_(value, weight)
+
+    def copy_rest(self) -> None:
+        """Copy the moving buffers that cannot be averaged, such as counters."""
+        self.buffers.moving = self._source.moving
+        self.buffers.load({name: self._source[name] for name in self._source.moving if not self._source.floats(name)})

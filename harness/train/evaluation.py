@@ -21,6 +21,7 @@ class Evaluator:
 
     def validation_scores(self) -> dict[str, dict[str, float]]:
         """Validation metrics of the raw weights and, where an average is kept, of the averaged ones."""
+        self.learner.agree_on_buffers()
         validation = self.learner.splits.validation
         scores = {"raw": self.evaluate(validation, averaged=False)}
         if self.learner.average is not None:

@@ -19,6 +19,7 @@ from harness.plan.trial import Topology
 from harness.train.adascale import GainController, check_gain
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
+from harness.train.buffers import Buffers
 from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate
 from harness.train.loader import Loader
@@ -74,6 +75,7 @@ class Learner:
         self.model = model.to(self.world.device, self.precision.dtype)
         if self.speed.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.buffers = Buffers(self.model)
         self._groups()  # freezes parameters, which must happen before DDP collects those that need gradients
         if self.speed.activation_checkpointing:
             recompute_activations(self.model)
@@ -129,7 +131,7 @@ class Learner:
             if averaging.half_life_examples
             else 0.0
         )
-        self.average = AveragedModel(model, decay) if averaging.half_life_examples else None
+        self.average = AveragedModel(model, decay, self.buffers) if averaging.half_life_examples else None
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameter groups; an optimizer whose conf does not set weight decay keeps its own default."""
@@ -283,13 +285,24 @@ class Learner:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         return factor
 
+    def agree_on_buffers(self) -> None:
+        """Give every rank the same buffers outside batch norm, raw and averaged; all ranks must call it together."""
+        self.buffers.note_moving(self.world)
+        self.buffers.agree(self.world)
+        if self.average is not None:
+            self.average.copy_rest()
+            self.average.buffers.agree(self.world)
+
     def warm_up(self) -> None:
         """Untimed updates on throw-away examples through the trial's own wrapper; the state is then restored (P8)."""
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        buffers = self.buffers.copy()
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
         for step in range(WARM_UP_UPDATES):
             self.update(step, examples)
+        self.buffers.note_moving(self.world)
         self.model.load_state_dict(weights)
+        self.buffers.load(buffers)
         self._fresh_state()
         self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval

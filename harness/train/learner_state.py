@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.train.buffers import Buffers, rank_values, set_rank_values
 from harness.train.learner import Learner
 
 
@@ -21,6 +22,9 @@ def state_of(learner: Learner) -> dict[str, Any]:
         state["scaler"] = learner.scaler.state()
     if learner.average is not None:
         state["average"] = {"model": learner.average.module.state_dict(), "steps": learner.average.steps}
+    if learner.buffers.moving:
+        state["moving"] = learner.buffers.moving
+        state["transient"] = {kind: buffers.transient() for kind, buffers in _buffers(learner).items()}
     return state
 
 
@@ -40,6 +44,7 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
     if learner.average is not None:
         learner.average.module.load_state_dict(state["average"]["model"])
         learner.average.steps = state["average"]["steps"]
+    _restore_buffers(learner, state)
 
 
 def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
@@ -51,19 +56,43 @@ def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int
         learner.average.module.load_state_dict(state["average"]["model"])
         # It has seen the same examples, in a different number of updates.
         learner.average.steps = max(1, state["average"]["steps"] * total_batch_size // learner.batch.total_batch_size)
+    _restore_buffers(learner, state)
+
+
+def _buffers(learner: Learner) -> dict[str, Buffers]:
+    """By whose they are, with what is known to move."""
+    if learner.average is None:
+        return {"model": learner.buffers}
+    learner.average.buffers.moving = learner.buffers.moving
+    return {"model": learner.buffers, "average": learner.average.buffers}
+
+
+def _restore_buffers(learner: Learner, state: dict[str, Any]) -> None:
+    """What `state_dict` leaves out; an earlier version stored neither key."""
+    learner.buffers.moving = list(state.get("moving", ()))
+    for kind, buffers in _buffers(learner).items():
+        buffers.load(state.get("transient", {}).get(kind, {}))
 
 
 def rank_state(learner: Learner) -> Tensor:
     """What differs between ranks until an evaluation reduces it, float64 [k]: running batch-norm averages, sums of
-    squared gradients."""
-    return torch.cat([torch.zeros(0, dtype=torch.float64, device=learner.world.device), *_own(learner)])
+    squared gradients, buffers. All ranks must call it together."""
+    learner.buffers.note_moving(learner.world)
+    none = torch.zeros(0, dtype=torch.float64, device=learner.world.device)
+    return torch.cat([none, *_own(learner), *rank_values(_moved(learner))])
 
 
 def restore_rank_state(learner: Learner, state: Tensor) -> None:
     """Continue from what `rank_state` returned on this rank."""
-    own = _own(learner)
-    for tensor, value in zip(own, state.split([tensor.numel() for tensor in own]), strict=True):
+    own, moved = _own(learner), _moved(learner)
+    values = state.split([value.numel() for value in (*own, *rank_values(moved))])
+    for tensor, value in zip(own, values[: len(own)], strict=True):
         tensor.copy_(value)
+    set_rank_values(moved, values[len(own) :])
+
+
+def _moved(learner: Learner) -> list[Tensor]:
+    return [value for buffers in _buffers(learner).values() for value in buffers.moved()]
 
 
 def _own(learner: Learner) -> list[Tensor]:

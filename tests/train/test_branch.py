@@ -29,6 +29,7 @@ from harness.train.world import World
 CONSTANT = {"_target_": "harness.plan.schedules.Constant"}
 SGD = replace(SMALL, schedule=CONSTANT)
 ADAM = replace(WITHOUT_BATCH_NORM, schedule=CONSTANT, optimizer={"_target_": "torch.optim.AdamW", "lr": 0.01})
+BUFFERS = replace(ADAM, model={"_target_": "running_mean.Centred"})
 
 
 def branch_of(trunk: Settings, examples: int, total_batch_size: int = 64) -> Settings:
@@ -44,7 +45,7 @@ def study(folder: Path, settings: Settings, **how):
     return replace(order, folder=str(folder / "trials" / order.trial_id / order.topology.key))
 
 
-@pytest.mark.parametrize("trunk", [SGD, ADAM], ids=["momentum, batch norm", "Adam"])
+@pytest.mark.parametrize("trunk", [SGD, ADAM, BUFFERS], ids=["momentum, batch norm", "Adam", "buffers"])
 def test_a_branch_at_its_trunks_batch_size_is_the_trunk(worker, tmp_path, trunk):
     kept = replace(trunk, keep_at_examples=(256,))
     whole = evaluations(run(worker, study(tmp_path, kept)))

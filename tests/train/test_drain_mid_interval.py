@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from processes import on_ranks
-from small_trials import GHOST, SMALL, evaluations, events, run, run_on_ranks, task, timeless
+from small_trials import GHOST, SMALL, WITHOUT_BATCH_NORM, evaluations, events, run, run_on_ranks, task, timeless
 
 from harness.record.drain_flag import DrainFlag, is_draining
 from harness.train.checkpoint import checkpoint_steps
@@ -54,11 +54,18 @@ def test_a_trial_stopped_after_every_update_has_the_rows_of_one_left_alone(worke
     assert [rows[-1]["step"] for rows in starts] == list(range(1, settings.budget_steps + 1))
 
 
-@pytest.mark.parametrize("statistics", ["reestimated", "running"])
-def test_four_ranks_stop_at_the_same_update_and_keep_what_differs_between_them(tmp_path, statistics):
-    # Running batch-norm averages are each rank's own between evaluations; losses are each rank's share.
-    batch_norm = replace(GHOST, statistics=statistics, half_life_examples=256.0)
-    settings = replace(SMALL, evaluate_every_examples=256, batch_norm=batch_norm)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(SMALL, batch_norm=replace(GHOST, half_life_examples=256.0)),
+        replace(SMALL, batch_norm=replace(GHOST, statistics="running", half_life_examples=256.0)),
+        replace(WITHOUT_BATCH_NORM, model={"_target_": "running_mean.Centred"}),
+    ],
+    ids=["reestimated", "running", "buffers"],
+)
+def test_four_ranks_stop_at_the_same_update_and_keep_what_differs_between_them(tmp_path, settings):
+    # Running batch-norm averages and buffers are each rank's own between evaluations; losses are each rank's share.
+    settings = replace(settings, evaluate_every_examples=256)
     alone = run_on_ranks(task(tmp_path / "alone", settings, world=4))[0]
     order = task(tmp_path / "pieces", settings, world=4, execution=raised(tmp_path))
     by_rank = on_ranks(4, pieces_as_rank, order)

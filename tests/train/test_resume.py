@@ -56,6 +56,7 @@ KINDS = {
         optimizer={"_target_": "torch.optim.AdamW", "lr": 0.01},
         schedule={"_target_": "harness.plan.schedules.Plateau", "mode": "max", "min_delta": 0.05, "patience": 1},
     ),
+    "buffers that a forward pass changes": replace(WITHOUT_BATCH_NORM, model={"_target_": "running_mean.Centred"}),
     "a crossing on its way to be confirmed": replace(
         SMALL, target=Target("accuracy", 0.3, "max", confirm=3), budget_examples=12800
     ),
