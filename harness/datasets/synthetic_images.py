@@ -27,6 +27,11 @@ class NoisyPrototypes:
     def __len__(self) -> int:
         return self.size
 
+    @property
+    def targets(self) -> Tensor:
+        """The class of every example, int64 [n]."""
+        return torch.arange(self.size) % len(self.prototypes)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> "NoisyPrototypes":
         return replace(self, prototypes=self.prototypes.to(device, dtype), key=self.key.to(device))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.datasets.examples import Batch
@@ -71,7 +71,7 @@ def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
     trees = [GradientTree(drawn.shape[1], world.device) for _ in flat]
     counted = torch.zeros((), dtype=torch.float64, device=world.device)
     learner.seed_random(derive_seed(learner.seed, "noise", step, world.rank))
-    with _as_in_training(learner.model):
+    with _as_in_training(learner):
         for block in range(*world.share(FROZEN_BLOCKS)):
             for count, gradients in _gradients(learner, drawn[block], step):
                 counted += count
@@ -114,7 +114,7 @@ def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int
     for units in drawn.split(together):
         index = units.flatten()
         batch = learner.augmented(learner.splits.train.batch(index), index, torch.full_like(index, step))
-        count = learner.loss.count(batch.targets)
+        count = learner.count(batch.targets)
         yield count, (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch)
 
 
@@ -148,8 +148,9 @@ def _of_examples(learner: Learner, batch: Batch) -> Tensor:
 
 
 @contextmanager
-def _as_in_training(model: nn.Module) -> Iterator[None]:
-    """The model in training mode, without updating its running statistics."""
+def _as_in_training(learner: Learner) -> Iterator[None]:
+    """The model in training mode, without a trace in its running statistics and other buffers."""
+    model, buffers = learner.model, learner.buffers.copy()
     collecting = [layer for layer in batch_norms(model) if layer.collecting]
     was_training = model.training
     model.train()
@@ -161,6 +162,7 @@ def _as_in_training(model: nn.Module) -> Iterator[None]:
         for layer in collecting:
             layer.collecting = True
         model.train(was_training)
+        learner.buffers.load(buffers)
 
 
 def _products(vectors: Tensor) -> Tensor:

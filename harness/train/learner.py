@@ -23,7 +23,7 @@ from harness.train.buffers import Buffers
 from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate
 from harness.train.loader import Loader
-from harness.train.losses import as_float64, loss_named
+from harness.train.losses import as_float64, every_example_counts, loss_named
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.precision import Precision
 from harness.train.seeds import derive_seed
@@ -58,6 +58,7 @@ class Learner:
         self.loss = loss_named(settings.loss)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
+        self._every_example_counts = every_example_counts(splits.train)
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
@@ -189,7 +190,7 @@ class Learner:
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
             batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
-            count = self.loss.count(batch.targets)
+            count = self.count(batch.targets)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
                 outputs = self.outputs(self.train_model, batch.inputs)
                 loss = self.loss.total(outputs, batch.targets)
@@ -216,6 +217,10 @@ class Learner:
         if self.average is not None and made:
             self.average.update()
         return total
+
+    def count(self, targets: Tensor) -> int | Tensor:
+        """Counted elements of training targets: an int where that does not depend on the data."""
+        return len(targets) if self._every_example_counts else self.loss.count(targets)
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
         """Training examples as the model receives them: augmented where the data set defines an augmentation."""

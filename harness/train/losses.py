@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from harness.datasets.examples import Examples
 from harness.plan.errors import UserError
 
 IGNORED = -100  # target value of an element that does not count: torch's convention
@@ -33,9 +34,7 @@ def _cross_entropy_total(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _cross_entropy_count(targets: Tensor) -> int | Tensor:
-    if targets.dim() == 1 or targets.is_floating_point():
-        return len(targets)
-    return (targets != IGNORED).sum()
+    return len(targets) if targets.is_floating_point() else (targets != IGNORED).sum()
 
 
 def _cross_entropy_scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -60,6 +59,15 @@ def loss_named(name: str) -> Loss:
     if name not in LOSSES:
         raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+def every_example_counts(examples: Examples) -> bool:
+    """Whether no example of a data set with one target each is ignored; False also where that cannot be told.
+
+    Then the count of a batch is its length, which saves a reduction over ranks and a pass over all gradients.
+    """
+    targets = getattr(examples, "targets", None)
+    return isinstance(targets, Tensor) and targets.dim() == 1 and not bool((targets == IGNORED).any())
 
 
 def as_float64(value: int | Tensor, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from processes import on_ranks
 from running_mean import Centred
-from small_trials import WITHOUT_BATCH_NORM, evaluations, run, run_on_ranks, task, topology
+from small_trials import WITHOUT_BATCH_NORM, evaluations, run, task, topology
 
 from harness.plan.settings import Settings
 from harness.train.averaging import AveragedModel, decay_per_step

@@ -51,12 +51,26 @@ def tokens() -> Splits:
     return Splits(TOKENS, TOKENS, TOKENS, "tokens")
 
 
+def partly_labelled() -> Splits:
+    splits = digits()
+    assert isinstance(splits.train, TensorExamples)
+    unlabelled = torch.arange(256) % 3 == 0
+    return replace(splits, train=replace(splits.train, targets=splits.train.targets.masked_fill(unlabelled, IGNORED)))
+
+
 LANGUAGE = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.TokenModel"})
+UNLABELLED = replace(WITHOUT_BATCH_NORM, dataset={"_target_": "partly_labelled"})
+KINDS = {
+    "examples": WITHOUT_BATCH_NORM,
+    "tokens that may not count": LANGUAGE,
+    "examples that may not count": UNLABELLED,
+}
 
 
 def learner(world: World, settings: Settings, accumulation: int = 1, seed: int = 0) -> Learner:
     where = topology(settings, world.size, accumulation, "float64")
     data = tokens() if settings.model == LANGUAGE.model else digits()
+    data = partly_labelled() if settings.dataset == UNLABELLED.dataset else data
     return Learner(settings, seed, where, world, data)
 
 
@@ -95,14 +109,14 @@ def by_hand(settings: Settings, updates: int) -> tuple[list[float], list[Tensor]
     return losses, [p.detach() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("settings", [WITHOUT_BATCH_NORM, LANGUAGE], ids=["examples", "tokens that may not count"])
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("accumulation", [1, 4, 64])
 def test_an_update_follows_the_gradient_of_the_mean_over_the_global_batch(settings, accumulation):
     found = after_updates(ALONE, settings, 6, accumulation)
     torch.testing.assert_close(found, by_hand(settings, 6), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [WITHOUT_BATCH_NORM, LANGUAGE], ids=["examples", "tokens that may not count"])
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 def test_ranks_follow_the_gradient_of_the_mean_over_the_global_batch(settings):
     expected = by_hand(settings, 6)
     for found in on_ranks(2, after_updates, settings, 6, 2):

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from harness.datasets.examples import TensorExamples
+from harness.datasets.synthetic_images import SyntheticImages
 from harness.plan.errors import UserError
-from harness.train.losses import IGNORED, LOSSES, loss_named
+from harness.train.losses import IGNORED, LOSSES, every_example_counts, loss_named
 
 
 def some_batch(n: int, classes: int = 5, tokens: int | None = None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,9 +53,22 @@ def test_tokens_that_do_not_count_change_neither_loss_nor_accuracy():
     assert scores["accuracy"].item() == (logits[:, :4].argmax(-1) == targets[:, :4]).sum().item()
 
 
-def test_the_count_of_plain_examples_needs_no_look_at_the_data():
-    assert isinstance(loss_named("cross_entropy").count(torch.zeros(7, dtype=torch.long)), int)
-    assert loss_named("model_output").count(torch.zeros(7)) == 7
+@pytest.mark.parametrize("tokens", [None, 3])
+def test_targets_that_do_not_count_are_not_counted(tokens):
+    loss = loss_named("cross_entropy")
+    logits, targets = some_batch(8, tokens=tokens)
+    targets[2:5] = IGNORED
+    assert int(loss.count(targets)) == 5 * (tokens or 1)
+    mean = loss.total(logits, targets) / loss.count(targets)
+    assert mean.item() == pytest.approx(functional.cross_entropy(logits.flatten(0, -2), targets.flatten()).item())
+
+
+def test_data_are_looked_through_once_for_targets_that_do_not_count():
+    targets = torch.arange(6)
+    assert every_example_counts(TensorExamples(torch.zeros(6, 1), targets))
+    assert not every_example_counts(TensorExamples(torch.zeros(6, 1), targets.where(targets != 3, IGNORED)))
+    assert not every_example_counts(TensorExamples(torch.zeros(6, 1), targets.expand(2, 6).T))
+    assert every_example_counts(SyntheticImages(train=30).load().train)
 
 
 @pytest.mark.parametrize("name", LOSSES)
