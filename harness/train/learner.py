@@ -32,6 +32,7 @@ from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
+PROBES = 4  # micro-batches that look for parameters without a gradient
 CHUNK_EXAMPLES = 1 << 20  # example indices cut into micro-batches at a time
 
 
@@ -84,10 +85,12 @@ class Learner:
         self._ddp: DistributedDataParallel | None = None
         if self.world.size > 1:
             # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
+            finds_unused = self._leaves_parameters_unused()
             self.wrapped = self._ddp = DistributedDataParallel(
                 self.model,
                 gradient_as_bucket_view=True,
-                static_graph=self.batch.gradient_accumulation_steps == 1,
+                find_unused_parameters=finds_unused,
+                static_graph=self.batch.gradient_accumulation_steps == 1 and not finds_unused,
             )
             self._ddp.broadcast_buffers = False  # the argument of this name gives a warning from torch 2.13 on
             if self.speed.gradient_compression:
@@ -109,6 +112,24 @@ class Learner:
         if self.speed.compile:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
         self._fresh_state()
+
+    def _leaves_parameters_unused(self) -> bool:
+        """Whether some micro-batch gives some parameter no gradient, on any rank, as far as a few of them show.
+
+        DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
+        """
+        buffers, unused = self.buffers.copy(), False
+        size = self.batch.per_device_batch_size
+        for number in range(PROBES):
+            examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
+            examples %= self.settings.train_examples
+            self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
+            batch = self.augmented(self.loader.batch(examples), examples, torch.zeros_like(examples))
+            self.loss.total(self.outputs(self.model, batch.inputs), batch.targets).backward()
+            unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
+            self.model.zero_grad(set_to_none=True)
+        self.buffers.load(buffers)
+        return bool(self.world.maximum(torch.tensor(int(unused), device=self.world.device)))
 
     def _graph(self) -> dict[str, Any]:
         """What a compiled graph depends on in addition to the shapes of a micro-batch."""

@@ -216,3 +216,23 @@ def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone():
 )
 def test_the_first_loss_that_is_not_finite_or_a_thousand_times_the_first_is_found(losses, found):
     assert exploded(losses, losses[0]) == found
+
+
+def partly_used(world: World, name: str, accumulation: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Losses, and sums of the weights, after six updates with weight decay."""
+    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"unused_parameters.{name}"})
+    made = learner(world, replace(settings, optimizer={**SGD, "weight_decay": 0.1}), accumulation)
+    made.warm_up()
+    losses = [world.sum(made.update(step, drawn)).item() for step, drawn in made.micro_batches(0, 6)]
+    return losses, {name: p.detach().flatten().tolist() for name, p in made.model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["NeverUsed", "PartlyUsed"])
+@pytest.mark.parametrize(("ranks", "accumulation"), [(2, 2), (4, 1)])
+def test_parameters_that_some_micro_batches_do_not_use_train_alike_on_any_number_of_ranks(name, ranks, accumulation):
+    """One that no micro-batch uses stays as it is, also where weight decay would move it."""
+    losses, weights = partly_used(ALONE, name, 4)
+    found, others = on_ranks(ranks, partly_used, name, accumulation)[0]
+    assert found == pytest.approx(losses, abs=1e-12)
+    for name, weight in weights.items():
+        assert others[name] == pytest.approx(weight, abs=1e-12)
