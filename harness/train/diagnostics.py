@@ -5,6 +5,7 @@ that the others cost nothing; clipping is counted at every update.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ class Diagnostics:
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [p for _, p in trained]
         self._groups: dict[str, list[int]] = {}  # layer group -> indices into `_parameters`
-        for index, (name, _) in enumerate(trained):
-            self._groups.setdefault(layer_group(name), []).append(index)
+        for index, group in enumerate(layer_groups([name for name, _ in trained])):
+            self._groups.setdefault(group, []).append(index)
         self._before: list[Tensor] | None = None
         self._norms: Tensor | None = None  # [1]: the gradient's; after the step [1 + 2 P]: also updates', parameters'
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
@@ -47,11 +48,12 @@ class Diagnostics:
         self.updates += 1
         if self._before is None or self._norms is None:
             return
-        after = [p.detach() for p in self._parameters]
-        moved = torch._foreach_sub(after, self._before)  # pyright: ignore[reportPrivateImportUsage]
-        # One call for all parameters; `read` combines their norms by layer group on the host.
-        norms = torch._foreach_norm([*moved, *self._before])  # pyright: ignore[reportPrivateImportUsage]
-        self._norms = torch.stack([self._norms[0], *norms])
+        # One call for all parameters; `read` combines their norms by layer group on the host. In place, since a second
+        # copy of the weights would be the peak of the memory.
+        sizes = torch._foreach_norm(self._before)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_sub_(self._before, [p.detach() for p in self._parameters])  # pyright: ignore[reportPrivateImportUsage]
+        moved = torch._foreach_norm(self._before)  # pyright: ignore[reportPrivateImportUsage]
+        self._norms = torch.stack([self._norms[0], *moved, *sizes])
         self._before = None
 
     def skip_step(self) -> None:
@@ -84,10 +86,16 @@ class Diagnostics:
         self.updates = state["updates"]
 
 
-def layer_group(name: str) -> str:
-    """The layer a parameter is reported under: the first part of its name, and the next if that is a number."""
-    first, *rest = name.split(".")
-    return f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first
+def layer_groups(names: Sequence[str]) -> list[str]:
+    """The layer each parameter is reported under: its name up to the first number (`model.layers.3`), else its first
+    part, and the next one too where the first holds numbered layers deeper down (`model.norm`)."""
+    parts = [name.split(".") for name in names]
+    depths = [next((i for i, part in enumerate(path) if i and part.isdigit()), None) for path in parts]
+    wrappers = {path[0] for path, depth in zip(parts, depths, strict=True) if depth is not None and depth > 1}
+    return [
+        ".".join(path[: depth + 1] if depth is not None else path[: 2 if path[0] in wrappers else 1])
+        for path, depth in zip(parts, depths, strict=True)
+    ]
 
 
 def memory_peak_bytes(device: torch.device) -> int:

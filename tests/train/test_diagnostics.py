@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from harness.datasets.digits import Digits
 from harness.plan.errors import UserError
-from harness.train.diagnostics import Diagnostics, layer_group
+from harness.train.diagnostics import Diagnostics, layer_groups
 from harness.train.learner import Learner
 from harness.train.world import World
 
@@ -112,6 +112,28 @@ def test_a_clip_norm_that_is_no_number_above_zero_is_refused(limit):
         replace(SMALL, clip_norm=limit)
 
 
-def test_layers_are_named_by_the_first_part_of_their_parameters():
-    names = ["head.weight", "blocks.3.attention.weight", "scale"]
-    assert [layer_group(name) for name in names] == ["head", "blocks.3", "scale"]
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["head.weight", "blocks.3.attention.weight", "scale"], ["head", "blocks.3", "scale"]),
+        (
+            ["model.embed.weight", "model.layers.10.mlp.experts.2.weight", "model.norm.weight", "lm_head.weight"],
+            ["model.embed", "model.layers.10", "model.norm", "lm_head"],
+        ),
+        (["0.weight", "2.0.bias", "2.1.bias"], ["0", "2.0", "2.1"]),
+    ],
+)
+def test_layers_are_named_by_their_parameters_up_to_the_first_number(names, groups):
+    assert layer_groups(names) == groups
+
+
+def test_watching_an_update_holds_one_copy_of_the_weights():
+    """Of tensors that are alive between the two calls, and of those that the second one makes."""
+    model = nn.Linear(1000, 1000, bias=False)
+    model.weight.grad = torch.ones_like(model.weight)
+    watched, size = Diagnostics(model, None), model.weight.nbytes
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
+        watched.before_step(last=True)
+        watched.after_step()
+    taken = sum(max(event.self_cpu_memory_usage, 0) for event in trace.key_averages())
+    assert size <= taken < 1.5 * size
