@@ -10,13 +10,16 @@ from harness.train.losses import as_float64
 from harness.train.seeds import derive_seed
 from harness.train.stream import group_layout
 
+OUTPUT_BYTES = 1 << 30  # of one forward pass of an evaluation; logits of a large vocabulary are most of its memory
+
 
 class Evaluator:
-    """Evaluates one learner, `batch_examples` at a time on each rank. All ranks must call it together."""
+    """Evaluates one learner, at most `batch_examples` at a time on each rank. All ranks must call it together."""
 
     def __init__(self, learner: Learner, batch_examples: int) -> None:
         self.learner = learner
         self.batch_examples = batch_examples
+        self._together: int | None = None  # examples of a forward pass, once the size of the outputs is known
         self._statistics: Batch | None = None
 
     def validation_scores(self) -> dict[str, dict[str, float]]:
@@ -41,8 +44,9 @@ class Evaluator:
         start, stop = world.share(len(examples))
         zero = torch.zeros((), dtype=torch.float64, device=world.device)
         sums = [zero] * (1 + len(loss.metrics))  # the count, then each metric
-        for first in range(start, stop, self.batch_examples):
-            index = torch.arange(first, min(first + self.batch_examples, stop), device=world.device)
+        together = self._examples_together(model, examples, start) if start < stop else 1
+        for first in range(start, stop, together):
+            index = torch.arange(first, min(first + together, stop), device=world.device)
             batch = examples.batch(index)
             scores = loss.scores(learner.outputs(model, batch.inputs), batch.targets)
             parts = [loss.count(batch.targets), *(scores[name] for name in loss.metrics)]
@@ -51,6 +55,14 @@ class Evaluator:
             model.train()
         count, *totals = world.sum(torch.stack(sums)).tolist()
         return {name: total / count for name, total in zip(loss.metrics, totals, strict=True)}
+
+    def _examples_together(self, model: nn.Module, examples: Examples, first: int) -> int:
+        """As many as `batch_examples` and OUTPUT_BYTES allow; the same on every machine, since it rounds sums."""
+        if self._together is None:
+            batch = examples.batch(torch.tensor([first], device=self.learner.world.device))
+            size = self.learner.outputs(model, batch.inputs).nbytes
+            self._together = max(1, min(self.batch_examples, OUTPUT_BYTES // max(size, 1)))
+        return self._together
 
     def _prepare_statistics(self, model: nn.Module) -> None:
         plan = self.learner.settings.batch_norm

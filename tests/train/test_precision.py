@@ -14,7 +14,7 @@ from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
 from harness.plan.trial import Topology
 from harness.train.evaluation import Evaluator
-from harness.train.learner import Learner
+from harness.train.learner import PROBES, WARM_UP_UPDATES, Learner
 from harness.train.learner_state import restore, state_of
 from harness.train.trainer import Execution
 from harness.train.world import World
@@ -26,14 +26,14 @@ RAMP = {"_target_": "harness.plan.schedules.Constant", "warmup": 8}
 class Overflows(nn.Module):
     """Its output is fine, but the gradient of a large input overflows half precision once the loss is scaled."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_call: int = 3) -> None:
         super().__init__()
         self.head = nn.Linear(64, 10)
-        self.calls = 0
+        self.calls, self.at_call = 0, at_call
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
-        return self.head(images.flatten(1)) * (1.0 if self.calls != 3 else 3e4)
+        return self.head(images.flatten(1)) * (1.0 if self.calls != self.at_call else 3e4)
 
 
 def learner(settings, precision: str) -> Learner:
@@ -100,9 +100,10 @@ def test_an_fp16_trial_interrupted_after_a_skipped_update_ends_with_the_same_num
 
 
 def test_ranks_agree_on_what_fp16_skips(tmp_path):
-    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.Overflows"}, schedule=RAMP, target=NEVER)
+    # This call of the model is an update of the trial's own, after the probes and the two of the warm-up.
+    model = {"_target_": f"{__name__}.Overflows", "at_call": PROBES + WARM_UP_UPDATES + 1}
+    settings = replace(WITHOUT_BATCH_NORM, model=model, schedule=RAMP, target=NEVER)
     rows = evaluations(run_on_ranks(task(tmp_path, settings, world=2, precision="fp16"))[0])
-    # Call 3 of the model is an update of the trial's own, behind the two of the warm-up.
     assert [row["skipped_updates"] for row in rows] == [1] * len(rows)
 
 
