@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.plan.outcome import Outcome
 from harness.plan.trial import PlannedTrial
 from harness.record.journal import Attempt
 from harness.record.study import Study, StudyFolder
+from harness.record.tracking.runs import metrics_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # The base point lies below the grid, so that no two rules share a trial: 6 TBS x 3 rules x 3 seeds = 54 trials.
@@ -25,11 +26,13 @@ FIFTY_FOUR = ["workload.base_batch_size=8", "seeds=[0,1,2]"]
 SMALL = ["question.total_batch_sizes=[16,128]", "seeds=[0]", "lr_scaling.rules=[none,linear]"]
 
 
-def open_study(path: Path, overrides: Sequence[str] = SMALL) -> tuple[Study, list[PlannedTrial]]:
+def open_study(
+    path: Path, overrides: Sequence[str] = SMALL, experiment: str = "tbs_sweep"
+) -> tuple[Study, list[PlannedTrial]]:
     """A new study, its lease held, and its distinct trials in plan order."""
-    study = Study.open(path, description(path.name, ["+experiment=tbs_sweep", *overrides]))
-    experiment, _ = reopen(study)
-    planned = [placed(trial) for trial in experiment.trials(Records(study))]
+    study = Study.open(path, description(path.name, [f"+experiment={experiment}", *overrides]))
+    question, _ = reopen(study)
+    planned = [placed(trial) for trial in question.trials(Records(study))]
     study.add_plan(planned)
     return study, list({each.key: each for each in planned}.values())
 
@@ -79,7 +82,9 @@ def attempt(
     last = rows[-1]
     reached = last["validation"]["averaged"]["accuracy"] >= settings.target.value
     outcome = Outcome.REACHED if reached else Outcome.CENSORED
-    ended = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": last["clock"]}
+    # The test set is read after the last evaluation.
+    clock = {**last["clock"], **{key: last["clock"][key] + 0.25 for key in ("evaluate_s", "total_s")}}
+    ended = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": clock}
     counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
     journal.finish({**ended, **counted, "evaluations": len(evaluations(planned))})
     journal.close()
@@ -124,3 +129,39 @@ def _history(path: Path) -> Iterator[dict[str, Any]]:
 def steps(rows: Sequence[dict[str, Any]]) -> list[int]:
     """W&B's steps of history rows, in the order they are kept."""
     return [row["_step"] for row in rows]
+
+
+def expected(study: StudyFolder, planned: PlannedTrial) -> list[dict[str, Any]]:
+    """A trial's journal as W&B has to hold it."""
+    decide_on = planned.trial.arm.settings.averaging.decide_on
+    return [{"_step": row["step"], **metrics_of(row, decide_on)} for row in study.record(planned).evaluations]
+
+
+def expected_summary(study: StudyFolder, planned: PlannedTrial) -> dict[str, Any]:
+    """A run's whole summary from its trial's files: W&B keeps the last value of everything in the rows, and to that
+    come the trial's own values, which share no key with it unless they are the same."""
+    record, rows = study.record(planned).record, study.record(planned).evaluations
+    target, size = planned.trial.arm.settings.target, planned.trial.arm.settings.train_examples
+    scores = [row["validation"]["averaged"][target.metric] for row in rows]
+    at = next((i for i in range(len(rows)) if min(scores[i : i + 2]) >= target.value and i + 1 < len(rows)), None)
+    of_rows = {key: value for row in expected(study, planned) for key, value in row.items() if key != "_step"}
+    of_trial = {
+        **{key: record[key] for key in ("outcome", "steps", "examples", "epochs", "evaluations", "attempt")},
+        **{f"test/{key}": value for key, value in record["test"].items()},
+        **{f"trial_clock/{key}": value for key, value in record["clock"].items()},
+        "journal_rows": len(rows),
+        "reached": at is not None,
+        f"best/{target.metric}": max(scores),
+        f"final/{target.metric}": scores[-1],
+    }
+    if at is not None:
+        of_trial |= {"steps_to_target": rows[at]["step"], "examples_to_target": rows[at]["examples"]}
+        of_trial["epochs_to_target"] = rows[at]["examples"] / size
+        of_trial["seconds_to_target_packed"] = rows[at]["clock"]["train_s"]
+    assert not {key for key in of_rows.keys() & of_trial.keys() if of_rows[key] != of_trial[key]}
+    return of_rows | of_trial
+
+
+def own_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's summary without W&B's own values."""
+    return {key: value for key, value in summary.items() if not key.startswith("_")}

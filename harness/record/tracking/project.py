@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.record.files import append_lines
-from harness.record.tracking.runs import AXES, StudyLabel, TrialPlan, metrics_of, run_config
+from harness.record.tracking.runs import AXES, FORMAT, StudyLabel, TrialPlan, metrics_of, run_config
 from harness.record.tracking.settings import run_settings
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class WandbProject:
         self.count += 1
         if self.destination.mode == "offline":
             entry = {"id": run.id, "folder": folder, "rows": summary.get("journal_rows", 0), "at": time.time()}
-            append_lines(self.study / "wandb" / LEDGER, [{**entry, "outcome": summary["outcome"]}])
+            entry |= {"outcome": summary["outcome"], "format": FORMAT}
+            append_lines(self.study / "wandb" / LEDGER, [entry])
 
     def _raise_errors(self) -> None:
         done = [future for future in self._finishing if future.done()]
