@@ -1,8 +1,8 @@
 """The tracking process: receives a sweep's events as JSON lines on its input and shows them in W&B and TensorBoard.
 
 A separate process, because nothing wandb does (importing, stalling, shutting down) may slow down a trial or the driver.
-It answers with JSON lines on its output: {"say": TEXT} for the screen, {"lost": TEXT} when a projection is given up,
-{"whole": true} once every run is complete, {"done": {...}} at the end.
+It answers with JSON lines on its output: {"mode": MODE} once `auto` is decided, {"say": TEXT} for the screen,
+{"lost": TEXT} when a projection is given up, {"whole": true} once every run is complete, {"done": {...}} at the end.
 """
 
 import json
@@ -146,6 +146,7 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
     if mode == "auto":
         decision = decide("auto")
         mode, entity = decision.mode, entity or decision.entity
+        answer({"mode": mode})
         if decision.why:
             answer({"say": f"W&B offline: {decision.why}"})
     if mode != "disabled":
