@@ -61,10 +61,15 @@ def evaluations(planned: PlannedTrial) -> list[dict[str, Any]]:
 
 
 def attempt(
-    study: StudyFolder, planned: PlannedTrial, listener: Listener, resumed_step: int = 0, stop_after: int | None = None
+    study: StudyFolder,
+    planned: PlannedTrial,
+    listener: Listener,
+    resumed_step: int = 0,
+    stop_after: int | None = None,
+    diverges: bool = False,
 ) -> None:
     """One attempt at a trial, journal first and listener second as in a worker and its driver; `stop_after` rows it
-    breaks off, as a killed worker would."""
+    breaks off, as a killed worker would; one that `diverges` does so at its first evaluation."""
     settings = planned.trial.arm.settings
     listener.trial_started(planned)
     journal = Attempt.claim(study.trial_path(planned))
@@ -73,6 +78,7 @@ def attempt(
     journal.write(ready)
     listener.trial_rows(planned, [ready])
     rows = [row for row in evaluations(planned) if row["step"] > resumed_step]
+    rows = rows[:1] if diverges else rows
     for row in rows[:stop_after]:
         journal.write(row)
         listener.trial_rows(planned, [row])
@@ -81,12 +87,12 @@ def attempt(
         return
     last = rows[-1]
     reached = last["validation"]["averaged"]["accuracy"] >= settings.target.value
-    outcome = Outcome.REACHED if reached else Outcome.CENSORED
+    outcome = Outcome.DIVERGED if diverges else Outcome.REACHED if reached else Outcome.CENSORED
     # The test set is read after the last evaluation.
     clock = {**last["clock"], **{key: last["clock"][key] + 0.25 for key in ("evaluate_s", "total_s")}}
     ended = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": clock}
     counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
-    journal.finish({**ended, **counted, "evaluations": len(evaluations(planned))})
+    journal.finish({**ended, **counted, "evaluations": 1 if diverges else len(evaluations(planned))})
     journal.close()
     listener.trial_rows(planned, [{"kind": "end", "step": last["step"], **ended}])
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,7 +119,12 @@ def test_a_report_names_only_what_the_runs_hold_and_is_updated_in_place(tmp_path
         rows = {key for run in server.of("trial") for row in run.history for key in row}
         summaries = {key for run in server.of("trial") for key in run.summary}
         configs = {key for run in server.of("trial") for key in run.values()}
-        for panel in panels_of(json.loads(server.views[view]["spec"])):
+        figures = {key for key in report.summary if key.startswith("figures/")}
+        spec = json.loads(server.views[view]["spec"])
+        assert [block["level"] for block in spec["blocks"] if block["type"] == "heading"].count(2) >= 6
+        assert not [block for block in spec["blocks"] if block["type"] == "markdown-block" and "# " in str(block)]
+        for panel in panels_of(spec):
+            assert panel["viewType"] != "Media Browser" or set(panel["config"]["mediaKeys"]) == figures != set()
             wanted = metrics_named(panel)
             assert wanted["history"] <= rows
             assert wanted["summary"] <= summaries
@@ -135,7 +141,7 @@ def panels_of(spec) -> list[dict]:
             assert chosen["state"] == "finished"
             assert chosen["group"].startswith("tbs_sweep.")
             found += block["metadata"]["panelBankSectionConfig"]["panels"]
-    assert {panel["viewType"] for panel in found} == {"Vega2", "Scatter Plot", "Run History Line Plot"}
+    assert {panel["viewType"] for panel in found} == {"Vega2", "Scatter Plot", "Run History Line Plot", "Media Browser"}
     return found
 
 
@@ -267,6 +273,10 @@ def test_a_real_sweep_online_is_whole_on_the_server_with_its_report(tmp_path):
         assert len(runs) == len(plans)
         for run in runs:
             assert own_summary(run.summary) == expected_summary(study, plans[run.name])
+        (ended,) = server.alerts
+        assert (ended["title"], ended["severity"]) == ("tbs_sweep s: ended", "INFO")
+        for text in (str(tmp_path), socket.gethostname(), str(Path.home())):
+            assert not [path for path, body in server.sent if text.encode() in body]
         assert len(server.views) == 1
         assert "W&B report: http://127.0.0.1" in done.stdout
         before = server.state()

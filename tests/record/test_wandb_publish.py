@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from tracked_studies import Deaf, attempt, open_study
+from wandb_document import document_text
 
 from harness.analyse.experiment import reopen
 from harness.analyse.results import Records
@@ -42,7 +43,7 @@ def test_building_a_report_leaves_the_random_numbers_alone(documented):
 
 def test_the_document_says_what_the_findings_say(documented):
     _, findings, document = documented
-    text = "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block)
+    text = document_text(document)
     assert all(line in text for line in findings.verdict)
     assert all(caveat.replace("<", "&lt;") in text for caveat in findings.caveats)
     rows = [dict(zip(document["table"]["columns"], row, strict=True)) for row in document["table"]["rows"]]

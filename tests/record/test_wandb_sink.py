@@ -35,6 +35,8 @@ from tracked_studies import (
 )
 from wandb_server import ENTITY, KEY, WandbServer
 
+from harness.analyse.experiment import concluded, reopen
+from harness.analyse.results import Records
 from harness.plan.errors import UserError
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
@@ -42,6 +44,8 @@ from harness.record.study import Study
 from harness.record.tracking import settings
 from harness.record.tracking.runs import study_label
 from harness.record.tracking.sink import QUEUE_EVENTS, WandbSink
+from harness.report.wandb_report import report_document
+from harness.report.write import write_files
 
 SECRET = "CANARY-3fb1c0de-not-for-anyone"
 PATIENT_S = 120.0  # where a server's answer counts and not its time
@@ -202,6 +206,16 @@ def test_a_secret_appears_in_no_file_and_no_request(tracked):
         assert not [body for body in bodies if text in body]
 
 
+def test_whoever_follows_the_sweep_is_alerted_that_it_stopped_early(tracked):
+    (alert,) = tracked.server.alerts
+    assert alert == {
+        "runName": study_label(tracked.study).report_run_id,
+        "title": "tbs_sweep s: stopped early",
+        "text": "3 trials: 2 reached, 1 unfinished. Run the same command again to resume.",
+        "severity": "WARN",
+    }
+
+
 def test_trials_that_others_have_run_are_counted_as_lacking(tracked):
     assert "W&B lacks 1 trial that other drivers ran; to add them: harness track" in tracked.said[-1]
 
@@ -250,6 +264,38 @@ def test_runs_become_whole_while_the_timing_pass_goes_on(server, tmp_path):
     study.close()
     assert f"{len(planned)} runs at" in said[0]
     check_server(server, study, planned)
+
+
+@pytest.mark.long
+def test_the_results_and_alerts_of_a_sweep_arrive_and_uploading_later_repeats_none(server, tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, _ = open_sink(study, "online", finish_s=120)
+    attempt(study, planned[0], sink)
+    for trial in planned[1:]:  # two that diverge: one alert
+        attempt(study, trial, sink, diverges=True)
+    sink.trials_over()
+    experiment, design = reopen(study)
+    findings = write_files(study.path, concluded(experiment, design, Records(study)))
+    sink.close(report_document(findings, design.workload.target.metric))
+    study.close()
+    first, last = server.alerts
+    assert first["runName"] in {study_label(study).run_id(trial.key, 1) for trial in planned[1:]}
+    assert (first["title"], first["severity"]) == ("tbs_sweep s: a trial diverged", "WARN")
+    assert (last["title"], last["severity"]) == ("tbs_sweep s: ended", "WARN")
+    assert last["text"].startswith("3 trials: 1 reached, 2 diverged. ")
+    (report,) = server.of("report")
+    figures = {path.stem: path.read_bytes() for path in (study.path / "figures").glob("*.png")}
+    assert figures
+    for name, content in figures.items():
+        image = report.summary[f"figures/{name}"]
+        assert server.uploads[f"/storage/{report.name}/{image['path']}"] == content
+    (identity,) = (key for key, value in server.artifacts.items() if value["artifactTypeName"] == "results")
+    sent = {path.rpartition("/")[2]: body for path, body in server.uploads.items() if f"/{identity}/" in path}
+    files = ("results.csv", "results.json", "report.html")
+    assert sent == {name: (study.path / name).read_bytes() for name in files}
+    before = server.state(), dict(server.artifacts), list(server.alerts)
+    assert "(0 sent now)" in track(study.path, "--mode", "online").stdout
+    assert (server.state(), server.artifacts, server.alerts) == before
 
 
 @pytest.mark.long
@@ -320,7 +366,7 @@ def test_offline_runs_that_got_no_processor_time_are_finished_at_normal_priority
         attempt(study, trial, sink)
     sink.trials_over()
     priorities: set[tuple[int, int]] = set()
-    closing = threading.Thread(target=sink.close)
+    closing = threading.Thread(target=sink.close, args=[{}])  # with a report: the sweep is over
     closing.start()
     while closing.is_alive():
         for process in psutil.Process().children(recursive=True):

@@ -30,7 +30,7 @@ GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # a tracking process that is this far behind will not catch up
 OWN_SHARE = 0.75  # share of finish_s for tracking itself; the rest is for ending it and the command
 LAST_SHARE = 0.2  # share of finish_s that it gets at the end in any case, as a timing pass may use all processors
-FINISH_OFFLINE_S = 120.0  # limit for completing offline runs at normal priority; it takes seconds, and asks no server
+FINISH_OFFLINE_S = 120.0  # limit for completing offline runs after a whole sweep; it takes seconds, and asks no server
 JOIN_S = 0.2  # time for a thread to end once its process has
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
@@ -140,16 +140,17 @@ class WandbSink:
             thread.join(JOIN_S)
         is_whole = self._done is not None and not self.missing and not self._done.get("lacking")
         if self.mode in ("offline", "auto") and self._over_at is not None and not is_whole:
-            self._finish_offline()
+            # A sweep that was stopped early has to end in time, and its next start completes the runs.
+            self._finish_offline(FINISH_OFFLINE_S if document is not None else finish_s)
         shutil.rmtree(self._scratch, ignore_errors=True)  # the process has done so, unless it had to be killed
         os.environ.update(self._hidden)
         self._say_where_runs_are()
 
-    def _finish_offline(self) -> None:
+    def _finish_offline(self, limit_s: float) -> None:
         """Complete offline runs from the journals at normal priority, now that no trial is disturbed by it."""
         process = self._start("finish_offline")
         try:
-            answers, _ = process.communicate(json.dumps(self._destination()) + "\n", FINISH_OFFLINE_S)
+            answers, _ = process.communicate(json.dumps(self._destination()) + "\n", limit_s)
         except subprocess.TimeoutExpired:
             _kill(process)
             return
