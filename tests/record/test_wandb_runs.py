@@ -98,6 +98,7 @@ def test_a_row_becomes_numbers_with_the_deciding_weights_first(study):
         "train/lr": 0.08,
         "diagnostics/gradient_norm": 1.0,
         "diagnostics/update_ratio/head": 1e-3,
+        "machine/process_cpus": 0.9,
         "clock/train_s": 0.32,
         "clock/evaluate_s": 0.1,
         "clock/total_s": 0.42,

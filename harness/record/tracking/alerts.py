@@ -37,8 +37,8 @@ def last_alert(folder: StudyFolder, document: Mapping[str, Any] | None) -> Alert
     """About the end of a sweep, with its answer from the report's `document`; there is none if it stopped early."""
     ended = [folder.record(plan.planned).outcome or UNFINISHED for plan in trial_plans(folder).values()]
     outcomes = Counter(str(outcome) for outcome in ended)
-    told = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    text = f"{count(len(ended), 'trial')}: {told}." if ended else "No trial has begun."
+    endings = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
+    text = f"{count(len(ended), 'trial')}: {endings}." if ended else "No trial has begun."
     if document is None:
         return Alert("stopped early", f"{text} Run the same command again to resume.", _worst({UNFINISHED, *outcomes}))
     return Alert("ended", " ".join(filter(None, [text, document.get("answer")])), _worst(outcomes))

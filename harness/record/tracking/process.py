@@ -182,8 +182,8 @@ def _final_answer(
     if mode == "online":
         from harness.record.tracking.publish import log_alert, publish
 
-        alert = last_alert(folder, document)
         try:
+            alert = last_alert(folder, document)
             if document is not None:
                 done["report"] = publish(project, document, lambda: folder.path, alert)
             else:
