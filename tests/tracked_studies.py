@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def attempt(
     journal.write(ready)
     listener.trial_rows(planned, [ready])
     rows = [row for row in evaluations(planned) if row["step"] > resumed_step]
-    rows = rows[:1] if diverges else rows
+    if diverges:
+        rows = [{**rows[0], "train_loss": math.inf, "validation": {}}]
     for row in rows[:stop_after]:
         journal.write(row)
         listener.trial_rows(planned, [row])
@@ -87,11 +89,15 @@ def attempt(
         journal.close()
         return
     last = rows[-1]
-    reached = last["validation"]["averaged"]["accuracy"] >= settings.target.value
-    outcome = Outcome.DIVERGED if diverges else Outcome.REACHED if reached else Outcome.CENSORED
+    if diverges:
+        outcome = Outcome.DIVERGED
+    else:
+        reached = last["validation"]["averaged"]["accuracy"] >= settings.target.value
+        outcome = Outcome.REACHED if reached else Outcome.CENSORED
     # The test set is read after the last evaluation.
     clock = {**last["clock"], **{key: last["clock"][key] + 0.25 for key in ("evaluate_s", "total_s")}}
-    ended = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": clock}
+    ended: dict[str, Any] = {"outcome": outcome, "diverged_at_step": None, "test": {"accuracy": 0.95}, "clock": clock}
+    ended |= {"diverged_at_step": last["step"], "test": {}} if diverges else {}
     counted = {"steps": last["step"], "examples": last["examples"], "epochs": last["epochs"]}
     journal.finish({**ended, **counted, "evaluations": 1 if diverges else len(evaluations(planned))})
     journal.close()
@@ -149,8 +155,8 @@ def expected_summary(study: StudyFolder, planned: PlannedTrial) -> dict[str, Any
     come the trial's own values, which share no key with it unless they are the same."""
     record, rows = study.record(planned).record, study.record(planned).evaluations
     target, size = planned.trial.arm.settings.target, planned.trial.arm.settings.train_examples
-    scores = [row["validation"]["averaged"][target.metric] for row in rows]
-    at = next((i for i in range(len(rows)) if min(scores[i : i + 2]) >= target.value and i + 1 < len(rows)), None)
+    scores = [row["validation"]["averaged"][target.metric] for row in rows if row["validation"]]
+    at = next((i for i, pair in enumerate(pairwise(scores)) if min(pair) >= target.value), None)  # confirmed once
     of_rows = {key: value for row in expected(study, planned) for key, value in row.items() if key != "_step"}
     of_trial = {
         **{key: record[key] for key in ("outcome", "steps", "examples", "epochs", "evaluations", "attempt")},
@@ -158,9 +164,11 @@ def expected_summary(study: StudyFolder, planned: PlannedTrial) -> dict[str, Any
         **{f"trial_clock/{key}": value for key, value in record["clock"].items()},
         "journal_rows": len(rows),
         "reached": at is not None,
-        f"best/{target.metric}": max(scores),
-        f"final/{target.metric}": scores[-1],
     }
+    if scores:
+        of_trial |= {f"best/{target.metric}": max(scores), f"final/{target.metric}": scores[-1]}
+    else:
+        of_trial["diverged_at_step"] = record["diverged_at_step"]
     if at is not None:
         of_trial |= {"steps_to_target": rows[at]["step"], "examples_to_target": rows[at]["examples"]}
         of_trial["epochs_to_target"] = rows[at]["examples"] / size

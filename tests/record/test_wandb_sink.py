@@ -278,6 +278,10 @@ def test_the_results_and_alerts_of_a_sweep_arrive_and_uploading_later_repeats_no
     findings = write_files(study.path, concluded(experiment, design, Records(study)))
     sink.close(report_document(findings, design.workload.target.metric))
     study.close()
+    by_id = {study_label(study).run_id(trial.key, 1): trial for trial in planned}
+    for run in server.of("trial"):
+        assert own_summary(run.summary) == expected_summary(study, by_id.pop(run.name))
+    assert not by_id
     first, last = server.alerts
     assert first["runName"] in {study_label(study).run_id(trial.key, 1) for trial in planned[1:]}
     assert (first["title"], first["severity"]) == ("tbs_sweep s: a trial diverged", "WARN")

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.plan.errors import UserError
@@ -15,9 +16,9 @@ from harness.plan.settings import fingerprint
 from harness.record.files import read_json, write_json, write_whole
 from harness.record.tracking.alerts import Alert
 from harness.record.tracking.project import WandbProject
+from harness.record.tracking.public_files import without_paths, write_public_files
 
 KEPT = "report.json"  # in the study's wandb folder: what has been published from it, by server and project
-RESULTS = ("results.csv", "results.json", "report.html")  # the files of the artifact
 HEADINGS = {1: "H1", 2: "H2"}
 SPEC = "report_spec.json"
 CHART = "harness-to-target"  # the preset's name among the entity's charts begins with this
@@ -66,10 +67,9 @@ def log_results(project: WandbProject, table: Mapping[str, Any], folder: Path, a
     wandb = project.wandb
     figures = {_figure_key(path): wandb.Image(str(path)) for path in _figures(folder)}
     artifact = wandb.Artifact(re.sub(r"[^\w.-]", "_", f"results-{project.label.group}")[:128], type="results")
-    for name in RESULTS:
-        if (folder / name).is_file():
-            artifact.add_file(str(folder / name))
-    with project.report_run() as run:
+    with TemporaryDirectory() as public, project.report_run() as run:
+        for path in write_public_files(folder, Path(public)):
+            artifact.add_file(str(path))
         rows: list[Any] = [list(row) for row in table["rows"]]
         run.log({table["name"]: wandb.Table(columns=list(table["columns"]), data=rows), **figures})
         run.log_artifact(artifact)
@@ -160,7 +160,7 @@ def _build(
             blocks.append(getattr(wr, HEADINGS[block["level"]])(text=block["heading"]))
             continue
         if "markdown" in block:
-            blocks.append(wr.MarkdownBlock(text=block["markdown"]))
+            blocks.append(wr.MarkdownBlock(text=without_paths(block["markdown"])))
             continue
         runs = _runset(wr, block, project, group)
         panels = [_panel(wr, panel, document["table"]["name"], chart, figures) for panel in block["panels"]]
