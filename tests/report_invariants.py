@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from wandb_document import document_text
 
 from harness.analyse.arms import ArmFinding, Place
 from harness.analyse.decision import Decision, Option
@@ -152,7 +153,7 @@ def _texts(found: Findings, written: Path | None) -> dict[str, str]:
         "terminal": console.file.getvalue(),
         "markdown": (written / "report.md").read_text() if written else report_markdown(found, figures),
         "page": "\n".join(page.parts),
-        "wandb": "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block),
+        "wandb": document_text(document),
     }
 
 

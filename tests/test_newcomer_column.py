@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from synthetic_study import SWEEP, findings_of, write_study
 from test_newcomer import TINY, harness, private_imports, run, write
+from wandb_document import document_text
 
 from harness.commands.main import main
 from harness.report.wandb_report import report_document
@@ -159,8 +160,7 @@ def test_a_column_that_fails_on_a_measured_arm_leaves_a_cell_empty_and_a_caveat(
     values = {(row["total_batch_size"], row["reciprocal"]) for row in table(study.path / "results.csv")}
     assert values == {("16", "16"), ("128", ""), ("512", "512")}
     caveat = "column late_columns.reciprocal is empty for 2 of 6 arms: none TBS 128: KeyError: 'late'"
-    blocks = report_document(findings_of(study), "accuracy")["blocks"]
-    wandb = "\n".join(block.get("markdown", "") for block in blocks)
+    wandb = document_text(report_document(findings_of(study), "accuracy"))
     for text in (capsys.readouterr().out, (study.path / "report.md").read_text(), wandb):
         assert caveat in text
         assert [line for line in text.splitlines() if "128" in line and line.rstrip(" |").endswith(" -")]

@@ -179,6 +179,7 @@ POINTS = {
         "record/test_wandb_no_network.py": ["test_offline_tries_no_connection_and_still_keeps_every_run"],
         "record/test_wandb_sink.py": ["test_a_secret_appears_in_no_file_and_no_request"],
         "record/test_wandb_runs.py": ["test_free_text_of_a_configuration_has_no_way_into_a_run"],
+        "record/test_wandb_publish.py": ["test_the_files_of_the_artifact_name_no_place_on_this_machine"],
     },
     "P26: Ray with a token and no dashboard; no pickle is run, archives are checked": {
         "launch/test_access.py": [

@@ -59,6 +59,7 @@ class WandbServer:
         self.projects: set[str] = set()
         self.views: dict[str, dict[str, Any]] = {}
         self.charts: dict[str, dict[str, Any]] = {}
+        self.alerts: list[dict[str, str]] = []
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.uploads: dict[str, bytes] = {}
         self.operations: list[str] = []
@@ -293,6 +294,11 @@ class WandbServer:
     def op_CreateCustomChart(self, v: dict[str, Any]) -> Any:
         self.charts[f"{v['entity']}/{v['chartName']}"] = v
         return {"createCustomChart": {"chart": {"id": f"{v['entity']}/{v['chartName']}"}}}
+
+    def op_NotifyScriptableRunAlert(self, v: dict[str, Any]) -> Any:
+        assert len(v["title"]) < 64  # the service's own limit
+        self.alerts.append({key: v[key] for key in ("runName", "title", "text", "severity")})
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     # An analysis table travels as an artifact.
     def op_ArtifactType(self, v: dict[str, Any]) -> Any:

@@ -61,13 +61,15 @@ def track(folder: StudyFolder, mode: str, project: str | None, entity: str | Non
         runs, document = WandbProject(folder.path, label, destination), _document(folder)
         try:
             return (
-                _online(folder, runs, document, finished_only=running) if online else _offline(folder, runs, document)
+                _online(folder, runs, document, Path(scratch), finished_only=running)
+                if online
+                else _offline(folder, runs, document)
             )
         finally:
             runs.wandb.teardown()
 
 
-def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], finished_only: bool) -> int:
+def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], scratch: Path, finished_only: bool) -> int:
     from harness.record.tracking.publish import publish
     from harness.record.tracking.upload import upload
 
@@ -81,7 +83,7 @@ def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], finishe
         print(f"incomplete on the server: {', '.join(done.left)}; run the same command again to resume")
         return ExitCode.FAILED
     try:
-        print(f"report: {publish(runs, document)}")
+        print(f"report: {publish(runs, document, lambda: _results(folder, scratch / 'results'))}")
     except UserError as error:
         print(f"no report: {error}")
     except Exception as error:  # from two packages and a server; the runs are uploaded even without a report
@@ -109,22 +111,33 @@ def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int
 
 def _document(folder: StudyFolder) -> dict[str, Any]:
     """The report of what the study has found so far."""
-    from harness.analyse.experiment import concluded, reopen
-    from harness.analyse.results import Records
     from harness.report.wandb_report import report_document
 
+    findings, design = _findings(folder)
+    return report_document(findings, design.workload.target.metric)
+
+
+def _results(folder: StudyFolder, path: Path) -> Path:
+    """The study's files and figures as they are now, in `path`: those in its folder may be of an earlier report."""
+    from harness.report.write import write_files
+
+    write_files(path, _findings(folder)[0])
+    return path
+
+
+def _findings(folder: StudyFolder) -> tuple[Any, Any]:
+    from harness.analyse.experiment import concluded, reopen
+    from harness.analyse.results import Records
+
     experiment, design = reopen(folder)
-    return report_document(concluded(experiment, design, Records(folder)), design.workload.target.metric)
+    return concluded(experiment, design, Records(folder)), design
 
 
 def _conclude(folder: StudyFolder) -> int:
     """The local report of an imported study."""
-    from harness.analyse.experiment import concluded, reopen
-    from harness.analyse.results import Records
     from harness.report.write import write_reports
 
-    experiment, design = reopen(folder)
-    whole = write_reports(make_console(), folder.path, concluded(experiment, design, Records(folder)))
+    whole = write_reports(make_console(), folder.path, _findings(folder)[0])
     return ExitCode.DONE if whole else ExitCode.FAILED
 
 

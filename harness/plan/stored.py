@@ -6,9 +6,9 @@ have fields, or a schema number, that this version does not know: that is an err
 
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
-from importlib import metadata
 from typing import Any, TypeVar
 
+from harness import __version__
 from harness.plan.errors import UserError
 
 # Of everything in a study folder. It is increased when something that older versions read changes its meaning, but not
@@ -34,16 +34,9 @@ def remedy(study: Any) -> str:
     """Which version can read a study that this one cannot; `study`: the content of its study.json, if it has one."""
     description = study if isinstance(study, Mapping) else {}
     version, commit = (description.get("versions") or {}).get("harness"), (description.get("git") or {}).get("commit")
-    if version and version != _own_version():
+    if version and version != __version__:
         return f"use harness >= {version}"
     return f"use the version that wrote it{f' (commit {commit[:12]})' if commit else ''}"
-
-
-def _own_version() -> str | None:
-    try:
-        return metadata.version("harness")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def from_fields(kind: type[T], value: Mapping[str, Any], name: str) -> T:

@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import __version__
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -27,9 +29,9 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that shape a run."""
-    installed = {"python": platform.python_version()}
-    for name in ("harness", "torch", "ray", "hydra-core", "wandb", "numpy", "scipy", "pandas", "scikit-learn"):
+    """Python and the packages that shape a run; `harness` is this one, whatever its distribution is called."""
+    installed = {"python": platform.python_version(), "harness": __version__}
+    for name in ("torch", "ray", "hydra-core", "wandb", "numpy", "scipy", "pandas", "scikit-learn"):
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

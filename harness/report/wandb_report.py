@@ -1,7 +1,8 @@
 """The findings as a W&B Report: a document of plain values, which harness.record.tracking.publish turns into one.
 
-Blocks are {"markdown": TEXT} or {"panels": [PANEL, ...], "runs": "trials" | "tables", "group_by": [CONFIG KEY, ...]}.
-A panel is {"line": ...}, {"scatter": ...} or {"chart": ...} and names only what the runs hold (record.tracking.runs).
+Blocks are {"heading": TEXT, "level": 1 | 2}, {"markdown": TEXT} or {"panels": [PANEL, ...], "runs": "trials" |
+"tables", "group_by": [CONFIG KEY, ...]}. A panel is {"line": ...}, {"scatter": ...}, {"chart": ...} or, for the figures
+in the study's folder, {"figures": TITLE}. It names only what the runs hold (record.tracking.runs).
 """
 
 import math
@@ -26,24 +27,35 @@ UNITS = {"steps": "updates", "epochs": "epochs", "seconds": "seconds (timed alon
 
 def report_document(findings: Findings, metric: str) -> dict[str, Any]:
     """Verdict, table, to-target charts, curves of the target's `metric`, LRs, caveats, provenance; JSON-able."""
-    sections = [{"markdown": _section(section, findings.sentences_of(section))} for section in findings.sections]
+    screen = findings.first_screen
+    sections = [block for section in findings.sections for block in _section(section, findings.sentences_of(section))]
     blocks: list[dict[str, Any]] = [
-        *_first_screen(findings.first_screen),
+        *_first_screen(screen),
         {"markdown": _verdict(findings)},
         *(_to_target(findings, sections) if findings.aims_at_target else sections),
-        {"markdown": "## Learning curves\n\nMean over seeds with the range of the seeds, one line a rule and TBS."},
-        {"panels": _curves(metric), "runs": "trials", "group_by": ["scaling_rule", "total_batch_size"]},
+        _heading("Learning curves"),
+        {"markdown": "Mean over seeds with the range of the seeds, one line per arm."},
+        {"panels": _curves(metric), "runs": "trials", "group_by": ["arm"]},
         *(_learning_rates(findings) if findings.aims_at_target else ()),
-        {"markdown": _bullets("## Keep in mind", [*findings.failed_sections, *findings.caveats])},
+        _heading("Figures"),
+        {"panels": [{"figures": "as in the study's own report"}], "runs": "tables", "group_by": []},
+        _heading("Keep in mind"),
+        {"markdown": _bullets([*findings.failed_sections, *findings.caveats])},
+        _heading("Provenance"),
         {"markdown": _provenance(findings)},
     ]
     return {
         "title": f"{findings.provenance.get('experiment', '')} {findings.provenance.get('name', '')}".strip()[:128],
         "description": findings.question,
+        "answer": screen.headline if screen is not None else next(iter(findings.verdict), ""),
         "table": {"name": TABLE, "columns": list(CHART_COLUMNS), "rows": chart_rows(findings.arms)},
         "chart": to_target_chart(),
         "blocks": blocks,
     }
+
+
+def _heading(text: str, level: int = 2) -> dict[str, Any]:
+    return {"heading": text, "level": level}
 
 
 def _first_screen(screen: FirstScreen | None) -> list[dict[str, Any]]:
@@ -51,9 +63,10 @@ def _first_screen(screen: FirstScreen | None) -> list[dict[str, Any]]:
     if screen is None:
         return []
     tiles = _table(("", "", ""), [(tile.title, tile.value, tile.note) for tile in screen.tiles])
-    lines = [f"# {_escaped(screen.headline)}", *map(_escaped, screen.lines), tiles]
+    lines = [*map(_escaped, screen.lines), tiles]
     pair = [_chart(unit, UNITS[unit]) for unit in ("epochs", "seconds")]
     return [
+        _heading(screen.headline, level=1),
         {"markdown": "\n\n".join([*lines, *([f"*{_escaped(screen.overturn)}*"] if screen.overturn else [])])},
         {"panels": pair, "runs": "tables", "group_by": []},
     ]
@@ -61,9 +74,10 @@ def _first_screen(screen: FirstScreen | None) -> list[dict[str, Any]]:
 
 def _to_target(findings: Findings, sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"markdown": f"## Arms\n\n{_main_table(findings)}\n\n{findings.target}; {findings.protocol}."},
+        _heading("Arms"),
+        {"markdown": f"{_main_table(findings)}\n\n{findings.target}; {findings.protocol}."},
         *sections,
-        {"markdown": "## To the target, by total batch size"},
+        _heading("To the target, by total batch size"),
         {"panels": [_chart(unit, title) for unit, title in UNITS.items()], "runs": "tables", "group_by": []},
         {"markdown": "Every trial that reached its target is a point below; one that missed has none."},
         {"panels": [_scatter("total_batch_size", f"{unit}_to_target") for unit in ("steps", "epochs")], **_TRIALS},
@@ -72,7 +86,8 @@ def _to_target(findings: Findings, sections: Sequence[dict[str, Any]]) -> list[d
 
 def _learning_rates(findings: Findings) -> list[dict[str, Any]]:
     return [
-        {"markdown": f"## Learning rates\n\n{_best_lrs(findings.arms)}"},
+        _heading("Learning rates"),
+        {"markdown": _best_lrs(findings.arms)},
         {"panels": [_scatter("peak_lr", "epochs_to_target"), _scatter("total_batch_size", "peak_lr")], **_TRIALS},
     ]
 
@@ -205,10 +220,10 @@ def _main_table(findings: Findings) -> str:
     return _table([*COLUMNS, *own_titles(findings)], rows)
 
 
-def _section(section: Section, sentences: Sequence[str]) -> str:
-    """Its `sentences` and tables; figures stay in the study's own report."""
+def _section(section: Section, sentences: Sequence[str]) -> list[dict[str, Any]]:
+    """Its `sentences` and tables; all figures are in a section of their own."""
     tables = [_table(section_columns(kept), section_rows(kept)) for kept in section.tables]
-    return "\n\n".join([_bullets(f"## {_escaped(section.title)}", sentences), *tables])
+    return [_heading(section.title), {"markdown": "\n\n".join([_bullets(sentences), *tables])}]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -228,7 +243,7 @@ def _best_lrs(arms: Sequence[ArmFinding]) -> str:
                 f"TBS {tbs}: smallest median with LR {number(best.peak_lr)} ({best.label}), "
                 f"{words.count(epochs, 'epoch')}"
             )
-    return _bullets("", lines) if lines else words.NO_ARM_REACHED
+    return _bullets(lines) if lines else words.NO_ARM_REACHED
 
 
 def _provenance(findings: Findings) -> str:
@@ -240,11 +255,11 @@ def _provenance(findings: Findings) -> str:
     commit = f"commit {git['commit']}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""
     doctor = f"doctor: {said['doctor']['summary']}" if said.get("doctor") else ""
     prints = [f"{key.partition('_')[0]} {said[key]}" for key in ("code_fingerprint", "data_fingerprint") if key in said]
-    return _bullets("## Provenance", [*lines, *filter(None, [commit, versions, hardware, doctor, ", ".join(prints)])])
+    return _bullets([*lines, *filter(None, [commit, versions, hardware, doctor, ", ".join(prints)])])
 
 
-def _bullets(title: str, lines: Iterable[str]) -> str:
-    return "\n".join([*([title, ""] if title else []), *(f"- {_escaped(line)}" for line in lines)])
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_escaped(line)}" for line in lines)
 
 
 def _escaped(text: str) -> str:

@@ -63,6 +63,12 @@ def busy_s() -> float:
     return sum(getattr(times, name, 0.0) for times in per_cpu for name in BUSY)
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process; OSError where there is no /proc."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def usable_cpus() -> set[int]:
     """Numbers of the CPUs that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -82,11 +82,12 @@ def train(
     wants_pause: Callable[[], bool] = lambda: False,
     wants_drain: Callable[[], bool] = lambda: False,
     beat: Callable[[], None] = lambda: None,
+    resource_use: Callable[[], dict[str, float]] = dict,
 ) -> Iterator[list[dict[str, Any]]]:
     """Run one trial in `folder`; yields the rows written since the last yield, whenever rank 0 wants a pause.
 
     The last row of the last yield is `end`, or `drain` where rank 0 wanted one: the trial is then in a checkpoint.
-    Every rank calls `beat` about every POLL_S to show that it is alive.
+    Every rank calls `beat` about every POLL_S to show that it is alive, and rank 0 journals `resource_use`.
     `attempt` is rank 0's right to write (None on other ranks). Continues from the newest checkpoint in `folder`.
     Raises LostTrialError on rank 0 once another attempt has taken over.
     """
@@ -190,6 +191,7 @@ def train(
             **noise,
             "skipped_updates": learner.skipped,
             "memory_peak_bytes": memory_peak_bytes(world.device),
+            "machine": resource_use(),
             "clock": clock.state(),
         }
         keep_state(learner, folder, examples)

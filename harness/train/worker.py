@@ -25,9 +25,10 @@ from harness.record.files import write_json
 from harness.record.journal import Attempt
 from harness.train.allocator import keep_freed_memory
 from harness.train.instantiate import instantiate
-from harness.train.machine import machine
+from harness.train.machine import machine, resident_bytes
 from harness.train.micro_batch import largest_micro_batch
 from harness.train.precision import DTYPES
+from harness.train.resource_use import ResourceUse
 from harness.train.timing import Round, time_rounds
 from harness.train.trainer import Execution, train
 from harness.train.world import World
@@ -76,6 +77,7 @@ class Worker:
         self._splits: dict[str, Splits] = {}
         self._running: Iterator[list[dict[str, Any]]] | None = None
         self._attempt: Attempt | None = None
+        self._use: ResourceUse | None = None  # of the running trial, on rank 0
         self._pause_at = 0.0
         self._hang_s = 0.0
 
@@ -140,6 +142,7 @@ class Worker:
         if self.world.is_main:
             self._attempt = Attempt.claim(folder)
             write_json(folder / "trial.json", task.to_json())
+            self._use = ResourceUse(self.world.device)
         self._running = train(
             task.settings,
             task.seed,
@@ -152,6 +155,7 @@ class Worker:
             wants_pause=lambda: time.monotonic() >= self._pause_at,
             wants_drain=task.execution.is_draining,
             beat=lambda: _watch(task.execution.hang_s),
+            resource_use=self._use.read if self._use is not None else dict,
         )
         self._hang_s = task.execution.hang_s
 
@@ -189,6 +193,9 @@ class Worker:
         if self._running is None and self._attempt is None:
             return
         self._running = None
+        if self._use is not None:
+            self._use.close()
+            self._use = None
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None
@@ -197,8 +204,7 @@ class Worker:
 
     def resident_bytes(self) -> int:
         """Resident memory of this process."""
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes()
 
 
 def _watch(hang_s: float) -> None:

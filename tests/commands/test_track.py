@@ -4,13 +4,26 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from tracked_studies import ROOT, SMALL, Deaf, attempt, evaluations, inspected, open_study, steps, track
+from tracked_studies import (
+    ROOT,
+    SMALL,
+    Deaf,
+    attempt,
+    evaluations,
+    expected_summary,
+    inspected,
+    open_study,
+    own_summary,
+    steps,
+    track,
+)
 from wandb_server import ENTITY, WandbServer
 
 from harness.analyse.experiment import reopen
@@ -88,18 +101,30 @@ def test_a_report_names_only_what_the_runs_hold_and_is_updated_in_place(tmp_path
         assert first.returncode == 0, first.stdout + first.stderr
         (view,) = server.views
         attempt(study, planned[2], Deaf())
+        older = server.of("trial")[0]
+        for key in ("arm", "run_format"):  # as a version before them left it
+            del older.config[key]
         again = track(study.path, "--mode", "online", **server.environment())
         assert again.returncode == 0, again.stdout + again.stderr
         assert list(server.views) == [view]
         assert server.operations.count("upsertView") == 2
         assert len(server.of("trial")) == len(planned)
+        by_id = {study_label(study).run_id(trial.key, 1): trial for trial in planned}
+        assert "(2 sent now)" in again.stdout
+        assert older.values()["arm"] == "none/linear TBS 16"
+        assert own_summary(older.summary) == expected_summary(study, by_id[older.name])
         (report,) = server.of("report")  # with a second one the charts would draw the old table too
         assert [row["arms"]["nrows"] for row in report.history] == [3 + 2, 4 + 2]  # arms, and perfect scaling
         assert report.summary["arms"] == report.history[-1]["arms"]
         rows = {key for run in server.of("trial") for row in run.history for key in row}
         summaries = {key for run in server.of("trial") for key in run.summary}
         configs = {key for run in server.of("trial") for key in run.values()}
-        for panel in panels_of(json.loads(server.views[view]["spec"])):
+        figures = {key for key in report.summary if key.startswith("figures/")}
+        spec = json.loads(server.views[view]["spec"])
+        assert [block["level"] for block in spec["blocks"] if block["type"] == "heading"].count(2) >= 6
+        assert not [block for block in spec["blocks"] if block["type"] == "markdown-block" and "# " in str(block)]
+        for panel in panels_of(spec):
+            assert panel["viewType"] != "Media Browser" or set(panel["config"]["mediaKeys"]) == figures != set()
             wanted = metrics_named(panel)
             assert wanted["history"] <= rows
             assert wanted["summary"] <= summaries
@@ -116,7 +141,7 @@ def panels_of(spec) -> list[dict]:
             assert chosen["state"] == "finished"
             assert chosen["group"].startswith("tbs_sweep.")
             found += block["metadata"]["panelBankSectionConfig"]["panels"]
-    assert {panel["viewType"] for panel in found} == {"Vega2", "Scatter Plot", "Run History Line Plot"}
+    assert {panel["viewType"] for panel in found} == {"Vega2", "Scatter Plot", "Run History Line Plot", "Media Browser"}
     return found
 
 
@@ -242,10 +267,17 @@ def test_a_real_sweep_online_is_whole_on_the_server_with_its_report(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         folder = tmp_path / "tbs_sweep" / "s"
         records = [json.loads(path.read_text()) for path in folder.glob("trials/*/*/record.json")]
-        runs = server.of("trial")
+        runs, study = server.of("trial"), StudyFolder(folder)
         assert sorted(len(run.history) for run in runs) == sorted(record["evaluations"] for record in records)
-        assert sorted(run.summary["steps"] for run in runs) == sorted(record["steps"] for record in records)
-        assert {run.summary["outcome"] for run in runs} == {record["outcome"] for record in records}
+        plans = {study_label(study).run_id(key, 1): plan.planned for key, plan in trial_plans(study).items()}
+        assert len(runs) == len(plans)
+        for run in runs:
+            assert own_summary(run.summary) == expected_summary(study, plans[run.name])
+        (ended,) = server.alerts
+        assert (ended["title"], ended["severity"]) == ("tbs_sweep s: ended", "INFO")
+        readable = [(path, body) for path, body in server.sent if not path.endswith(".png")]
+        for text in (str(tmp_path), socket.gethostname(), str(Path.home())):
+            assert not [path for path, body in readable if text.encode() in body]
         assert len(server.views) == 1
         assert "W&B report: http://127.0.0.1" in done.stdout
         before = server.state()

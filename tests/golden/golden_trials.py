@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 # What differs between two runs of one trial, or is no number of the training.
-NOT_NUMBERS = {"clock", "examples_per_s", "loader_fraction", "startup_s", "memory_peak_bytes", "attempt", "schema"}
+NOT_NUMBERS = {
+    "clock",
+    "examples_per_s",
+    "loader_fraction",
+    "startup_s",
+    "memory_peak_bytes",
+    "machine",
+    "attempt",
+    "schema",
+}
 
 # As conf/optimizer has them, each with an LR at which it trains the small GPT.
 OPTIMIZERS: Mapping[str, dict[str, Any]] = {

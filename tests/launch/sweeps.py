@@ -41,7 +41,7 @@ class Sweep:
 
     def science(self) -> dict[str, Any]:
         """Everything recorded but times and attempt numbers: what must not depend on the machine or on luck."""
-        timeless = ("clock", "examples_per_s", "memory_peak_bytes", "attempt")
+        timeless = ("clock", "examples_per_s", "memory_peak_bytes", "machine", "attempt")
         records = {k: {n: v for n, v in r.items() if n not in timeless} for k, r in self.records().items()}
         rows = {
             k: [{n: v for n, v in row.items() if n not in timeless} for row in rows]

@@ -50,6 +50,22 @@ def test_a_trial_that_rules_share_is_one_run_named_after_all_of_them(study):
     assert next(iter(plans.values())).tags == ["digits_bn_cnn", "none", "linear", "TBS 16"]
 
 
+def test_arms_that_differ_in_anything_have_labels_that_differ_and_their_seeds_have_one(tmp_path):
+    study, planned = open_study(tmp_path / "s", ["seeds=[0,1]"], experiment="beta_scaling")
+    configs = [run_config(plan, study_label(study), 1) for plan in trial_plans(study).values()]
+    study.close()
+    assert len(configs) == len(planned)
+    by_arm: dict[str, set[str]] = {}
+    for config in configs:
+        rest = {key: value for key, value in config.items() if key not in ("seed", "trial_id")}
+        by_arm.setdefault(config["arm"], set()).add(json.dumps(rest, sort_keys=True))
+    assert len(set().union(*by_arm.values())) == len(by_arm) == len(configs) / 2
+    assert {config["arm"]: config["choice"] for config in configs} == {
+        "linear TBS 16 choice=fixed/half_life": "fixed/half_life",  # the same run at the base batch size
+        **{f"linear TBS {tbs} choice={name}": name for tbs in (128, 512) for name in ("fixed", "half_life")},
+    }
+
+
 def test_free_text_of_a_configuration_has_no_way_into_a_run(study):
     plan = next(iter(trial_plans(study[0]).values()))
     canary = "/home/someone/CANARY"
@@ -58,7 +74,8 @@ def test_free_text_of_a_configuration_has_no_way_into_a_run(study):
     settings = replace(arm.settings, dataset=spec, model=spec, schedule=spec, optimizer={**spec, "lr": 0.1})
     poisoned = replace(arm, settings=settings, variant={"note": canary, "x": 2})
     planned = replace(plan.planned, trial=replace(plan.planned.trial, arm=poisoned))
-    config = run_config(replace(plan, planned=planned), LABEL, 1)
+    config = run_config(replace(plan, planned=planned, arms=(poisoned,)), LABEL, 1)
+    del config["arm"]  # an experiment's own label of its arms, which run names and reports show as well
     assert "CANARY" not in json.dumps(config)
     assert config["model"] == {"name": "Thing", "n": 3}
     assert config["variant"] == {"x": 2}
@@ -81,6 +98,7 @@ def test_a_row_becomes_numbers_with_the_deciding_weights_first(study):
         "train/lr": 0.08,
         "diagnostics/gradient_norm": 1.0,
         "diagnostics/update_ratio/head": 1e-3,
+        "machine/process_cpus": 0.9,
         "clock/train_s": 0.32,
         "clock/evaluate_s": 0.1,
         "clock/total_s": 0.42,

@@ -1,7 +1,10 @@
 """The mode is decided before wandb is imported, in bounded time, and nothing strange is passed on."""
 
 import os
+import re
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 from wandb_server import KEY, WandbServer
@@ -61,6 +64,21 @@ def test_a_setting_that_the_installed_wandb_does_not_know_is_left_out(monkeypatc
     settings = run_settings(finish_timeout=3.0)
     assert settings.finish_timeout == 3.0
     assert (settings.host, settings.program, settings.x_disable_meta) == ("redacted", "harness", True)
+
+
+def test_the_oldest_wandb_that_the_project_declares_is_the_one_it_tests():
+    import wandb
+
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["wandb-reports"]]
+    least = {name: version for text in declared for name, version in re.findall(r"^(wandb[\w-]*)>=([\d.]+)", text)}
+    assert least.keys() == {"wandb", "wandb-workspaces"}
+    for name, version in least.items():
+        pinned = re.search(rf"^{name}==([\d.]+)$", (root / "constraints.txt").read_text(), re.MULTILINE)
+        assert pinned is not None
+        assert pinned.group(1).split(".")[: version.count(".") + 1] == version.split(".")
+    assert wandb.__version__.startswith(f"{least['wandb']}.")
 
 
 def test_every_private_setting_is_known_to_the_wandb_that_the_project_pins():

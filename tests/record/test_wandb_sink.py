@@ -3,6 +3,7 @@
 The server is a loopback one; SDK, wandb-core and HTTP are the real ones.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -18,16 +19,33 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tracked_studies import FIFTY_FOUR, SMALL, Deaf, attempt, evaluations, inspected, open_study, steps, track
+from tracked_studies import (
+    FIFTY_FOUR,
+    SMALL,
+    Deaf,
+    attempt,
+    evaluations,
+    expected,
+    expected_summary,
+    inspected,
+    open_study,
+    own_summary,
+    steps,
+    track,
+)
 from wandb_server import ENTITY, KEY, WandbServer
 
+from harness.analyse.experiment import concluded, reopen
+from harness.analyse.results import Records
 from harness.plan.errors import UserError
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
 from harness.record.study import Study
 from harness.record.tracking import settings
-from harness.record.tracking.runs import metrics_of, study_label
+from harness.record.tracking.runs import study_label
 from harness.record.tracking.sink import QUEUE_EVENTS, WandbSink
+from harness.report.wandb_report import report_document
+from harness.report.write import write_files
 
 SECRET = "CANARY-3fb1c0de-not-for-anyone"
 PATIENT_S = 120.0  # where a server's answer counts and not its time
@@ -50,28 +68,18 @@ def open_sink(study, mode, **more) -> tuple[WandbSink, list[str]]:
     return sink, said
 
 
-def expected(study, planned) -> list[dict]:
-    """A trial's journal as W&B has to hold it."""
-    decide_on = planned.trial.arm.settings.averaging.decide_on
-    return [{"_step": row["step"], **metrics_of(row, decide_on)} for row in study.record(planned).evaluations]
-
-
 def without_clock(rows) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in ("_timestamp", "_runtime")} for row in rows]
 
 
 def check_server(server, study, planned) -> None:
-    """Every journal row is there once, and every summary says what record.json says."""
+    """Every journal row is there once, and every value of every summary is the journal's."""
     runs = {run.name: run for run in server.of("trial") if run.state == "finished"}
     assert len(runs) == len(planned)
     for trial in planned:
         run = runs[study_label(study).run_id(trial.key, 1)]
         assert without_clock(run.history) == expected(study, trial)
-        record = study.record(trial).record
-        for key in ("outcome", "steps", "examples", "epochs", "evaluations"):
-            assert run.summary[key] == record[key]
-        assert run.summary["test/accuracy"] == record["test"]["accuracy"]
-        assert run.summary["clock/train_s"] == record["clock"]["train_s"]
+        assert own_summary(run.summary) == expected_summary(study, trial)
 
 
 @pytest.mark.long
@@ -198,6 +206,16 @@ def test_a_secret_appears_in_no_file_and_no_request(tracked):
         assert not [body for body in bodies if text in body]
 
 
+def test_whoever_follows_the_sweep_is_alerted_that_it_stopped_early(tracked):
+    (alert,) = tracked.server.alerts
+    assert alert == {
+        "runName": study_label(tracked.study).report_run_id,
+        "title": "tbs_sweep s: stopped early",
+        "text": "3 trials: 2 reached, 1 unfinished. Run the same command again to resume.",
+        "severity": "WARN",
+    }
+
+
 def test_trials_that_others_have_run_are_counted_as_lacking(tracked):
     assert "W&B lacks 1 trial that other drivers ran; to add them: harness track" in tracked.said[-1]
 
@@ -246,6 +264,42 @@ def test_runs_become_whole_while_the_timing_pass_goes_on(server, tmp_path):
     study.close()
     assert f"{len(planned)} runs at" in said[0]
     check_server(server, study, planned)
+
+
+@pytest.mark.long
+def test_the_results_and_alerts_of_a_sweep_arrive_and_uploading_later_repeats_none(server, tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, _ = open_sink(study, "online", finish_s=120)
+    attempt(study, planned[0], sink)
+    for trial in planned[1:]:  # two that diverge: one alert
+        attempt(study, trial, sink, diverges=True)
+    sink.trials_over()
+    experiment, design = reopen(study)
+    findings = write_files(study.path, concluded(experiment, design, Records(study)))
+    sink.close(report_document(findings, design.workload.target.metric))
+    study.close()
+    by_id = {study_label(study).run_id(trial.key, 1): trial for trial in planned}
+    for run in server.of("trial"):
+        assert own_summary(run.summary) == expected_summary(study, by_id.pop(run.name))
+    assert not by_id
+    first, last = server.alerts
+    assert first["runName"] in {study_label(study).run_id(trial.key, 1) for trial in planned[1:]}
+    assert (first["title"], first["severity"]) == ("tbs_sweep s: a trial diverged", "WARN")
+    assert (last["title"], last["severity"]) == ("tbs_sweep s: ended", "WARN")
+    assert last["text"].startswith("3 trials: 1 reached, 2 diverged. ")
+    (report,) = server.of("report")
+    figures = {path.stem: path.read_bytes() for path in (study.path / "figures").glob("*.png")}
+    assert figures
+    for name, content in figures.items():
+        image = report.summary[f"figures/{name}"]
+        assert server.uploads[f"/storage/{report.name}/{image['path']}"] == content
+    (identity,) = (key for key, value in server.artifacts.items() if value["artifactTypeName"] == "results")
+    sent = {path.rpartition("/")[2]: body for path, body in server.uploads.items() if f"/{identity}/" in path}
+    files = ("results.csv", "results.json", "report.html")
+    assert sent == {name: (study.path / name).read_bytes() for name in files}
+    before = server.state(), dict(server.artifacts), list(server.alerts)
+    assert "(0 sent now)" in track(study.path, "--mode", "online").stdout
+    assert (server.state(), server.artifacts, server.alerts) == before
 
 
 @pytest.mark.long
@@ -300,8 +354,38 @@ def test_a_tracking_process_that_hangs_is_one_warning_and_no_call_waits_for_it(t
     assert time.monotonic() - began < 0.5 + SWITCH_S
     study.close()
     assert slowest < 1.0
-    assert len([line for line in said if "tracking stopped" in line]) == 1
-    assert "harness track" in said[-1]
+    (line,) = said
+    assert line.startswith("W&B did not receive everything (it cannot keep up with the sweep); ")
+    assert "harness track" in line
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
+def test_offline_runs_that_got_no_processor_time_are_finished_at_normal_priority(tmp_path):
+    study, planned = open_study(tmp_path / "s")
+    sink, said = open_sink(study, "offline", finish_s=1.0)
+    assert sink._process is not None
+    os.kill(sink._process.pid, signal.SIGSTOP)  # as on a machine where others want every processor
+    for trial in planned:
+        attempt(study, trial, sink)
+    sink.trials_over()
+    priorities: set[tuple[int, int]] = set()
+    closing = threading.Thread(target=sink.close, args=[{}])  # with a report: the sweep is over
+    closing.start()
+    while closing.is_alive():
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):
+                if "harness.record.tracking.finish_offline" in process.cmdline():
+                    priorities.add((os.sched_getscheduler(process.pid), process.nice()))
+        time.sleep(0.02)
+    study.close()
+    assert priorities == {(os.sched_getscheduler(0), psutil.Process().nice())}
+    (line,) = said
+    assert line.startswith(f"W&B: {len(planned)} runs offline in ")
+    found, label = inspected(study.path / "wandb"), study_label(study)
+    for trial in planned:
+        assert without_clock(found.pop(label.run_id(trial.key, 1))) == expected(study, trial)
+    assert not found
 
 
 def test_online_without_a_key_is_refused_in_one_line(tmp_path, monkeypatch):

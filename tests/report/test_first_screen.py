@@ -11,6 +11,7 @@ import pytest
 from html_page import Page
 from rich.console import Console
 from synthetic_study import Accuracy, findings_of, never, write_study
+from wandb_document import document_text
 
 from harness.analyse.experiment import concluded, reopen
 from harness.analyse.findings import Findings
@@ -36,12 +37,11 @@ def forms(findings: Findings) -> dict[str, str]:
     figures = draw_all(findings)
     out = io.StringIO()
     print_findings(Console(file=out, width=200), findings)
-    blocks = report_document(findings, findings.metric)["blocks"]
     return {
         "page": Page(page_html(findings, figures)).text,
         "markdown": report_markdown(findings, figures),
         "terminal": out.getvalue(),
-        "wandb": "\n".join(block.get("markdown", "") for block in blocks),
+        "wandb": document_text(report_document(findings, findings.metric)),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 from synthetic_study import LRS, findings_of, write_study
+from wandb_document import document_text
 
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
@@ -110,7 +111,7 @@ def forms(findings: Findings, folder: Path) -> dict[str, str]:
     page = (folder / "report.html").read_text()
     for written, meant in (("&lt;", "<"), ("&gt;", ">"), ("&#34;", '"'), ("&#39;", "'"), ("&amp;", "&")):
         page = page.replace(written, meant)
-    wandb = "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block)
+    wandb = document_text(document)
     return {
         "report.html": page,
         "report.md": (folder / "report.md").read_text(),

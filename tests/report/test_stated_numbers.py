@@ -9,6 +9,7 @@ import re
 import pytest
 from rich.console import Console
 from synthetic_study import SWEEP, findings_of, never, write_study
+from wandb_document import document_text
 
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
@@ -34,7 +35,7 @@ def forms(findings: Findings) -> dict[str, str]:
         "terminal": console.file.getvalue(),
         "markdown": report_markdown(findings, figures),
         "page": page_html(findings, figures),
-        "wandb": "\n".join(block["markdown"] for block in document["blocks"] if "markdown" in block),
+        "wandb": document_text(document),
     }
 
 

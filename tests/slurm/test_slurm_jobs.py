@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_programs()), reason=f"not on this machine: {', '.join(missing_programs())}"),
 ]
 
-MACHINE = ("clock", "examples_per_s", "attempt", "memory_peak_bytes")  # what depends on it and on luck
+MACHINE = ("clock", "examples_per_s", "attempt", "memory_peak_bytes", "machine")  # what depends on it and on luck
 SWEEP = [
     "+experiment=tbs_sweep",
     "tracking=disabled",

@@ -18,7 +18,7 @@ from harness.train.worker import Task, Worker
 from harness.train.world import World
 
 # What differs between two runs of one trial.
-TIMES = {"clock", "examples_per_s", "loader_fraction", "startup_s", "memory_peak_bytes", "host", "pid", "at"}
+TIMES = {"clock", "examples_per_s", "loader_fraction", "startup_s", "memory_peak_bytes", "machine", "host", "pid", "at"}
 NEVER = Target("accuracy", 2.0, "max")
 EVERY_EVALUATION = Execution(checkpoint_every_s=0.0)
 

@@ -1,8 +1,8 @@
 """The tracking process: receives a sweep's events as JSON lines on its input and shows them in W&B and TensorBoard.
 
 A separate process, because nothing wandb does (importing, stalling, shutting down) may slow down a trial or the driver.
-It answers with JSON lines on its output: {"say": TEXT} for the screen, {"lost": TEXT} when a projection is given up,
-{"whole": true} once every run is complete, {"done": {...}} at the end.
+It answers with JSON lines on its output: {"mode": MODE} once `auto` is decided, {"say": TEXT} for the screen,
+{"lost": TEXT} when a projection is given up, {"whole": true} once every run is complete, {"done": {...}} at the end.
 """
 
 import json
@@ -21,6 +21,7 @@ import psutil
 
 from harness.plan.errors import one_line
 from harness.record.study import StudyFolder
+from harness.record.tracking.alerts import last_alert
 from harness.record.tracking.runs import (
     TrialPlan,
     is_success,
@@ -146,6 +147,7 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
     if mode == "auto":
         decision = decide("auto")
         mode, entity = decision.mode, entity or decision.entity
+        answer({"mode": mode})
         if decision.why:
             answer({"say": f"W&B offline: {decision.why}"})
     if mode != "disabled":
@@ -155,7 +157,7 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
         from harness.record.tracking.project import RunDestination, WandbProject
 
         destination = RunDestination(mode, order["project"], entity, scratch if mode == "online" else folder.path)
-        project = WandbProject(folder.path, study_label(folder), destination)
+        project = WandbProject(folder.path, study_label(folder), destination, is_live=True)
         project.warm_up()
         projections.append(project)
     if order["tensorboard"]:
@@ -168,7 +170,7 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
 def _final_answer(
     folder: StudyFolder, projections: list[Projection], document: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What is on W&B: mode, runs and addresses; publishes the report if there is one."""
+    """What is on W&B: mode, runs and addresses; publishes the report if there is one, and sends the last alert."""
     from harness.record.tracking.project import WandbProject
     from harness.record.tracking.upload import lacking
 
@@ -177,13 +179,17 @@ def _final_answer(
         return {}
     mode = project.destination.mode
     done: dict[str, Any] = {"mode": mode, "runs": project.count, "url": project.address()}
-    if document is not None and mode == "online":
-        from harness.record.tracking.publish import publish
+    if mode == "online":
+        from harness.record.tracking.publish import log_alert, publish
 
         try:
-            done["report"] = publish(project, document)
+            alert = last_alert(folder, document)
+            if document is not None:
+                done["report"] = publish(project, document, lambda: folder.path, alert)
+            else:
+                log_alert(project, alert)
         except Exception as error:
-            done["no_report"] = one_line(error)
+            done |= {"no_report": one_line(error)} if document is not None else {}
     if len(project.complete) < len(
         trial_plans(folder)
     ):  # others are an earlier driver's, or another's of a shared study

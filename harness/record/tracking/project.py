@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.plan.outcome import Outcome
 from harness.record.files import append_lines
-from harness.record.tracking.runs import AXES, StudyLabel, TrialPlan, metrics_of, run_config
+from harness.record.tracking.alerts import Alert, trial_alert
+from harness.record.tracking.runs import AXES, FORMAT, StudyLabel, TrialPlan, metrics_of, run_config
 from harness.record.tracking.settings import run_settings
 
 if TYPE_CHECKING:
     import wandb
 
 FINISHING_AT_ONCE = 8  # finishing a run waits for the server; runs that end together finish in parallel
+TITLE_LENGTH = 63  # W&B accepts fewer than 64 characters
 LEDGER = "finished.jsonl"  # in the study's wandb folder: offline runs that are complete
 
 
@@ -38,10 +41,13 @@ class WandbProject:
 
     name = "W&B"
 
-    def __init__(self, study: Path, label: StudyLabel, destination: RunDestination) -> None:
+    def __init__(self, study: Path, label: StudyLabel, destination: RunDestination, is_live: bool = False) -> None:
+        """`is_live`: for a sweep that is running, whose first diverged and first failed trial are alerted to."""
         import wandb
 
         self.wandb = wandb
+        # Outcomes that are still to be alerted to.
+        self._alert_to = {Outcome.DIVERGED, Outcome.FAILED} if is_live and destination.mode == "online" else set()
         self.study, self.label, self.destination = study, label, destination
         self.count = 0  # runs finished
         self.complete: set[str] = set()  # trials with a run that ended successfully
@@ -78,7 +84,10 @@ class WandbProject:
     def finish(self, trial: str, summary: Mapping[str, Any], success: bool) -> None:
         """Close the trial's run: `finished` on W&B, or `failed`, which no report counts."""
         self._raise_errors()
-        run, _ = self._open.pop(trial)
+        run, plan = self._open.pop(trial)
+        if (outcome := summary["outcome"]) in self._alert_to:
+            self._alert_to.remove(outcome)
+            self.send_alert(run, trial_alert(plan.name, outcome))
         if success:
             self.complete.add(trial)
         self._finishing.append(self._pool.submit(self._finish, run, dict(summary), success))
@@ -90,12 +99,17 @@ class WandbProject:
         self._pool.shutdown(wait=True)
         self._raise_errors()
 
-    def log_table(self, run_id: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Write a run of job type report with one table, from which the charts of a report draw; replaces an earlier
-        one with the same id."""
-        run = self._init("report", run_id, "report", [])
-        run.log({name: self.wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+    @contextmanager
+    def report_run(self) -> Iterator[Any]:
+        """The study's one run of job type report, open: a table logged to it replaces the one that charts drew from."""
+        run = self._init("report", self.label.report_run_id, "report", [])
+        yield run
         run.finish()
+
+    def send_alert(self, run: Any, alert: Alert) -> None:
+        """`run` is only where it is shown; its title names the study."""
+        title = f"{self.label.experiment} {self.label.name}: {alert.title}"
+        run.alert(title[:TITLE_LENGTH], alert.text, alert.level)
 
     def _init(self, job_type: str, run_id: str, name: str, tags: Sequence[str]) -> Any:
         return self.wandb.init(
@@ -126,7 +140,8 @@ class WandbProject:
         self.count += 1
         if self.destination.mode == "offline":
             entry = {"id": run.id, "folder": folder, "rows": summary.get("journal_rows", 0), "at": time.time()}
-            append_lines(self.study / "wandb" / LEDGER, [{**entry, "outcome": summary["outcome"]}])
+            entry |= {"outcome": summary["outcome"], "format": FORMAT}
+            append_lines(self.study / "wandb" / LEDGER, [entry])
 
     def _raise_errors(self) -> None:
         done = [future for future in self._finishing if future.done()]

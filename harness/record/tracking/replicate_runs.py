@@ -15,6 +15,7 @@ from harness.record.tracking.read_runs import RunRead
 LEAST_DISTINCT = 3  # metrics of a run: two runs that agree in as many evaluations are one
 # Of a run of ours: what says which run it is, and where it ran, which changes no result (P2).
 OWN_KEYS = {"trial_id", "attempt", "world_size", "per_device_batch_size", "gradient_accumulation_steps", "device"}
+NEWER_KEYS = {"arm", "run_format"}  # that earlier versions did not log; they repeat or name no setting
 RANK = re.compile(r"((local|global|world|node)_)?rank|process_(id|index)")
 FOLDER = re.compile(r"(output|out|log|logging|save|checkpoint|ckpt|run|work)_?(dir|path|folder)")
 
@@ -138,7 +139,9 @@ def _is_free(key: str, runs: Sequence[ImportedRun]) -> bool:
         return True
     if last.endswith("seed"):
         return "split" not in last
-    return key in OWN_KEYS and all(is_ours(run.source) for run in runs)
+    if not all(is_ours(run.source) for run in runs):
+        return False
+    return key in OWN_KEYS or (key in NEWER_KEYS and any(key not in run.source.config for run in runs))
 
 
 def _differing(runs: Sequence[ImportedRun]) -> list[str]:

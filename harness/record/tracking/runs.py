@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings, fingerprint
-from harness.plan.trial import PlannedTrial
+from harness.plan.trial import Arm, PlannedTrial
 from harness.record.files import read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, attempt_numbers
 from harness.record.study import StudyFolder
@@ -20,6 +20,8 @@ from harness.record.study import StudyFolder
 AXES = ("examples", "epochs", "seconds")  # possible x axes of a chart, in addition to W&B's own step = updates
 UNFINISHED = "unfinished"  # the outcome of a trial that has none yet
 NOT_METRICS = ("kind", "step", "examples", "epochs", "train_loss", "validation", "noise_sums")
+CHOICE = "choice"  # what an ablation calls its variants
+FORMAT = 2  # of the keys that a run has; a run of an earlier one is completed when its study is tracked again
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,38 @@ class TrialPlan:
     """One trial and every arm that shares it: at k = 1 all rules are the same run."""
 
     planned: PlannedTrial
-    rules: tuple[str, ...]
+    arms: tuple[Arm, ...]
 
     @property
     def settings(self) -> Settings:
         return self.planned.trial.arm.settings
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(arm.scaling_rule for arm in self.arms))
+
+    @property
     def rule(self) -> str:
         return "/".join(self.rules)
 
     @property
+    def choice(self) -> str:
+        """The choices of an ablation that the trial stands for; empty elsewhere."""
+        return "/".join(dict.fromkeys(str(arm.variant[CHOICE]) for arm in self.arms if CHOICE in arm.variant))
+
+    @property
+    def arm(self) -> str:
+        """What differs in seed alone has this in common, e.g. `none/linear TBS 512 momentum=0.9`."""
+        values: dict[str, dict[str, None]] = {}  # of every variant, in the order of the arms
+        for key, _, value in (word.partition("=") for arm in self.arms for word in arm.variant_words):
+            values.setdefault(key, {})[value] = None
+        variants = [f"{key}={'/'.join(of_key)}" for key, of_key in values.items()]
+        return " ".join([f"{self.rule} TBS {self.planned.trial.arm.total_batch_size}", *variants])
+
+    @property
     def name(self) -> str:
         """The name shown, e.g. `linear TBS 512 seed 2`."""
-        arm = self.planned.trial.arm
-        return arm.label.replace(arm.scaling_rule, self.rule, 1) + f" seed {self.planned.trial.seed}"
+        return f"{self.arm} seed {self.planned.trial.seed}"
 
     @property
     def tags(self) -> list[str]:
@@ -98,10 +117,7 @@ def trial_plans(folder: StudyFolder) -> dict[str, TrialPlan]:
     sharing: dict[str, list[PlannedTrial]] = {}
     for planned in folder.plan():
         sharing.setdefault(planned.key, []).append(planned)
-    return {
-        key: TrialPlan(plans[0], tuple(dict.fromkeys(p.trial.arm.scaling_rule for p in plans)))
-        for key, plans in sharing.items()
-    }
+    return {key: TrialPlan(plans[0], tuple(planned.trial.arm for planned in plans)) for key, plans in sharing.items()}
 
 
 def attempt_of(folder: Path) -> int:
@@ -154,6 +170,9 @@ def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, An
         "model": _numbers_of(settings.model),
         "dataset": _numbers_of(settings.dataset),
         "variant": {key: value for key, value in arm.variant.items() if _is_number(value)},
+        "arm": plan.arm,
+        **({CHOICE: plan.choice} if plan.choice else {}),
+        "run_format": FORMAT,
     }
 
 
@@ -212,6 +231,7 @@ def summary_of(settings: Settings, rows: Sequence[Mapping[str, Any]], record: Ma
     """Scalars of a whole trial: its outcome, the numbers of record.json, and where it crossed its target.
 
     `record` is record.json, {} while there is none. A miss has no steps_to_target: absent, not zero or infinite.
+    A key that rows have as well has the value of the last row, which W&B writes over any other.
     """
     target, decide_on = settings.target, settings.averaging.decide_on
     scores = [row.get("validation", {}).get(decide_on, {}).get(target.metric) for row in rows]
@@ -231,8 +251,9 @@ def summary_of(settings: Settings, rows: Sequence[Mapping[str, Any]], record: Ma
         summary |= {f"best/{target.metric}": best, f"final/{target.metric}": present[-1]}
     for key in ("steps", "examples", "epochs", "evaluations", "diverged_at_step", "attempt"):
         summary[key] = record.get(key)
-    for part in ("test", "clock"):
-        summary |= {f"{part}/{name}": value for name, value in record.get(part, {}).items()}
+    # Not clock/: the whole trial's clocks go beyond the last row's, as the test set is read after it.
+    for group, part in (("test", "test"), ("trial_clock", "clock")):
+        summary |= {f"{group}/{name}": value for name, value in record.get(part, {}).items()}
     numbers = {name: value for name, value in summary.items() if _is_number(value)}
     return {"outcome": str(record.get("outcome", UNFINISHED)), **numbers}
 

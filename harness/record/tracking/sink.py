@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ GATHER_EVENTS = 1_000
 QUEUE_EVENTS = 10_000  # a tracking process that is this far behind will not catch up
 OWN_SHARE = 0.75  # share of finish_s for tracking itself; the rest is for ending it and the command
 LAST_SHARE = 0.2  # share of finish_s that it gets at the end in any case, as a timing pass may use all processors
+FINISH_OFFLINE_S = 120.0  # limit for completing offline runs after a whole sweep; it takes seconds, and asks no server
 JOIN_S = 0.2  # time for a thread to end once its process has
 SECRETS = ("WANDB_API_KEY", "WANDB_SERVICE")
 
@@ -43,6 +44,7 @@ class WandbSink:
         self.entity = entity
         self.say = say
         self.missing = False  # some event did not get through
+        self._why = ""  # it did not
         self._broken = False  # the tracking process no longer receives events
         self._queue: queue.Queue[Mapping[str, Any] | None] = queue.Queue(QUEUE_EVENTS)
         self._process: subprocess.Popen[str] | None = None
@@ -67,10 +69,22 @@ class WandbSink:
             return
         self.study = study
         (study / "wandb").mkdir(exist_ok=True)
+        self._process = self._start("process")
+        self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
+        self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
+        order = {"mode": self.mode, "tensorboard": self.tracking.tensorboard}
+        order |= {**self._destination(), "finish_s": OWN_SHARE * self.tracking.finish_s}
+        for work, arguments in ((self._write, [order]), (self._read, [])):
+            thread = threading.Thread(target=work, args=arguments, name=f"tracking{work.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _start(self, module: str) -> "subprocess.Popen[str]":
+        """Start a module of this package as a process, which logs to the study's tracking.log."""
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with open(study / "wandb" / "tracking.log", "a", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.record.tracking.process"],
+        with open(self.study / "wandb" / "tracking.log", "a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"harness.record.tracking.{module}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -78,20 +92,10 @@ class WandbSink:
                 env={**os.environ, "PYTHONPATH": path},
                 process_group=0,  # Ctrl-C is for the driver. Not a session: see process.lower_session_priority
             )
-        self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
-        self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
-        order = {
-            "study": str(study),
-            "scratch": self._scratch,
-            "mode": self.mode,
-            "project": self.tracking.project,
-            "entity": self.entity,
-        }
-        order |= {"tensorboard": self.tracking.tensorboard, "finish_s": OWN_SHARE * self.tracking.finish_s}
-        for work, arguments in ((self._write, [order]), (self._read, [])):
-            thread = threading.Thread(target=work, args=arguments, name=f"tracking{work.__name__}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+
+    def _destination(self) -> dict[str, Any]:
+        place = {"study": str(self.study), "scratch": self._scratch}
+        return {**place, "project": self.tracking.project, "entity": self.entity}
 
     # -- the launcher's calls ----------------------------------------------------------------------------------------
 
@@ -134,16 +138,37 @@ class WandbSink:
             _kill(process)
         for thread in self._threads:
             thread.join(JOIN_S)
+        is_whole = self._done is not None and not self.missing and not self._done.get("lacking")
+        if self.mode in ("offline", "auto") and self._over_at is not None and not is_whole:
+            # A sweep that was stopped early has to end in time, and its next start completes the runs.
+            self._finish_offline(FINISH_OFFLINE_S if document is not None else finish_s)
         shutil.rmtree(self._scratch, ignore_errors=True)  # the process has done so, unless it had to be killed
         os.environ.update(self._hidden)
         self._say_where_runs_are()
+
+    def _finish_offline(self, limit_s: float) -> None:
+        """Complete offline runs from the journals at normal priority, now that no trial is disturbed by it."""
+        process = self._start("finish_offline")
+        try:
+            answers, _ = process.communicate(json.dumps(self._destination()) + "\n", limit_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            return
+        except BaseException:  # Ctrl-C
+            _kill(process)
+            raise
+        for answer in _parsed(answers.splitlines()):
+            self._why = answer.get("lost", self._why)
+            if "done" in answer:
+                self._done, self.missing = answer["done"], False
 
     def _say_where_runs_are(self) -> None:
         command = f"harness track {shlex.quote(str(self.study))}"
         done = self._done
         if done is None or self.missing:
             if self.mode != "disabled":
-                self.say(f"W&B did not receive everything; to send the rest from the journals: {command}")
+                why = f" ({self._why})" if self._why else ""
+                self.say(f"W&B did not receive everything{why}; to send the rest from the journals: {command}")
         elif done.get("mode") == "offline":
             runs = count(done["runs"], "run")
             self.say(f"W&B: {runs} offline in {self.study / 'wandb'}; to upload: {command} --mode online")
@@ -199,11 +224,9 @@ class WandbSink:
         process = self._process
         assert process is not None
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                answer = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # printed by a library, not an answer
+        for answer in _parsed(process.stdout):
+            if "mode" in answer:
+                self.mode = answer["mode"]
             if "say" in answer:
                 self.say(answer["say"])
             if "lost" in answer:
@@ -215,10 +238,23 @@ class WandbSink:
                 return
 
     def _lose(self, why: str) -> None:
-        """Warn once, whatever follows; the sweep continues."""
-        if not self.missing:
-            self.missing = True
+        """Warn once, whatever follows; the sweep continues. Offline runs need no warning: `close` completes them."""
+        if self.missing:
+            return
+        self.missing = True
+        if self.mode == "offline" and not self.tracking.tensorboard:
+            self._why = why
+        else:
             self.say(f"tracking stopped: {why}; the journals are complete")
+
+
+def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The answers among a process's lines; a library may have printed others."""
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:

@@ -12,7 +12,17 @@ from harness.plan.errors import UserError
 from harness.record.files import read_lines
 from harness.record.study import StudyFolder
 from harness.record.tracking.project import LEDGER, WandbProject
-from harness.record.tracking.runs import TrialPlan, attempt_of, is_success, kept_rows, summary_of, trial_plans
+from harness.record.tracking.runs import (
+    FORMAT,
+    TrialPlan,
+    attempt_of,
+    is_success,
+    kept_rows,
+    summary_of,
+    trial_plans,
+)
+
+UP_TO_DATE = {"format": FORMAT}
 
 
 @dataclass
@@ -71,9 +81,9 @@ def lacking(folder: StudyFolder, project: WandbProject) -> list[str]:
     runs = list(expected_runs(folder, project, finished_only=True))
     if project.destination.mode == "online":
         on_server = _on_server(project)
-        return [run.plan.name for run in runs if not _is_complete(run, on_server.get(run.run_id))]
+        return [run.plan.name for run in runs if not _is_complete(run, on_server.get(run.run_id), {})]
     ledger = _ledger(folder)
-    return [run.plan.name for run in runs if not _is_kept(run, folder, ledger)]
+    return [run.plan.name for run in runs if not _is_kept(run, folder, ledger, {})]
 
 
 def rebuild_offline(folder: StudyFolder, project: WandbProject) -> Uploaded:
@@ -99,9 +109,14 @@ def _ledger(folder: StudyFolder) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in read_lines(folder.path / "wandb" / LEDGER)}
 
 
-def _is_kept(run: ExpectedRun, folder: StudyFolder, ledger: Mapping[str, dict[str, Any]]) -> bool:
+def _is_kept(
+    run: ExpectedRun,
+    folder: StudyFolder,
+    ledger: Mapping[str, dict[str, Any]],
+    more: Mapping[str, Any] = UP_TO_DATE,
+) -> bool:
     entry = ledger.get(run.run_id, {})
-    content = {"rows": len(run.rows), "outcome": run.summary["outcome"]}
+    content = {"rows": len(run.rows), "outcome": run.summary["outcome"], **more}
     return bool(entry) and (folder.path / "wandb" / entry["folder"]).is_dir() and content.items() <= entry.items()
 
 
@@ -116,7 +131,7 @@ def _remove(folders: Iterator[Any]) -> None:
 
 
 def _on_server(project: WandbProject) -> dict[str, Mapping[str, Any]]:
-    """Rows, state and outcome of the study's runs by id; empty where the project does not exist yet."""
+    """Rows, state, outcome and format of the study's runs by id; empty where the project does not exist yet."""
     api = project.wandb.Api(timeout=60)
     filters = {"group": project.label.group, "jobType": "trial"}
     path = f"{project.destination.entity}/{project.destination.project}"
@@ -129,15 +144,17 @@ def _on_server(project: WandbProject) -> dict[str, Mapping[str, Any]]:
             "rows": run.historyLineCount or 0,
             "state": run.state,
             "outcome": run.summary_metrics.get("outcome"),
+            "format": run.config.get("run_format"),
         }
         for run in runs
     }
 
 
-def _is_complete(run: ExpectedRun, on_server: Mapping[str, Any] | None) -> bool:
+def _is_complete(run: ExpectedRun, on_server: Mapping[str, Any] | None, more: Mapping[str, Any] = UP_TO_DATE) -> bool:
     if on_server is None or on_server["state"] not in ("finished", "failed"):
         return False
-    return on_server["rows"] == len(run.rows) and on_server["outcome"] == run.summary["outcome"]
+    content = {"rows": len(run.rows), "outcome": run.summary["outcome"], **more}
+    return content.items() <= on_server.items()
 
 
 def _check_prefix(run: ExpectedRun, on_server: Mapping[str, Any] | None) -> None:
