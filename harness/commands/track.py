@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
     columns, path = Columns.parse(given.column), folder.path
     done = import_runs(given.from_wandb, path, columns, given.target, given.train_examples, imported_configuration)
-    print(f"{done.runs} runs of {given.from_wandb} in {folder.path}")
+    print(f"{done.runs} runs of {given.from_wandb} in {folder.path}: {done.how}")
     for run in done.left_out:
         print(f"left out: {run}")
     return _conclude(folder)
