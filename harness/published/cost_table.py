@@ -97,7 +97,7 @@ class CostTable(CsvTable):
     def _cost_columns(self, value: str) -> RunColumns:
         roles = self._roles("total_batch_size", "unit", "meaning", "curve", "runs", "sd", "outcome", "target")
         # The same cost in other units, where the cost's own column is named like theirs: else `epochs` is a budget.
-        costs = [name for name in self.header if (match := VALUE.fullmatch(name.lower())) and _is_cost(match, value)]
+        costs = [name for name in self.header if (match := VALUE.fullmatch(_plain(name))) and _is_cost(match, value)]
         return self._run_columns([*roles, value, *costs])
 
     def _train_examples(self, rows: Sequence[Row]) -> int | None:
@@ -139,12 +139,12 @@ class CostTable(CsvTable):
 
     def _value(self) -> str:
         """The column of costs, recognised by name or by unit."""
-        by_unit = [name for name in self.header if VALUE.fullmatch(name.lower())]
-        by_unit.sort(key=lambda name: not name.lower().endswith("_to_target"))  # `epochs` next to it may be a budget
+        by_unit = [name for name in self.header if VALUE.fullmatch(_plain(name))]
+        by_unit.sort(key=lambda name: not _plain(name).endswith("_to_target"))  # `epochs` next to it may be a budget
         return self.columns["value"] or (by_unit[0] if by_unit else self._needed("value"))
 
     def _unit_of(self, value: str) -> str:
-        match = VALUE.fullmatch(value.lower())
+        match = VALUE.fullmatch(_plain(value))
         if match is None:
             raise UserError(f"{self.source} does not give the unit of {value}: give --unit, e.g. --unit epochs")
         return match.group(1)
@@ -155,7 +155,7 @@ class CostTable(CsvTable):
             return Meaning.parse(text)
         if self.options.meaning is not None:
             return self.options.meaning
-        if target or re.fullmatch(r".+_to_target|olympic_mean", value.lower()):
+        if target or re.fullmatch(r".+_to_target|olympic_mean", _plain(value)):
             return Meaning.TO_TARGET
         raise UserError(
             f"{self.source} does not say what {value} means: give --meaning to_target (cost to reach a target) or "
@@ -163,9 +163,13 @@ class CostTable(CsvTable):
         )
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[ -]+", "_", name.lower())
+
+
 def _is_cost(match: re.Match[str], value: str) -> bool:
     """Whether a column with a unit's name is a cost like the one in `value`: by its suffix, or as neither has one."""
-    own = VALUE.fullmatch(value.lower())
+    own = VALUE.fullmatch(_plain(value))
     return match.group(2) is not None or own is None or own.group(2) is None
 
 

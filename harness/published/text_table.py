@@ -73,7 +73,7 @@ def read_text(path: Path) -> str:
         if content.startswith(start):
             raise UserError(f"{path.name} is {what}, not a text table: save it as CSV (UTF-8)")
     encoding = next((name for bom, name in BOMS.items() if content.startswith(bom)), None)
-    if encoding is None and b"\0" in content[:200]:  # ASCII in UTF-16 has a zero in every second byte
+    if encoding is None and content[:200].count(0) > len(content[:200]) / 4:  # ASCII in UTF-16: every second byte
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
     try:
         text = content.decode(encoding or "utf-8")
