@@ -41,6 +41,8 @@ def read_dawnbench(
         goal = target or _own_target(file, rows[0])
         name = _column(file, rows[0], goal.metric)
         places = [row["epoch"] if counted_in == "epochs" else 3600 * row["hours"] for row in rows]
+        if not places == sorted(places) or places[0] < 0:
+            raise UserError(f"{file.name}: its {counted_in} must be >= 0 and must not fall: keep the rows of one run")
         run = hits(places, [row[name] for row in rows], goal).observation
         entries.setdefault(size, []).append((run, file.stem))
     if goal is None:
