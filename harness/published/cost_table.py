@@ -36,6 +36,7 @@ class CostTable(CsvTable):
         """Curves of rows that are runs, or means over runs; rows with the same curve and TBS are its runs."""
         size, value = self._needed("total_batch_size"), self._value()
         self._check_size()
+        self._check_unit(value)
         sized = [row for row in self.rows if row.text(size)]
         if not sized:
             raise UserError(f"{self.source} has no row with a batch size in column {size}")
@@ -148,6 +149,15 @@ class CostTable(CsvTable):
         if match is None:
             raise UserError(f"{self.source} does not give the unit of {value}: give --unit, e.g. --unit epochs")
         return match.group(1)
+
+    def _check_unit(self, value: str) -> None:
+        """UserError if `--unit` is not what the recognised column's name says."""
+        own, given = VALUE.fullmatch(_plain(value)), self.options.unit
+        if own and given and not self.columns["value"] and parse_unit(own[1]) != parse_unit(given):
+            raise UserError(
+                f"{self.source}: --unit {given} contradicts the column {value}: leave it out, or give --column "
+                f"value={value} as well if its numbers are {parse_unit(given)}"
+            )
 
     def _meaning(self, text: str, target: str, value: str) -> Meaning:
         """The meaning given by a column or the command line; a table that names its target has costs to a target."""

@@ -5,17 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness.plan.batch_factors import factors, missing_factors
+from harness.plan.batch_factors import factors, lacks_devices, missing_factors
 from harness.plan.counters import plain_name, split_offset
 from harness.plan.errors import UserError
 from harness.published.columns import ROLES, ReadingOptions
-from harness.published.positions import (
-    closest,
-)
-from harness.published.replicates import (
-    Row,
-    RunColumns,
-)
+from harness.published.positions import closest, rows_of_metric
+from harness.published.replicates import Row, RunColumns
 from harness.published.text_table import read_table
 from harness.published.wandb_chart import chart_rows, is_chart
 from harness.statistics import words
@@ -27,13 +22,15 @@ class CsvTable:
     def __init__(self, path: Path, options: ReadingOptions) -> None:
         self.source, self.options = path.name, options
         self.header, self.rows = read_table(path)
-        if is_chart(self.header):
-            self.header, self.rows = chart_rows(self.source, self.header, self.rows, options.target)
+        if is_chart(self.header, options.target):
+            self.header, self.rows = chart_rows(self.source, self.header, self.rows, options)
+        elif options.target is not None:
+            self.header, self.rows = rows_of_metric(self.header, self.rows, options.target.metric)
+        self.notes: list[str] = []  # how rows were read, for the source of the curves
         self._multiply()
         self.columns = {role: self._find(role) for role in ROLES}
         self.curves = options.headers("curve") or tuple(name for name in [self.columns["curve"]] if name)
         self.copies = 0  # rows that say nothing new
-        self.notes: list[str] = []  # how rows were read, for the source of the curves
 
     def _multiply(self) -> None:
         """A column for a total batch size that is given as a product of columns."""
@@ -50,6 +47,7 @@ class CsvTable:
                 for row, size in zip(self.rows, sizes, strict=True)
             ]
             self.header = [*self.header, product]
+            self.notes.append(f"total batch size: {product}")
 
     def _find(self, role: str) -> str | None:
         for name in (*self.options.headers(role), *self.options.headers("ignore")):
@@ -76,6 +74,11 @@ class CsvTable:
             raise UserError(
                 f"{self.source}: is {size} the total batch size, next to {missing[0]} {largest[missing[0]]:g}? Give "
                 f"--column total_batch_size={'*'.join([size, *missing])}, or --column ignore={missing[0]} if it is"
+            )
+        if lacks_devices(size):
+            raise UserError(
+                f"{self.source}: {size} is a size per device: give --column total_batch_size={size}*N with N devices "
+                "(or the column that has it)"
             )
 
     def _run_columns(self, results: Sequence[str]) -> RunColumns:

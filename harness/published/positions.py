@@ -16,6 +16,7 @@ from harness.published.columns import PLACES
 from harness.published.curves import UNITS
 from harness.published.replicates import Row
 
+METRIC_NAMES = ("key", "metric", "tag", "variable", "name")  # columns that name the metric of a row
 STEPS = "steps"  # a table's word for updates
 
 
@@ -45,6 +46,22 @@ def place_column(source: str, header: Sequence[str], rows: Sequence[Row], unit: 
                     f"--column position={first} or position={other}"
                 )
     return first
+
+
+def rows_of_metric(header: Sequence[str], rows: Sequence[Row], metric: str) -> tuple[list[str], list[Row]]:
+    """A long table (`key,value,step` of MLflow, `tag,step,value` of TensorBoard) as one with the metric as a column."""
+    plain = {plain_name(name): name for name in header}
+    named = [plain[name] for name in METRIC_NAMES if name in plain]
+    key = next((name for name in named if any(row.text(name) == metric for row in rows)), None)
+    value = plain.get("value")
+    if metric in header or key is None or value is None:
+        return list(header), list(rows)
+    kept = [name for name in header if name not in (key, value)]
+    of_metric = [row for row in rows if row.text(key) == metric]
+    return [*kept, metric], [
+        Row(row.number, row.source, {name: row.text(name) for name in kept} | {metric: row.text(value)})
+        for row in of_metric
+    ]
 
 
 def evaluation_rows(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -84,7 +101,7 @@ def check_start(rows: Sequence[Row], column: str, what: str) -> None:
         shown = ", ".join(f"{place:g}" for place in sorted(set(places))[:3])
         raise UserError(
             f"{rows[0].source}: {column} of {what} is {shown}: give --column position={column}+1 if it counts from 0 "
-            f"(the first evaluation follows {min(places) + 1:g}), or --column position={column} if it is right"
+            f"(and the first evaluation is after {min(places) + 1:g}), or --column position={column} if it is right"
         )
 
 

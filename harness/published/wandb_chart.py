@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.plan.errors import UserError
 from harness.plan.target import Target
+from harness.published.columns import ReadingOptions
+from harness.published.positions import unit_of
 from harness.published.replicates import Row
 
 SERIES = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
@@ -19,21 +21,29 @@ SEED = re.compile(r"(?<![a-z0-9])(?:seed|run|trial|rep|s)[ =:_-]?(\d+)(?![\d.])"
 SIZE, RUN, CURVE = "total_batch_size", "seed", "curve"
 
 
-def is_chart(header: Sequence[str]) -> bool:
-    """Whether columns are runs: each series comes with its smallest and largest value."""
+def is_chart(header: Sequence[str], target: Target | None) -> bool:
+    """Whether columns are runs: each series comes with its smallest and largest value, or is named by the target."""
     names = set(header)
+    if target is not None and target.metric not in names and any(n.endswith(f" - {target.metric}") for n in names):
+        return True
     return any(f"{name}__MIN" in names and f"{name}__MAX" in names for name in header)
 
 
 def chart_rows(
-    source: str, header: Sequence[str], rows: Sequence[Row], target: Target | None
+    source: str, header: Sequence[str], rows: Sequence[Row], options: ReadingOptions
 ) -> tuple[list[str], list[Row]]:
     """Header and rows of a table of evaluations. UserError without a target, and for values that are averages."""
+    target = options.target
     series = {name: match for name in header if (match := SERIES.fullmatch(name)) and not match["bound"]}
     metrics = list(dict.fromkeys(match["metric"] for match in series.values()))
     if target is None:
         raise UserError(f"{source} is a chart from W&B: give --target, e.g. --target '{metrics[0]}>=VALUE'")
-    place = next(name for name in header if not SERIES.fullmatch(name))
+    place = next((name for name in header if not SERIES.fullmatch(name)), "")
+    if unit_of(place) is None and not options.headers("position"):
+        raise UserError(
+            f"{source}: what {place!r} counts is unknown: give --column position={place!r} with --unit, or export the "
+            "chart over steps"
+        )
     runs = {name: match["run"] for name, match in series.items() if match["metric"] == target.metric}
     if not runs:
         raise UserError(f"{source} has no metric {target.metric!r}: choose one of {', '.join(metrics)}")

@@ -97,6 +97,7 @@ REFUSED = {
     "a workbook": (b"PK\x03\x04\x14\x00", "table.csv is an Excel workbook or another archive, not a text table"),
     "zero bytes": (PLAIN.encode() + b"\0\0\0", "it has zero bytes"),
     "one cell": ("tbs", "cannot be read as a CSV table: it is one cell"),
+    "a size per device": ("micro_batch_size,epochs_to_target\n16,3\n", "no column for total_batch_size"),
     "accumulation": ("bs,grad_accum,epochs_to_target\n16,4,3\n64,4,5\n",
                      "is bs the total batch size, next to grad_accum 4? Give --column total_batch_size=bs*grad_accum"),
 }  # fmt: skip
@@ -116,6 +117,22 @@ def test_a_total_batch_size_may_be_a_product_of_columns(tmp_path):
     assert places(curve) == {32: [3], 128: [5]}
     (curve,) = read(path, ReadingOptions(columns={"ignore": "grad_accum"})).curves
     assert places(curve) == {16: [3], 64: [5]}
+
+
+def test_a_size_per_device_needs_the_devices(tmp_path):
+    path = written(tmp_path, "micro_batch_size,epochs_to_target\n16,3\n64,5\n")
+    alone = ReadingOptions(columns={"total_batch_size": "micro_batch_size"})
+    assert "give --column total_batch_size=micro_batch_size*N with N devices" in refusal(path, alone)
+    (curve,) = read(path, ReadingOptions(columns={"total_batch_size": "micro_batch_size*8"})).curves
+    assert places(curve) == {128: [3], 512: [5]}
+    assert curve.source == "table.csv; total batch size: micro_batch_size*8"
+
+
+def test_a_unit_that_contradicts_the_column_is_refused(tmp_path):
+    path = written(tmp_path, "tbs,steps_to_target\n16,400\n64,500\n")
+    assert "--unit epochs contradicts the column steps_to_target" in refusal(path, ReadingOptions(unit="epochs"))
+    (curve,) = read(path, ReadingOptions(unit="updates")).curves
+    assert places(curve) == {16: [6400], 64: [32000]}
 
 
 def test_a_cost_without_a_number_is_a_miss_and_counted(tmp_path):
@@ -249,6 +266,14 @@ def test_updates_and_epochs_that_contradict_each_other_are_refused(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["key", "metric", "tag"])
+def test_a_long_table_has_its_metrics_in_rows(tmp_path, name):
+    """MLflow's metric history and TensorBoard's tags."""
+    lines = [f"{name},value,step", *(f"{m},{0.1 * i:.1f},{32 * i}" for i in range(1, 10) for m in ("val_acc", "loss"))]
+    options = ReadingOptions(target=Target("val_acc", 0.75, "max", 1), batch_size=16)
+    assert crossings(written(tmp_path, "\n".join(lines)), options) == {16: [8 * 32 * 16]}
+
+
 # -- charts of W&B ------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +297,10 @@ def test_a_chart_exported_from_wandb_is_read_run_by_run(tmp_path):
     assert crossings(path, target("val/acc")) == {16: [4096, 4608, 4608], 64: [6144, 6656, 6656]}
     assert refusal(path) == "table.csv is a chart from W&B: give --target, e.g. --target 'val/acc>=VALUE'"
     assert "has no metric 'acc': choose one of val/acc" in refusal(path, target("acc"))
+    bare = written(tmp_path, "\n".join(["Step,bs16 - val/acc", *(f"{32 * i},{0.1 * i:.1f}" for i in range(1, 10))]))
+    assert crossings(bare, target("val/acc", 0.75)) == {16: [8 * 32 * 16]}
+    timed = written(tmp_path, chart(names).replace("Step", "Relative Time (Process)"))
+    assert "what 'Relative Time (Process)' counts is unknown" in refusal(timed, target("val/acc"))
     grouped = written(tmp_path, chart(names, bound="0.5"))
     assert "is an average of several runs or steps (its __MIN or __MAX differs)" in refusal(grouped, target("val/acc"))
 
