@@ -62,7 +62,9 @@ def counts_from_zero(places: Iterable[float]) -> bool:
     if not gaps:
         return distinct == [0]
     usual = max(set(gaps), key=gaps.count)
-    return distinct[0] == usual - 1 and sum((place + 1) % usual == 0 for place in distinct) > len(distinct) / 2
+    if usual == 1:
+        return distinct[0] == 0
+    return sum((place + 1) % usual == 0 for place in distinct) > len(distinct) / 2
 
 
 def first_fall(places: Sequence[float]) -> int | None:
