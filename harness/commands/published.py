@@ -12,6 +12,7 @@
 Formats, columns and the content of the report: docs/published.md. Needs neither torch nor ray.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from harness.commands.entry import Parser, command, make_console
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.published.findings import published_findings
-from harness.published.options import add_overhead_options, add_reading_options, reading_options
+from harness.published.options import add_overhead_options, add_reading_options, given_reading_options, reading_options
 from harness.published.overhead import Overhead
 from harness.published.plots import slug
-from harness.published.read import read
+from harness.published.read import check_used, read
 from harness.published.shipped import SHIPPED
 from harness.report.write import write_reports
 
@@ -43,14 +44,24 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     console = make_console()
     if not given.sources:
+        options = [*given_reading_options(given), *_given_elsewhere(given)]
+        if options:
+            raise UserError(f"{options[0].replace('published-', '')} needs a SOURCE; without any, tables are listed")
         for name, shipped in SHIPPED.items():
             console.print(f"{name:18} {shipped.what}. {shipped.source}", markup=False, highlight=False)
         return ExitCode.DONE
     options, overhead = reading_options(given), Overhead(given.overhead, given.reference_batch_size)
-    findings = published_findings([read(source, options) for source in given.sources], overhead)
+    publications = [read(source, options) for source in given.sources]
+    check_used(options, publications)
+    findings = published_findings(publications, overhead)
     names = "_".join(slug(Path(source).stem) for source in given.sources)
     folder = given.out or Path("outputs") / "published" / names
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a directory: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     return ExitCode.DONE if write_reports(console, folder, findings) else ExitCode.FAILED
+
+
+def _given_elsewhere(given: argparse.Namespace) -> list[str]:
+    names = ("overhead", "reference_batch_size", "out")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(given, name) is not None]

@@ -12,6 +12,7 @@ compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code
 by more than the given share. Needs neither torch nor ray.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,9 @@ from harness.plan.target import DIRECTIONS, Target
 from harness.plan.workload import Workload
 from harness.published.columns import ReadingOptions
 from harness.published.curves import PublishedCurve
-from harness.published.options import add_reading_options, reading_options
+from harness.published.options import add_reading_options, given_reading_options, reading_options
 from harness.published.overlay import overlay_sections
-from harness.published.read import read
+from harness.published.read import check_used, read
 from harness.record.study import StudyFolder
 from harness.report.write import write_reports
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     add_reading_options(parser, "--published-target")
     given = parser.parse_args(arguments)
+    _check_combination(given)
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
         slower, whole = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.DONE if whole else ExitCode.FAILED
     if given.fail_if_slower is not None:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
-    overlays = [curve for source in given.overlay for curve in overlay(source, reading_options(given))]
+    overlays = overlay_curves(given.overlay, reading_options(given))
     whole = report(given.study, given.target, given.metric, given.budget_epochs, overlays)
     return ExitCode.DONE if whole else ExitCode.FAILED
 
@@ -116,12 +118,28 @@ def asked_margin(text: str | None) -> float | None:
     return share
 
 
-def overlay(source: str, options: ReadingOptions) -> Sequence[PublishedCurve]:
-    """The curves of a published source; UserError if it has none."""
-    curves = read(source, options).curves
-    if not curves:
-        raise UserError(f"--overlay {source} has no costs over total batch sizes")
-    return curves
+def _check_combination(given: argparse.Namespace) -> None:
+    """UserError for options that would have no effect, and for a study compared with itself."""
+    if given.other is not None:
+        if given.other.resolve() == given.study.resolve():
+            raise UserError(f"{given.other} is the same study as {given.study}: give two studies to compare")
+        alone = {"--overlay": given.overlay, "--budget-epochs": given.budget_epochs}
+        if ignored := next((option for option, value in alone.items() if value not in (None, [])), None):
+            raise UserError(f"{ignored} is for a report on one study: leave out {given.other} or {ignored}")
+    reading = given_reading_options(given)
+    if reading and not given.overlay:
+        raise UserError(f"{reading[0]} is for published sources: add --overlay SOURCE, or leave it out")
+
+
+def overlay_curves(sources: Sequence[str], options: ReadingOptions) -> list[PublishedCurve]:
+    """The curves of published sources; UserError if one has none, or if an option has no effect."""
+    publications = [read(source, options) for source in sources]
+    for source, publication in zip(sources, publications, strict=True):
+        if not publication.curves:
+            raise UserError(f"--overlay {source} has no costs over total batch sizes")
+    if publications:
+        check_used(options, publications)
+    return [curve for publication in publications for curve in publication.curves]
 
 
 def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:

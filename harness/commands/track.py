@@ -1,5 +1,6 @@
 """harness track STUDY: a study's W&B runs and report from its journals, at any time and as often as needed."""
 
+import argparse
 import os
 import shlex
 import tempfile
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """Upload or import; exit code 1 if anything is missing on the server."""
     given = _parser().parse_args(arguments)
     folder = StudyFolder(Path(given.study))
+    _check_combination(given)
     if not given.from_wandb:
         return track(folder, given.mode, given.project, given.entity, given.new_ids)
     from harness.config.imported import imported_configuration
@@ -31,10 +33,23 @@ def main(arguments: Sequence[str]) -> int:
 
     columns, path = Columns.parse(given.column), folder.path
     done = import_runs(given.from_wandb, path, columns, given.target, given.train_examples, imported_configuration)
-    print(f"{done.runs} runs of {given.from_wandb} in {folder.path}")
+    print(f"{done.runs} runs of {given.from_wandb} in {folder.path}: {done.how}")
     for run in done.left_out:
         print(f"left out: {run}")
     return _conclude(folder)
+
+
+def _check_combination(given: argparse.Namespace) -> None:
+    """UserError for options that would have no effect."""
+    importing = {"--column": given.column, "--target": given.target, "--train-examples": given.train_examples}
+    sending = {"--project": given.project, "--entity": given.entity, "--new-ids": given.new_ids or None}
+    sending["--mode"] = None if given.mode == "auto" else given.mode
+    if given.from_wandb is None and (option := next((name for name, value in importing.items() if value), None)):
+        raise UserError(f"{option} is for importing runs: add --from-wandb SOURCE, or leave it out")
+    if given.from_wandb is not None and (option := next((name for name, value in sending.items() if value), None)):
+        raise UserError(f"{option} is for sending a study to W&B: it has no effect with --from-wandb")
+    if given.train_examples is not None and given.train_examples < 1:
+        raise UserError(f"--train-examples must be >= 1, not {given.train_examples}")
 
 
 def track(folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool) -> int:

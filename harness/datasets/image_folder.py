@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
+from harness.datasets.decode_image import decode
 from harness.datasets.examples import Augment, Splits, stratified_split, tensor_fingerprint
 from harness.datasets.images import StreamedImages, channel_sums, normalisation
 from harness.datasets.prepare import prepare_once
 from harness.plan.errors import UserError
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
+SYSTEM_FILES = ("__macosx", "__pycache__", "desktop.ini", "thumbs.db")  # and every hidden one
+DECODER = 2  # changes with what decoding makes of a file, so that nothing decoded otherwise is reused
+LISTED = 20  # unreadable files named in an error; all of them are in a file
 DECODED_AT_ONCE = 1024  # images per write
 PROGRESS_S = 10.0  # seconds between two progress lines
 
@@ -34,10 +41,11 @@ class Part:
     paths: list[Path]
     labels: np.ndarray
     bytes_on_disk: list[int]
+    left_out: Counter[str]  # files that are no images, by suffix
 
 
 class ImageFolder:
-    """Images [n, 3, size, size] of `folder`/train/<class>/*.jpg and so on; labels follow the sorted class names.
+    """Images [n, 3, size, size] of `folder`/train/<class>/**/*.jpg and so on; labels follow the sorted class names.
 
     Without a test/ folder, val/ is the test split (read once) and `validation` images are carved from train/,
     stratified, by `split_seed`; with one, val/ is the validation split and `validation` must be 0. Every image is
@@ -116,7 +124,7 @@ class ImageFolder:
 
     def _name(self, parts: Mapping[str, Part]) -> str:
         """Name of the prepared folder: a hash of all its content depends on, except the bytes in equally long files."""
-        digest = hashlib.sha256(f"{self.size}".encode())
+        digest = hashlib.sha256(f"{self.size} {DECODER}".encode())
         for part in parts.values():
             for path, size in zip(part.paths, part.bytes_on_disk, strict=True):
                 digest.update(f"\0{path.relative_to(self.folder)}\0{size}".encode())
@@ -130,6 +138,7 @@ class ImageFolder:
             raise UserError(
                 f"decoded images need {needed:,} bytes, but {self.root} has {free:,} free: use another dataset.root"
             )
+        frames, unreadable = 0, list[str]()
         digests: dict[str, str] = {}
         sums = np.zeros((2, 3), dtype=np.int64)
         for name, part in parts.items():
@@ -137,21 +146,38 @@ class ImageFolder:
             with (prepared / f"{name}.npy").open("wb") as file:
                 shape = (len(part.paths), 3, self.size, self.size)
                 np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-                for images in _decoded(part, self.size):
+                for images, more_frames, failed in _decoded(part, self.size):
+                    frames += more_frames
+                    unreadable += failed
                     content = images.tobytes()
                     file.write(content)
                     digest.update(content)
                     if name == "train":
                         sums += channel_sums(images)
             digests[name] = digest.hexdigest()
+        if unreadable:
+            raise UserError(self._unreadable(unreadable, sum(len(part.paths) for part in parts.values())))
+        _report([*parts.values()], frames)
         manifest = {"sha256": digests, "train_channel_sums": sums.tolist()}
         (prepared / "manifest.json").write_text(json.dumps(manifest))
+
+    def _unreadable(self, files: list[str], images: int) -> str:
+        """One line on every file that could not be decoded; where they are many, they are also listed in a file."""
+        named = "; ".join(files[:LISTED])
+        if len(files) > LISTED:
+            path = Path(self.root).expanduser() / f"unreadable-{self.folder.name}.txt"
+            path.write_text("\n".join(files) + "\n")
+            named += f"; and {len(files) - LISTED:,} more, all listed in {path}"
+        return f"{len(files):,} of {images:,} images cannot be read, repair or remove: {named}"
 
 
 def _classes(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: an image folder needs train/<class>/ and val/<class>/ folders")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        raise UserError(
+            f"{folder} does not exist: an image folder needs train/<class>/ and val/<class>/ folders"
+            f"{_other_name(folder)}"
+        )
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_of_the_system(entry.name))
     if not classes:
         raise UserError(f"{folder} has no class folders: an image folder needs train/<class>/ and val/<class>/ folders")
     return classes
@@ -161,27 +187,87 @@ def _part(folder: Path, name: str, classes: list[str]) -> Part:
     paths: list[Path] = []
     labels: list[int] = []
     sizes: list[int] = []
+    left_out = Counter(
+        f"outside the classes ({entry.name})"
+        for entry in os.scandir(folder / name)
+        if not entry.is_dir() and not _is_of_the_system(entry.name)
+    )
     for label, class_name in enumerate(classes):
-        images = sorted(
-            (entry.name, entry.stat().st_size)
-            for entry in os.scandir(folder / name / class_name)
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-        )
+        images, others = _files(folder / name / class_name)
+        left_out += others
         if not images:
-            raise UserError(f"{folder / name / class_name} has no images: add some or remove the class")
-        paths += [folder / name / class_name / file for file, _ in images]
+            only = f", only {_suffixes(others)}" if others else ""
+            raise UserError(f"{folder / name / class_name} has no images{only}: add some or remove the class")
+        paths += [path for path, _ in images]
         sizes += [size for _, size in images]
         labels += [label] * len(images)
-    return Part(name, paths, np.array(labels, dtype=np.int64), sizes)
+    return Part(name, paths, np.array(labels, dtype=np.int64), sizes, left_out)
 
 
-def _decoded(part: Part, size: int) -> Iterator[np.ndarray]:
-    """The images in order, in pieces uint8 [<= DECODED_AT_ONCE, 3, size, size]; Pillow decodes outside the GIL."""
+def _files(folder: Path) -> tuple[list[tuple[Path, int]], Counter[str]]:
+    """Images at any depth below `folder` with their sizes, sorted by path; and how many other files, by suffix."""
+    images: list[tuple[Path, int]] = []
+    others: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()  # folders: links may form a circle
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in os.scandir(here):
+            path = Path(entry.path)
+            if _is_of_the_system(entry.name):
+                continue
+            if entry.is_dir():
+                pending.append(path)
+            elif path.suffix.lower() in SUFFIXES:
+                images.append((path, entry.stat().st_size if path.exists() else 0))
+            else:
+                others[path.suffix.lower() or entry.name] += 1
+    return sorted(images), others
+
+
+def _is_of_the_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def _other_name(folder: Path) -> str:
+    """Where a part has another usual name."""
+    usual = {"val": ("valid", "validation", "dev"), "train": ("training",)}.get(folder.name, ())
+    there = [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()] if folder.parent.is_dir() else []
+    near = [name for name in there if name.lower() in (folder.name, *usual)]
+    return f": rename {near[0]}/ to {folder.name}/" if near else ""
+
+
+def _report(parts: Sequence[Part], frames: int) -> None:
+    """What was not read of a folder, with counts."""
+    for part in parts:
+        if part.left_out:
+            line = f"{part.name}/: files left out: {_suffixes(part.left_out)}"
+            print(line, file=sys.stderr, flush=True)
+    if frames:
+        print(f"images with several frames, of which the first was read: {frames:,}", file=sys.stderr, flush=True)
+
+
+def _suffixes(files: Counter[str]) -> str:
+    shown = [f"{number:,} {suffix}" for suffix, number in files.most_common(8)]
+    return ", ".join(shown) + (", ..." if len(files) > 8 else "")
+
+
+def _decoded(part: Part, size: int) -> Iterator[tuple[np.ndarray, int, list[str]]]:
+    """The images in order, in pieces uint8 [<= DECODED_AT_ONCE, 3, size, size]; with each piece, how many have further
+    frames, and the errors on those that cannot be decoded, which are black. Pillow decodes outside the GIL."""
     started = reported = time.monotonic()
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(part.paths), DECODED_AT_ONCE):
             piece = part.paths[start : start + DECODED_AT_ONCE]
-            yield np.stack(list(threads.map(partial(decode, size=size), piece)))
+            decoded = list(threads.map(partial(_try_to_decode, size=size), piece))
+            failed = [str(image) for image in decoded if isinstance(image, UserError)]
+            read = [image for image in decoded if not isinstance(image, UserError)]
+            pixels = [image for image, _ in read] if not failed else [np.zeros((3, size, size), np.uint8)] * len(piece)
+            yield np.stack(pixels), sum(has_more for _, has_more in read), failed
             done, now = start + len(piece), time.monotonic()
             if now - reported >= PROGRESS_S or done == len(part.paths):
                 line = f"{part.name}/: {done:,} of {len(part.paths):,} images decoded in {now - started:.0f} s"
@@ -189,11 +275,8 @@ def _decoded(part: Part, size: int) -> Iterator[np.ndarray]:
                 reported = now
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """uint8 [3, size, size]: the largest centred square of the image, resized (bilinear, antialiased)."""
+def _try_to_decode(path: Path, size: int) -> tuple[np.ndarray, bool] | UserError:
     try:
-        with Image.open(path) as image:
-            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
-        raise UserError(f"{path} is not a readable image ({error}): repair or remove it") from error
-    return np.asarray(square).transpose(2, 0, 1)
+        return decode(path, size)
+    except UserError as error:
+        return error

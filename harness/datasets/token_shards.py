@@ -1,4 +1,4 @@
-"""Tokens in flat uint16 files, larger than memory: nanoGPT's train.bin, or the shards of llm.c and modded-nanogpt."""
+"""Tokens in flat uint16 files, larger than memory: nanoGPT's train.bin, .npy shards, or those of llm.c."""
 
 import hashlib
 import json
@@ -13,11 +13,8 @@ from torch import Tensor
 
 from harness.datasets.examples import Batch, Splits
 from harness.datasets.prepare import prepare_once
+from harness.datasets.token_file import map_tokens
 from harness.plan.errors import UserError
-
-# Header in llm.c's dev/data/data_common.py: 256 int32, of which magic number, version and token count are used.
-HEADER_BYTES, MAGIC, VERSION = 1024, 20240520, 1
-MAGIC_UINT32 = 20240801  # the same header, for uint32 tokens
 
 
 class ShardedTokens:
@@ -110,8 +107,16 @@ class TokenShards:
     def _shards(self, pattern: str) -> list[Shard]:
         paths = sorted(self.folder.glob(pattern))
         if not paths:
-            raise UserError(f"{self.folder} has no file that matches {pattern}: change dataset.folder or the pattern")
+            raise UserError(
+                f"{self.folder} has no file that matches {pattern}{self._others()}: change dataset.folder or the "
+                "pattern"
+            )
         return [Shard(path, map_blocks(path, self.context)) for path in paths]
+
+    def _others(self) -> str:
+        """The files that are there instead, for an error."""
+        names = sorted(path.name for path in self.folder.glob("*") if path.is_file())
+        return f", but {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else ""
 
     def _take(self, shards: Sequence[Shard], start: int, count: int, pattern: str) -> list[Shard]:
         """Blocks start <= b < start + count of the shards laid end to end."""
@@ -129,30 +134,11 @@ class TokenShards:
 
 
 def map_blocks(path: Path, context: int) -> np.ndarray:
-    """The shard's blocks as a view of the mapped file, uint16 [blocks, context + 1]. UserError if it is damaged.
-
-    Without a header, truncation can be noticed only from an odd number of bytes.
-    """
-    held = path.stat().st_size
-    header = np.fromfile(path, dtype="<i4", count=3)
-    magic, version, promised = (int(value) for value in np.pad(header, (0, 3 - len(header))))
-    if magic == MAGIC_UINT32:
-        raise UserError(f"{path} has uint32 tokens: only uint16 shards can be read")
-    offset = HEADER_BYTES if magic == MAGIC else 0
-    if offset and held != offset + 2 * promised:
-        raise UserError(
-            f"{path} is damaged: its header gives {promised:,} tokens, hence {offset + 2 * promised:,} bytes, "
-            f"but it has {held:,} bytes"
-        )
-    if offset and version != VERSION:
-        raise UserError(f"{path} has format version {version}: only version {VERSION} can be read")
-    if held % 2:
-        raise UserError(f"{path} is truncated: {held:,} bytes are not a whole number of uint16 tokens")
-    tokens = (held - offset) // 2
-    if tokens <= context:
-        raise UserError(f"{path} has {tokens:,} tokens, fewer than one block of {context} and the token after it")
-    stream = np.memmap(path, dtype="<u2", mode="r", offset=offset)
-    return np.lib.stride_tricks.sliding_window_view(stream, context + 1)[::context]
+    """The shard's blocks as a view of the mapped file, uint16 [blocks, context + 1]. UserError if it is damaged."""
+    tokens = map_tokens(path)
+    if len(tokens) <= context:
+        raise UserError(f"{path} has {len(tokens):,} tokens, fewer than one block of {context} and the token after it")
+    return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[::context]
 
 
 def digests_once(paths: Sequence[Path], root: Path) -> list[str]:

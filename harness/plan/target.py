@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ DIRECTIONS = {
     "error": "min",
     "perplexity": "min",
 }
+# Metrics that are shares of 1 or percents; no share is above 1, and no percentage worth aiming at is below 1.5.
+SHARE, PERCENT_FROM = re.compile(r"acc|top_?[15]|f1|(^|[_/ ])(error|err|auc)"), 1.5
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
@@ -51,11 +53,24 @@ class Target:
     @staticmethod
     def parse(text: str) -> "Target":
         """From `accuracy>=0.97` or `loss<=0.1`, with the default confirmation; UserError for anything else."""
-        match = re.fullmatch(rf"\s*([^<>=\s]+)\s*(>=|<=)\s*({NUMBER})\s*", text)
+        match = re.fullmatch(rf"\s*([^<>=]*[^<>=\s])\s*(>=|<=)\s*({NUMBER})\s*", text)
         if match is None:
             raise UserError(f"a target must be METRIC>=VALUE or METRIC<=VALUE, e.g. accuracy>=0.97, not {text!r}")
         metric, sign, value = match.groups()
         return Target(metric, float(value), "max" if sign == ">=" else "min")
+
+    def check_scale(self, metrics: Collection[float], source: str) -> None:
+        """UserError if a share is compared with percent, by the metric's name: 0.9 with 93.1, or 90 with 0.931."""
+        finite = [metric for metric in metrics if math.isfinite(metric)]
+        if not finite or not SHARE.search(self.metric.lower()):
+            return
+        largest, goal = max(finite), self.value
+        if (largest > PERCENT_FROM and 0 < goal <= 1) or (largest <= 1 < PERCENT_FROM <= goal):
+            scale = "a share of 1" if largest <= 1 else "in percent"
+            raise UserError(
+                f"{source}: {self.metric} is {scale} (at most {largest:g}) and the target {goal:g} is not: give the "
+                f"target as {goal / 100 if largest <= 1 else 100 * goal:g}"
+            )
 
     def reached(self, metric: float | None) -> bool:
         """Whether one evaluation meets the target; a missing or non-finite metric never does."""

@@ -53,6 +53,11 @@ class ReadingOptions:
             if role not in REPEATED and not isinstance(given, str) and len(given) > 1:
                 raise UserError(f"--column {role}=NAME can be given once, not for {' and '.join(given)}")
 
+    def given(self) -> list[str]:
+        """The names of the options that were given; `column ROLE` for each role."""
+        names = ("unit", "meaning", "target", "batch_size", "train_examples", "label")
+        return [name for name in names if getattr(self, name) is not None] + [f"column {r}" for r in self.columns or ()]
+
     def headers(self, role: str) -> tuple[str, ...]:
         """The columns given for a role."""
         given = (self.columns or {}).get(role, ())

@@ -11,6 +11,7 @@ from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve, parse_unit
 from harness.published.evaluations import hits
+from harness.published.text_table import read_text
 from harness.statistics.estimates import Observation
 
 # The competition's own targets, in percent: ImageNet's tables have a top-5 column, CIFAR-10's do not.
@@ -40,6 +41,8 @@ def read_dawnbench(
         goal = target or _own_target(file, rows[0])
         name = _column(file, rows[0], goal.metric)
         places = [row["epoch"] if counted_in == "epochs" else 3600 * row["hours"] for row in rows]
+        if not places == sorted(places) or places[0] < 0:
+            raise UserError(f"{file.name}: its {counted_in} must be >= 0 and must not fall: keep the rows of one run")
         run = hits(places, [row[name] for row in rows], goal).observation
         entries.setdefault(size, []).append((run, file.stem))
     if goal is None:
@@ -49,6 +52,15 @@ def read_dawnbench(
     title = label or f"DAWNBench {path.stem if path.is_file() else path.parent.name or path.name}"
     goal_text = f"first {goal.metric} {'>=' if goal.mode == 'max' else '<='} {goal.value:g}"
     return curve(title, f"{path.name}{without}", counted_in, Meaning.TO_TARGET, arms, target=goal_text)
+
+
+def is_plain_table(path: Path) -> bool:
+    """Whether a .tsv is some other table with tabs: an entry's header has `epoch` and `hours`."""
+    try:
+        first = read_text(path).lstrip().partition("\n")[0]
+    except UserError:
+        return False
+    return "\t" in first and not {"epoch", "hours"} <= set(first.split())
 
 
 def _best(size: int, entries: Sequence[tuple[Observation, str]]) -> PublishedArm:

@@ -10,8 +10,8 @@ from harness.analyse.rule_fits import LEAST_ARMS, RuleFit, fit_curve, reached_ar
 from harness.analyse.sections import Section, Table
 from harness.plan.outcome import Outcome
 from harness.plan.settings import fingerprint
-from harness.published.csv_table import Finals
 from harness.published.curves import Meaning, PublishedCurve
+from harness.published.evaluation_table import Finals
 from harness.published.mlperf import mlperf_table, pruned_set
 from harness.published.overhead import CostMore, Overhead, check_reference, cost_more, has_data_cost, rise_table
 from harness.published.plots import cost_plot, front_plot, side_by_side, slug

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from harness.plan.batch_factors import is_number
 from harness.plan.errors import UserError
 from harness.published.curves import (
     Meaning,
@@ -75,12 +76,17 @@ def _runs(record: Mapping[str, Any], source: str) -> tuple[str, tuple[Observatio
     values = record[name] if name else None
     if name is None or not isinstance(values, list) or not values:
         raise UserError(f"{source}: the record with BS {record.get('BS')} has no list '... to converge'")
+    if wrong := [value for value in values if is_number(value) and value <= 0]:
+        raise UserError(
+            f"{source}: the record with BS {record.get('BS')} has {wrong[0]:g} in {name!r}: costs must be > 0, or null "
+            "if a run did not converge"
+        )
     half = len(values) // 2
     if len({str(value) for value in values}) >= LEAST_DISTINCT and values == 2 * values[:half]:
         raise UserError(
             f"{source}: the record with BS {record.get('BS')} lists the same {half} runs twice: keep one half"
         )
-    return name, tuple(observation(float(v) if isinstance(v, int | float) else math.inf) for v in values)
+    return name, tuple(observation(float(v) if is_number(v) else math.inf) for v in values)
 
 
 def _arm(record: Mapping[str, Any], runs: tuple[Observation, ...]) -> PublishedArm:

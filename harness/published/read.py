@@ -13,9 +13,11 @@ from harness.plan.errors import UserError
 from harness.plan.trial import Arm
 from harness.published.batch_science import is_tree, read_batch_science
 from harness.published.columns import ReadingOptions
-from harness.published.csv_table import CsvTable, Finals
+from harness.published.cost_table import CostTable
 from harness.published.curves import Meaning, PublishedArm, PublishedCurve, curve
-from harness.published.dawnbench import read_dawnbench
+from harness.published.dawnbench import is_plain_table, read_dawnbench
+from harness.published.evaluation_table import EvaluationTable, Finals
+from harness.published.mllog import is_log, logs_of, read_mllog
 from harness.published.rcp_json import is_collection, is_rcp, read_collection, read_rcp
 from harness.published.shipped import SHIPPED, TABLES, Shipped
 from harness.record.study import StudyFolder
@@ -31,6 +33,7 @@ class Publication:
     finals: tuple[Finals, ...] = ()
     tables: tuple[Table, ...] = ()  # numbers that are not costs over TBS, as published
     about: str = ""  # of a shipped table: what it is and where it comes from
+    used: frozenset[str] = frozenset()  # which of the reading options its format has a use for
 
 
 def read(source: str | Path, options: ReadingOptions | None = None) -> Publication:
@@ -45,12 +48,13 @@ def read(source: str | Path, options: ReadingOptions | None = None) -> Publicati
             f"{str(source)!r} is not a file, a folder or a shipped table; the shipped tables are {', '.join(SHIPPED)}"
         )
     if path.is_dir():
-        return Publication(path.name, tuple(_read_folder(path, options)))
+        return _read_folder(path, options)
     if path.suffix.lower() == ".json":
-        return Publication(path.name, tuple(_read_json(path, options)))
-    if path.suffix.lower() == ".tsv":
-        entries = read_dawnbench(path, options.target, options.unit, options.batch_size, options.label)
-        return Publication(path.name, tuple(entries))
+        return _read_json(path, options)
+    if is_log(path):
+        return _read_logs([path], path.name, options)
+    if path.suffix.lower() == ".tsv" and not is_plain_table(path):
+        return _read_dawnbench(path, options)
     return _read_csv(path, options)
 
 
@@ -62,10 +66,7 @@ def _read_shipped(name: str, shipped: Shipped, options: ReadingOptions) -> Publi
         return Publication(name, tables=(Table(name, header, rows),), about=about)
     target, batch_size = options.target or shipped.target, options.batch_size or shipped.batch_size
     options = replace(options, target=target, batch_size=batch_size)
-    if path.suffix == ".json":
-        publication = Publication(name, tuple(_read_json(path, options)))
-    else:
-        publication = _read_csv(path, options)
+    publication = _read_json(path, options) if path.suffix == ".json" else _read_csv(path, options)
     curves = tuple(
         replace(cost, source=shipped.source)
         for cost in publication.curves
@@ -75,15 +76,32 @@ def _read_shipped(name: str, shipped: Shipped, options: ReadingOptions) -> Publi
     return replace(publication, name=name, curves=curves, finals=finals, about=about)
 
 
-def _read_folder(path: Path, options: ReadingOptions) -> Sequence[PublishedCurve]:
-    """A study of ours (imported from W&B or measured), a batch_science tree, or a folder of DAWNBench tables."""
+def _read_folder(path: Path, options: ReadingOptions) -> Publication:
+    """A study of ours (imported from W&B or measured), a batch_science tree, DAWNBench tables or MLPerf logs."""
     if (path / "plan.jsonl").exists():
-        return _read_study(path)
+        return Publication(path.name, tuple(_read_study(path)))
     if any(path.glob("*.tsv")):
-        return read_dawnbench(path, options.target, options.unit, options.batch_size, options.label)
+        return _read_dawnbench(path, options)
     if is_tree(path):
-        return read_batch_science(path, options.target, options.label)
-    raise UserError(f"{path} has no study, no DAWNBench table (*.tsv) and no batch_science tree (study.json)")
+        curves = read_batch_science(path, options.target, options.label)
+        return Publication(path.name, tuple(curves), used=frozenset(("target", "label")))
+    if logs := logs_of(path):
+        return _read_logs(logs, path.name, options)
+    raise UserError(
+        f"{path} has no study, no DAWNBench table (*.tsv), no batch_science tree (study.json) and no MLPerf log "
+        "(:::MLLOG lines)"
+    )
+
+
+def _read_dawnbench(path: Path, options: ReadingOptions) -> Publication:
+    curves = read_dawnbench(path, options.target, options.unit, options.batch_size, options.label)
+    curves = tuple(replace(cost, train_examples=options.train_examples) for cost in curves)
+    return Publication(path.name, curves, used=frozenset(("target", "unit", "batch_size", "train_examples", "label")))
+
+
+def _read_logs(files: Sequence[Path], name: str, options: ReadingOptions) -> Publication:
+    curves = read_mllog(files, name, options.target, options.train_examples, options.label)
+    return Publication(name, tuple(curves), used=frozenset(("target", "train_examples", "label")))
 
 
 def _read_study(path: Path) -> list[PublishedCurve]:
@@ -119,24 +137,41 @@ def _curve_of(arm: Arm) -> str:
     return " ".join([arm.workload, arm.optimizer, arm.scaling_rule, *arm.variant_words])
 
 
-def _read_json(path: Path, options: ReadingOptions) -> list[PublishedCurve]:
+def _read_json(path: Path, options: ReadingOptions) -> Publication:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if is_collection(content):
-        curves = read_collection(content, path.name, options.label)
+        curves, used = read_collection(content, path.name, options.label), ("train_examples", "label")
     elif is_rcp(content):
         curves = read_rcp(content, path.name, options.unit, options.label)
+        used = ("unit", "train_examples", "label")
     else:
         raise UserError(f"{path.name} is not a file of MLPerf reference points (records with BS and '... to converge')")
-    return [replace(cost, train_examples=options.train_examples) for cost in curves]
+    curves = tuple(replace(cost, train_examples=options.train_examples) for cost in curves)
+    return Publication(path.name, curves, used=frozenset(used))
 
 
 def _read_csv(path: Path, options: ReadingOptions) -> Publication:
-    table = CsvTable(path, options)
-    if not table.is_evaluations():
-        return Publication(path.name, tuple(table.costs()))
+    shared = {"label", "column", "column curve", "column ignore", "column run", "column total_batch_size", "column lr"}
+    if options.target is None:
+        costs = ("value", "unit", "meaning", "runs", "sd", "outcome", "target", "train_examples")
+        used = shared | {"unit", "meaning", "train_examples"} | {f"column {role}" for role in costs}
+        return Publication(path.name, tuple(CostTable(path, options).costs()), used=frozenset(used))
+    table, used = EvaluationTable(path, options), shared | {"target", "batch_size"}
     if table.has_places:
-        return Publication(path.name, tuple(table.evaluations()))
-    return Publication(path.name, finals=tuple(table.finals()))
+        used |= {"unit", "train_examples", "column position"}
+        return Publication(path.name, tuple(table.evaluations()), used=frozenset(used))
+    return Publication(path.name, finals=tuple(table.finals()), used=frozenset(used - {"batch_size"}))
+
+
+def check_used(options: ReadingOptions, publications: Sequence[Publication]) -> None:
+    """UserError for an option that none of the sources has a use for."""
+    used = frozenset[str]().union(*(publication.used for publication in publications))
+    names = ", ".join(publication.name for publication in publications)
+    for option in options.given():
+        if option not in used:
+            role = option.removeprefix("column ")
+            shown = f"--column {role}=NAME" if role != option else f"--{option.replace('_', '-')}"
+            raise UserError(f"{shown} has no effect on {names} as it was read: leave it out")

@@ -8,9 +8,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.plan.errors import UserError
+from harness.published.number_notation import hint
 from harness.statistics.words import joined
 
 LEAST_DISTINCT = 3  # metrics of a run: two runs that agree in as many evaluations are one
@@ -44,7 +45,12 @@ class Row:
         try:
             return float(text) if text else math.inf
         except ValueError as error:
-            raise UserError(f"{self.source}, line {self.number}: {name} must be a number, not {text!r}") from error
+            raise UserError(
+                f"{self.source}, line {self.number}: {name} must be a number, not {text!r}{hint(text)}"
+            ) from error
+
+    def with_cell(self, name: str, text: str) -> "Row":
+        return replace(self, cells={**self.cells, name: text})
 
     def whole(self, name: str) -> int:
         value = self.amount(name)

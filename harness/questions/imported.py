@@ -16,4 +16,6 @@ def conclude(design: Design, trials: Iterable[Trial], records: Records) -> Findi
     ordered = sorted(arms.values(), key=lambda arm: arm.total_batch_size)
     question = "How many epochs and steps did each total batch size need to reach the target in the imported runs?"
     findings = rule_findings(question, design, ordered, records, None)
-    return replace(findings, protocol="LR schedule and weights as the imported runs had them")
+    how = records.folder.description().get("imported")  # studies of earlier versions do not say it
+    caveats = [*findings.caveats, how] if how else findings.caveats
+    return replace(findings, protocol="LR schedule and weights as the imported runs had them", caveats=caveats)

@@ -126,6 +126,82 @@ def test_shards_in_other_formats_are_refused(folder):
     assert "fewer than one block" in refusal(folder)
 
 
+def test_npy_shards_hold_the_tokens_after_their_header(folder):
+    """The header of build-nanogpt's edu_fineweb shards was read as 64 tokens."""
+    expected = load(folder).train.batch(torch.arange(2)).inputs
+    np.save(folder / "train.npy", (65535 - np.arange(9)).astype(np.uint16))
+    np.save(folder / "val.npy", (500 + np.arange(13)).astype(">u2"))  # also of a machine with the other byte order
+    files = {"train_files": "train.npy", "validation_files": "val.npy"}
+    splits = load(folder, train=2, **files)
+    assert torch.equal(splits.train.batch(torch.arange(2)).inputs, expected)
+    assert splits.validation.batch(torch.tensor([0, 1])).inputs[:, 0].tolist() == [500, 504]
+    (folder / "train.bin").write_bytes((folder / "train.npy").read_bytes())  # its content says what it is
+    by_content = load(folder, train=2, **{**files, "train_files": "train.bin"}).train
+    assert torch.equal(by_content.batch(torch.arange(2)).inputs, expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.arange(400, dtype=np.int32), "has int32 tokens: only uint16"),
+        (np.arange(400, dtype=np.int16), "has int16 tokens: only uint16"),
+        (np.arange(400, dtype=np.uint8), "has uint8 tokens: only uint16"),
+        (np.ones(400), "has float64 tokens: only uint16"),
+        (np.ones((20, 20), dtype=np.uint16), "has the shape (20, 20): tokens must be one line"),
+        (np.array([1, "x", None], dtype=object), "is no readable .npy file of numbers"),
+    ],
+)
+def test_npy_files_of_anything_else_are_refused(folder, array, said):
+    np.save(folder / "train.npy", array, allow_pickle=True)
+    assert said in refusal(folder, train_files="train.npy")
+
+
+def test_a_damaged_npy_file_is_refused(folder):
+    path = folder / "train.npy"
+    np.save(path, np.arange(400, dtype=np.uint16))
+    whole = path.read_bytes()
+    for content in (whole[:-100], whole + b"\0\0", whole[:40], whole[:8] + b"\xff" * 200):
+        path.write_bytes(content)
+        assert str(path) in refusal(folder, train_files="train.npy")
+
+
+TEXT = b"A tale of two cities; it was the best of times, it was the worst of times. " * 60
+RANDOM = np.random.default_rng(0).integers(0, 50257, 4000)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (RANDOM.astype("<u4").tobytes(), "seems to have 32-bit or 64-bit tokens"),
+        (RANDOM.astype("<i8").tobytes(), "seems to have 32-bit or 64-bit tokens"),
+        ((RANDOM % 65).astype("<i4").tobytes(), "seems to have 32-bit or 64-bit tokens"),
+        ((2 * RANDOM + 20_000).astype("<u4").tobytes(), "seems to have 32-bit or 64-bit tokens"),  # 100,000 words
+        (TEXT, "seems to have text"),
+        ("Ein Bär, zwei Bären. ".encode() * 100, "seems to have text"),
+        ((RANDOM % 65).astype(np.uint8).tobytes(), "seems to have 8-bit tokens"),
+        (b"PK\x03\x04" + RANDOM.astype("<u2").tobytes(), "is a zip archive"),
+    ],
+)
+def test_a_file_without_a_header_that_holds_no_uint16_tokens_is_refused(folder, content, said):
+    (folder / "train.bin").write_bytes(content)
+    assert said in refusal(folder, train_files="train.bin")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [RANDOM, RANDOM % 65, RANDOM % 4, np.repeat(RANDOM, 2), RANDOM % 256, np.zeros(4000), RANDOM % 128 + 40000],
+)
+def test_uint16_tokens_of_any_vocabulary_are_read(folder, tokens):
+    write_shard(folder / "train.bin", tokens, magic=None)
+    assert len(load(folder, train_files="train.bin").train) == 5
+
+
+def test_other_files_in_the_folder_are_named(folder):
+    (folder / "sub").mkdir()
+    np.save(folder / "sub" / "edu_train_1.npy", np.arange(9, dtype=np.uint16))
+    assert "has no file that matches *train*.bin, but edu_train_1.npy: change" in refusal(folder / "sub")
+
+
 def test_more_blocks_than_there_are_and_missing_files_are_refused(folder):
     assert "has 5 blocks of 4 tokens, but 6 are needed" in refusal(folder, train=6)
     assert "has 3 blocks of 4 tokens, but 4 are needed" in refusal(folder, test=2)

@@ -31,6 +31,7 @@ class RunRead:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # of the history, by W&B's step
+    overwritten: set[int] = field(default_factory=set)  # steps that two files of the run have, with other values
 
 
 def read_runs(source: str) -> list[RunRead]:
@@ -87,9 +88,17 @@ def _take(record: Mapping[str, Any], runs: dict[str, RunRead], path: Path) -> No
         run.summary |= content.get("update", {})
     elif kind == "history":
         row = content["item"]
-        run.rows[int(row["_step"])] = row
+        step = int(row["_step"])
+        if step in run.rows and _logged(run.rows[step]) != _logged(row):
+            run.overwritten.add(step)
+        run.rows[step] = row
     elif kind == "exit":
         run.state = "finished" if content.get("exit_code", 0) == 0 else "failed"
+
+
+def _logged(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what W&B adds, such as the time."""
+    return {key: value for key, value in row.items() if not key.startswith("_")}
 
 
 def _from_server(source: str) -> list[RunRead]:
