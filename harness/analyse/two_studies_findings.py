@@ -15,6 +15,7 @@ def comparison_findings(found: StudyComparison) -> Findings:
     """Verdict, the ratios with their intervals, and what was set differently."""
     decided = [arm for arm in found.arms if arm.epochs.verdict is not Verdict.NOT_ESTABLISHED]
     undecided = [arm for arm in found.arms if arm.epochs.verdict is Verdict.NOT_ESTABLISHED]
+    damage = [words.damaged(line) for line in found.damage]
     return Findings(
         question=f"Does {found.b} need more epochs or seconds to the target than {found.a}?",
         protocol="each study's own",
@@ -31,7 +32,8 @@ def comparison_findings(found: StudyComparison) -> Findings:
         fixed_budgets=[],
         by_target=[],
         reach=[],
-        caveats=_caveats(found),
+        caveats=[*damage, *_caveats(found)],
+        damage=damage,
         metric=found.target.metric,
         target_value=found.target.value,
         outcomes={},

@@ -77,7 +77,7 @@ def _leave(study: Study, screen: Screen, drain: Drain) -> int:
 
 
 def _conclude(progress: StudyProgress, study: Study, console: Console, sink: WandbSink, began: float) -> bool:
-    """Report on a study whose trials have all ended; False if a section of the report failed."""
+    """Report on a study whose trials have all ended; False if a section of the report failed or a trial is damaged."""
     for planned in progress.stopped():  # a longer search that asks for one of them after all starts it again
         remove_checkpoints(study.trial_path(planned) / "checkpoint")
     from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
@@ -85,4 +85,4 @@ def _conclude(progress: StudyProgress, study: Study, console: Console, sink: Wan
     findings = concluded(progress.experiment, progress.design, Records(progress.folder))
     whole = write_reports(console, progress.folder.path, findings, time.monotonic() - began)
     sink.close(report_document(findings, progress.design.workload.target.metric))
-    return whole
+    return whole and not findings.damage

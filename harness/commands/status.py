@@ -16,6 +16,7 @@ from harness.plan.trial import PlannedTrial
 from harness.record.claims import claimed_by
 from harness.record.journal import TrialRecord, newest_attempt
 from harness.record.study import StudyFolder
+from harness.statistics import words
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class TrialStatus:
 
     @property
     def state(self) -> str:
+        if self.record.damage is not None:
+            return "damaged"
         if self.record.outcome is not None:
             return str(self.record.outcome)
         return "waiting" if self.quiet_s is None else "started"
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
 def show(console: Console, folder: StudyFolder) -> None:
     """Print the drivers of a study, its trials by state, and the unfinished ones. UserError if it is not a study."""
     description = folder.description()
+    if not folder.is_being_run:  # a driver that has just started has planned nothing yet
+        folder.check_planned()
     trials = [_trial_status(folder, planned) for planned in {p.key: p for p in folder.plan()}.values()]
     counts = Counter(trial.state for trial in trials)
     finished = sum(trial.record.is_finished for trial in trials)
@@ -61,7 +66,12 @@ def show(console: Console, folder: StudyFolder) -> None:
     if started:
         drivers = {_lease(folder, driver): _name(driver) for driver in (folder, *folder.helpers())}
         console.print(_table(started, drivers))
+    for line in folder.damage():
+        console.print(words.damaged(line), markup=False, highlight=False)
     for trial in trials:
+        if trial.record.damage is not None:
+            where = f"{trial.planned.trial.label}, trials/{trial.planned.key}: {trial.record.damage}"
+            console.print(words.damaged(where), markup=False, highlight=False)
         if trial.state == "failed":
             reason = trial.record.record.get("error", "no reason given")
             console.print(f"failed: {trial.planned.trial.label}: {reason}", markup=False, highlight=False)

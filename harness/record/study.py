@@ -19,7 +19,17 @@ from harness.plan.errors import UserError, one_line
 from harness.plan.stored import SCHEMA, NewerFormatError, check_schema, remedy
 from harness.plan.trial import Arm, PlannedTrial, plan_key
 from harness.record.code_fingerprint import fingerprint_text, gives_the_same_numbers
-from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
+from harness.record.files import (
+    append_checked,
+    append_lines,
+    exists,
+    json_line,
+    plain,
+    read_json,
+    read_rows,
+    write_json,
+    write_whole,
+)
 from harness.record.journal import TrialRecord, read_trial
 
 HEARTBEAT_S = 2.0
@@ -60,25 +70,57 @@ class StudyFolder:
         return [StudyFolder(path) for path in sorted(self.path.glob("helpers/*"))]
 
     def plan(self) -> list[PlannedTrial]:
-        """Every planned trial, in the order it was planned."""
+        """Every planned trial, in the order it was planned; damaged lines are left out, see `damage`."""
+        return [planned for _, planned in self._plan() if planned is not None]
+
+    def _plan(self) -> list[tuple[dict[str, Any], PlannedTrial | None]]:
+        """Every line of plan.jsonl; None for one that is damaged: its trial_id is not that of its settings."""
         arms: dict[str, Arm] = {}  # one object for all seeds of an arm: its settings are resolved and hashed once
-        planned = []
+        lines: list[tuple[dict[str, Any], PlannedTrial | None]] = []
         with self._reading("plan.jsonl"):
-            for row in read_lines(self.path / "plan.jsonl"):
+            for row in read_rows(self.path / "plan.jsonl"):
+                if row is None:
+                    lines.append(({}, None))
+                    continue
                 text = json.dumps(row["arm"])
-                planned.append(PlannedTrial.from_json(row, arms.get(text)))
-                arms[text] = planned[-1].trial.arm
-        return planned
+                planned = PlannedTrial.from_json(row, arms.get(text))
+                arms[text] = planned.trial.arm
+                lines.append((row, planned if planned.trial.trial_id == row["trial_id"] else None))
+        return lines
+
+    def check_planned(self) -> None:
+        """UserError for a folder without plan.jsonl: there is no trial to read."""
+        self.description()
+        if not (self.path / "plan.jsonl").is_file():
+            raise UserError(
+                f"study {self.path.name} has no plan.jsonl, the list of its trials: run the same command again to "
+                "resume, or restore the file"
+            )
+
+    def damage(self) -> list[str]:
+        """A line on each file of the study itself that holds something damaged; trials have their own `damage`."""
+        damaged = {
+            "plan.jsonl": ("its trials are excluded", [planned for _, planned in self._plan()]),
+            "timing.jsonl": ("these timings are excluded", read_rows(self.path / "timing.jsonl")),
+        }
+        found = {}
+        for name, (consequence, rows) in damaged.items():
+            if lines := [str(number) for number, row in enumerate(rows, 1) if row is None]:
+                found[name] = f"line {', '.join(lines)} of {name} is damaged: {consequence}"
+        for name in damaged:
+            if exists(self.path / name) and not (self.path / name).is_file():
+                found[name] = f"{name} is not a file"
+        return list(found.values())
 
     def trial_path(self, planned: PlannedTrial) -> Path:
         return self.path / "trials" / planned.key
 
     def record(self, planned: PlannedTrial) -> TrialRecord:
-        return read_trial(self.trial_path(planned))
+        return read_trial(self.trial_path(planned), planned.trial.arm.settings)
 
     def timings(self) -> list[dict[str, Any]]:
-        """Rows of the timing pass; the newest row of a key counts."""
-        rows = list(read_lines(self.path / "timing.jsonl"))
+        """Rows of the timing pass, without damaged ones; the newest row of a key counts."""
+        rows = [row for row in read_rows(self.path / "timing.jsonl") if row is not None]
         with self._reading("timing.jsonl"):
             for row, field in product(rows, ("key", "median_s")):
                 if field not in row:
@@ -92,7 +134,7 @@ class StudyFolder:
             yield
         except NewerFormatError as error:
             raise error.of(f"study {self.path.name}", remedy(read_json(self.path / "study.json"))) from error
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             reason = f"a line has no {error}" if isinstance(error, KeyError) else one_line(error)
             raise UserError(
                 f"{name} of study {self.path.name} cannot be read by this version of harness ({reason}): "
@@ -139,16 +181,26 @@ class Study(StudyFolder):
         return Study(path, Lease.take(own), leads=False)
 
     def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
-        """Append the trials that plan.jsonl does not list yet."""
+        """Append the trials that plan.jsonl does not list yet; damaged lines are removed from it."""
+        path, lines = self.path / "plan.jsonl", self._plan()
+        kept = [row for row, trial in lines if trial is not None]
         with self._reading("plan.jsonl"):
-            known = {plan_key(row) for row in read_lines(self.path / "plan.jsonl")}
+            known = {plan_key(row) for row in kept}
         rows = [row for row in (trial.to_json() for trial in planned) if plan_key(row) not in known]
         self.lease.check()
-        append_lines(self.path / "plan.jsonl", rows)
+        if len(kept) < len(lines):
+            write_whole(path, "".join(map(json_line, kept)))
+        append_lines(path, rows)
 
     def add_timing(self, row: Mapping[str, Any]) -> None:
+        """Append a row to timing.jsonl; damaged lines are removed from it."""
+        path = self.path / "timing.jsonl"
         self.lease.check()
-        append_lines(self.path / "timing.jsonl", [dict(row)])
+        if None in (rows := read_rows(path)):
+            path.unlink()
+            for kept in filter(None, rows):
+                append_checked(path, kept)
+        append_checked(path, plain(row))
 
     def close(self) -> None:
         self.lease.release()
