@@ -26,7 +26,7 @@ from harness.report.wandb_report import report_document
 from harness.train.checkpoint import remove_checkpoints
 
 
-def run(config: Configuration, drain: Drain) -> int:
+def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     """Plan, run, conclude and report one study; returns the exit code. Raises UserError before anything starts."""
     console = make_console()
     check_slurm_job(config)
@@ -47,9 +47,11 @@ def run(config: Configuration, drain: Drain) -> int:
 
     screen = Screen(console)
     sink = WandbSink.prepare(config.tracking, screen.say)  # online without a key or a server is refused here
-    study = open_study(progress, splits)
+    study = open_study(progress, splits, take_over)
     try:
         screen.say(f"study {study.path}")
+        if study.lease.taken_from:
+            screen.say(f"taken over from {study.lease.taken_from}")
         if unfinished and study.leads:
             sink.open(study.path)
         began = time.monotonic()

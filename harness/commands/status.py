@@ -81,7 +81,7 @@ def _trial_status(folder: StudyFolder, planned: PlannedTrial) -> TrialStatus:
     path = folder.trial_path(planned)
     try:
         written = (path / f"events.{newest_attempt(path)}.jsonl").stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return TrialStatus(planned, folder.record(planned), None, None)
     claim = claimed_by(path) or {}
     return TrialStatus(planned, folder.record(planned), max(0.0, time.time() - written), claim.get("lease"))

@@ -26,8 +26,8 @@ def is_evaluation(row: Mapping[str, Any], settings: Settings | None) -> bool:
         return False
     scores = row.get("validation", {})
     return (
-        _is_finite(row.get("examples", 0))
-        and _is_finite(row.get("epochs", 0))
+        is_finite(row.get("examples", 0))
+        and is_finite(row.get("epochs", 0))
         and _are_numbers(row.get("clock", {}))
         and isinstance(scores, Mapping)
         and all(map(_are_numbers, scores.values()))
@@ -42,16 +42,19 @@ def difference(
 ) -> str | None:
     """The first thing on which record.json and the journal of an ended trial differ; None if they agree on all that
     both state. `end` is the journal's last row, if it has one."""
+    missing = ({"evaluations", *LAST_ROW, *END_ROW} - record.keys()) if end is not None else ()
+    if missing:
+        return f"record.json has no {', '.join(sorted(missing))}"
     if "evaluations" in record and record["evaluations"] != len(evaluations):
-        return f"record.json counts {record['evaluations']} evaluations, and the journal has {len(evaluations)}"
+        return f"record.json counts {shown(record['evaluations'])} evaluations, and the journal has {len(evaluations)}"
     pairs = [(key, record, name, evaluations[-1]) for key, name in LAST_ROW.items()] if evaluations else []
     pairs += [(key, record, name, end) for key, name in END_ROW.items()] if end is not None else []
     for key, ours, name, theirs in pairs:
         if key in ours and name in theirs and not _agree(ours[key], theirs[name]):
-            return f"record.json has {key} {_text(ours[key])}, and the journal {_text(theirs[name])}"
+            return f"record.json has {key} {shown(ours[key])}, and the journal {shown(theirs[name])}"
     for key in ("test", "clock"):
         if not _are_numbers(record.get(key, {})):
-            return f"record.json has {key} {_text(record[key])}"
+            return f"record.json has {key} {shown(record[key])}"
     if settings is None or not evaluations:
         return None
     if end is not None and (wrong := _misplaced(evaluations, settings)):
@@ -65,7 +68,7 @@ def _misplaced(evaluations: Sequence[Mapping[str, Any]], settings: Settings) -> 
         examples = row["step"] * settings.total_batch_size
         epochs = examples / settings.train_examples
         if row["examples"] != examples or not math.isclose(row.get("epochs", epochs), epochs, rel_tol=1e-9):
-            return f"the evaluation at step {row['step']} has examples {row['examples']}, epochs {row.get('epochs')}"
+            return f"the evaluation at step {row['step']} has examples {shown(row['examples'])}"
     return None
 
 
@@ -90,7 +93,7 @@ def _agree(a: Any, b: Any) -> bool:
 
 def _are_numbers(values: Any) -> bool:
     """Whether it is a group of numbers; null stands for one that was not finite."""
-    return isinstance(values, Mapping) and all(value is None or _is_finite(value) for value in values.values())
+    return isinstance(values, Mapping) and all(value is None or is_finite(value) for value in values.values())
 
 
 def is_count(value: Any) -> bool:
@@ -98,10 +101,12 @@ def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < LARGEST
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that floats can hold."""
     return type(value) in (int, float) and math.isfinite(value) and abs(value) < LARGEST_SIZE
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a damaged file, for a message."""
     text = str(value)
     return text if len(text) <= 60 else f"{text[:60]} ..."

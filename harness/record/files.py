@@ -103,11 +103,9 @@ def read_rows(path: Path) -> list[dict[str, Any] | None]:
     If any line has a checksum, a line without one is damaged; lines that older versions wrote have none.
     """
     lines = (_content(path) or b"").split(b"\n")[:-1]
-    intact = [_is_intact(line) for line in lines]
-    is_checked = any(intact)
     rows = [row if isinstance(row, dict) else None for row in _parsed(lines)]
-    if is_checked:
-        rows = [row if whole else None for row, whole in zip(rows, intact, strict=True)]
+    if any(row is not None and "crc32" in row for row in rows):
+        rows = [row if _is_intact(line) else None for row, line in zip(rows, lines, strict=True)]
         for row in rows:
             if row is not None:
                 del row["crc32"]
@@ -120,6 +118,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 CHECKSUM = len(',"crc32":"01234567"}')  # bytes at the end of a line
+
+
+def has_torn_end(path: Path) -> bool:
+    """Whether a JSON-lines file ends within a line."""
+    content = _content(path) or b"\n"
+    return not content.endswith(b"\n")
 
 
 def _is_intact(line: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.stored import SCHEMA, NewerFormatError, check_schema
-from harness.record.accounts import difference, is_count, is_evaluation
+from harness.record.accounts import difference, is_count, is_evaluation, shown
 from harness.record.files import checked_line, exists, read_json, read_lines, read_rows, write_json
 
 FSYNC_EVERY_S = 1.0
@@ -182,7 +182,7 @@ def _malformed(record: Any, newest: int) -> str | None:
         return "record.json is not a JSON object"
     number: Any = record.get("attempt")
     if not (is_count(number) and 0 < number <= newest):
-        return f"record.json is of attempt {number}, and the newest journal is of attempt {newest}"
+        return f"record.json is of attempt {shown(number)}, and the newest journal is of attempt {newest}"
     if not isinstance(record.get("outcome"), str) or not is_count(record.get("schema", 1)):
         return "record.json has no outcome or no schema"
     return None

@@ -15,14 +15,17 @@ from typing import Any
 
 import psutil
 
+from harness.plan.counted import count
 from harness.plan.errors import UserError, one_line
 from harness.plan.stored import SCHEMA, NewerFormatError, check_schema, remedy
 from harness.plan.trial import Arm, PlannedTrial, plan_key
+from harness.record.accounts import is_count, is_finite, shown
 from harness.record.code_fingerprint import fingerprint_text, gives_the_same_numbers
 from harness.record.files import (
     append_checked,
     append_lines,
     exists,
+    has_torn_end,
     json_line,
     plain,
     read_json,
@@ -30,10 +33,13 @@ from harness.record.files import (
     write_json,
     write_whole,
 )
-from harness.record.journal import TrialRecord, read_trial
+from harness.record.journal import TrialRecord, is_number, read_trial
 
 HEARTBEAT_S = 2.0
 STALE_S = 30.0  # a lease of another host older than this is abandoned
+# Fields of timing.jsonl that readers calculate with or group by.
+TIMING_NUMBERS = {"median_s", "fastest_s", "slowest_s", "rounds_s", "steps", "loader_fraction", "other_cpus", "cpus"}
+TIMING_TEXTS = {"key", "work", "topology", "conditions", "device", "driver"}
 
 
 class StudyFolder:
@@ -52,6 +58,11 @@ class StudyFolder:
         if not isinstance(value, dict):
             raise UserError(f"{self.path} is not a study: it has no readable study.json")
         _check_schema(self.path, value)
+        for key in ("git", "versions", "hardware", "doctor"):
+            if not isinstance(value.get(key) or {}, dict):
+                raise UserError(f"study.json of study {self.path.name} is damaged: {key} is {shown(value[key])}")
+        if not isinstance(value.get("experiment"), str):
+            raise UserError(f"study.json of study {self.path.name} is damaged: it has no experiment")
         return value
 
     @property
@@ -91,7 +102,7 @@ class StudyFolder:
     def check_planned(self) -> None:
         """UserError for a folder without plan.jsonl: there is no trial to read."""
         self.description()
-        if not (self.path / "plan.jsonl").is_file():
+        if not read_rows(self.path / "plan.jsonl"):
             raise UserError(
                 f"study {self.path.name} has no plan.jsonl, the list of its trials: run the same command again to "
                 "resume, or restore the file"
@@ -110,7 +121,17 @@ class StudyFolder:
         for name in damaged:
             if exists(self.path / name) and not (self.path / name).is_file():
                 found[name] = f"{name} is not a file"
-        return list(found.values())
+            elif name not in found and has_torn_end(self.path / name) and not self.is_being_run:
+                found[name] = f"{name} ends within a line"
+        return [*found.values(), *self._unlisted()]
+
+    def _unlisted(self) -> list[str]:
+        """A line on trials that have a folder and are not in plan.jsonl."""
+        with suppress(OSError):
+            listed = {planned.trial.trial_id for planned in self.plan()}
+            if extra := [name for name in os.listdir(self.path / "trials") if name not in listed]:
+                return [f"plan.jsonl does not list {count(len(extra), 'trial')} of those in trials/: {extra[0]} ..."]
+        return []
 
     def trial_path(self, planned: PlannedTrial) -> Path:
         return self.path / "trials" / planned.key
@@ -125,6 +146,8 @@ class StudyFolder:
             for row, field in product(rows, ("key", "median_s")):
                 if field not in row:
                     raise KeyError(field)
+            for row in rows:
+                _check_timing(row)
         return rows
 
     @contextmanager
@@ -151,16 +174,25 @@ class Study(StudyFolder):
         self.leads = leads  # plans, times and reports
 
     @staticmethod
-    def open(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
-        """Create the study or continue it; UserError when it is another experiment's, other code's, or in use."""
+    def open(
+        path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False, take_over: bool = False
+    ) -> "Study":
+        """Create the study or continue it; UserError when it is another experiment's, other code's, or in use.
+
+        `take_over` continues it although a driver on another machine seems to be alive.
+        """
         _make_folder(path)
-        stored = read_json(path / "study.json")
-        if stored is not None:
+        stored = None
+        if exists(path / "study.json"):
+            stored = _stored(path)
             _check_same(path, stored, description, allow_mixed_code)
-        study = Study(path, Lease.take(path))
+        study = Study(path, Lease.take(path, take_over))
+        if take_over:
+            study.end_helpers_ahead()
         before = stored or {}
         session = {"at": time.time(), "attempt": study.lease.number, "overrides": description.get("overrides", [])}
         created, sessions = before.get("created_at", time.time()), before.get("sessions", [])
+        sessions = sessions if isinstance(sessions, list) else []
         value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
         if before.get("mixed_code") or (stored is not None and _differences(stored, description)):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
@@ -171,11 +203,11 @@ class Study(StudyFolder):
     def join(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
         """Help the driver that has the study: UserError where that is another experiment's or other code's."""
         deadline = time.monotonic() + STALE_S
-        while (stored := read_json(path / "study.json")) is None:  # written just after the lease is taken
+        while not exists(path / "study.json"):  # written just after the lease is taken
             if time.monotonic() > deadline:
                 raise UserError(f"the driver of study {path.name} has not described it in {STALE_S:g} s: is it alive?")
             time.sleep(0.2)
-        _check_same(path, stored, description, allow_mixed_code)
+        _check_same(path, _stored(path), description, allow_mixed_code)
         own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
         own.mkdir(parents=True, exist_ok=True)
         return Study(path, Lease.take(own), leads=False)
@@ -202,8 +234,40 @@ class Study(StudyFolder):
                 append_checked(path, kept)
         append_checked(path, plain(row))
 
+    def end_helpers_ahead(self) -> None:
+        """Free what helpers had claimed whose last heartbeat lies in the future: by our clock they would not be stale
+        for as long as theirs is ahead."""
+        for helper in self.helpers():
+            held = helper.lease_held()
+            if held and _is_alive(held) and held["heartbeat"] > time.time() + STALE_S:
+                Lease.take(helper.path, take_over=True).release()
+
     def close(self) -> None:
         self.lease.release()
+
+
+def _check_timing(row: Mapping[str, Any]) -> None:
+    """Raises ValueError where a row of timing.jsonl has something else than the number or text that belongs there."""
+    for field in TIMING_NUMBERS & row.keys():
+        values = row[field] if field == "rounds_s" and isinstance(row[field], list) else [row[field]]
+        if not all(value is None or is_finite(value) for value in values):
+            raise ValueError(f"a line has {field} {shown(row[field])}")
+    for field in TIMING_TEXTS & row.keys():
+        if not isinstance(row[field], str):
+            raise ValueError(f"a line has {field} {shown(row[field])}")
+    if row["median_s"] is None or row["median_s"] <= 0:
+        raise ValueError(f"a line has median_s {row['median_s']}")
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """study.json of a study to continue. UserError if it is damaged: nothing else says which code made its trials."""
+    stored = read_json(path / "study.json")
+    if not isinstance(stored, dict):
+        raise UserError(
+            f"{path / 'study.json'} is damaged: restore it, or choose another study name; the trials cannot be "
+            "continued without it"
+        )
+    return stored
 
 
 def _make_folder(path: Path) -> None:
@@ -262,6 +326,7 @@ class Lease:
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder
         self.number = number
+        self.taken_from: str | None = None  # the driver that seemed to be alive
         me = psutil.Process()
         self._owner = {"attempt": number, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
         with open(_lease_path(folder, number), "x", encoding="utf-8") as file:
@@ -271,20 +336,26 @@ class Lease:
         self._thread.start()
 
     @staticmethod
-    def take(folder: Path) -> "Lease":
-        """Raises UserError while another driver has the study, also one that takes it at this very moment."""
+    def take(folder: Path, take_over: bool = False) -> "Lease":
+        """Raises UserError while another driver has the study, also one that takes it at this very moment.
+
+        `take_over` takes it from a driver on another machine even if that seems to be alive: its heartbeat may come
+        from a clock that is ahead of ours.
+        """
         (folder / "leases").mkdir(exist_ok=True)
         number = newest_lease(folder)
         held = _read_lease(folder, number) if number else None
-        if held is None or not _is_alive(held):
+        if held is None or not _is_alive(held) or (take_over and not _is_here(held)):
             try:
-                return Lease(folder, number + 1)
+                lease = Lease(folder, number + 1)
+                lease.taken_from = holder(held) if held is not None and _is_alive(held) else None
+                return lease
             except FileExistsError:
                 held = _read_lease(folder, number + 1)
-        age = time.time() - held["heartbeat"]
+        remedy = "end it first" if _is_here(held) else "if it is dead, add --take-over to the same command"
         raise UserError(
-            f"study {folder.name} is being run by process {held['pid']} on {held['host']} (heartbeat {age:.0f} s "
-            "ago): wait for it, end it, or choose another study name"
+            f"study {folder.name} is being run by {holder(held)}: wait for it, end it, or choose another study name"
+            f"{f'; {remedy}' if take_over or not _is_here(held) else ''}"
         )
 
     @property
@@ -317,7 +388,7 @@ class Lease:
 
 def newest_lease(folder: Path) -> int:
     """Number of a study's newest lease; 0 before the first."""
-    return max((int(path.stem) for path in folder.glob("leases/*.json") if path.stem.isdigit()), default=0)
+    return max((int(path.stem) for path in folder.glob("leases/*.json") if is_number(path.stem)), default=0)
 
 
 def _lease_path(folder: Path, number: int) -> Path:
@@ -325,19 +396,45 @@ def _lease_path(folder: Path, number: int) -> Path:
 
 
 def _read_lease(folder: Path, number: int) -> dict[str, Any]:
-    """A lease; one that its taker has not finished writing counts by the age of its file."""
+    """A lease; one that is damaged, or that its taker has not finished writing, counts by the age of its file."""
     path = _lease_path(folder, number)
-    unknown = {"attempt": number, "host": "an unknown host", "pid": "?", "heartbeat": path.stat().st_mtime}
-    return read_json(path) or unknown
+    held = read_json(path)
+    if (
+        isinstance(held, dict)
+        and isinstance(held.get("host"), str)
+        and is_count(held.get("attempt"))
+        and is_count(held.get("pid"))
+        and all(is_finite(held.get(key, 0.0)) for key in ("heartbeat", "started"))
+        and ("started" in held or not _is_here(held))
+        and "heartbeat" in held
+    ):
+        return held
+    try:
+        changed = path.lstat().st_mtime
+    except OSError:
+        changed = 0.0
+    return {"attempt": number, "host": "an unknown host", "pid": "?", "heartbeat": changed}
+
+
+def holder(held: Mapping[str, Any]) -> str:
+    """Who holds a lease, e.g. `process 7 on node3 (heartbeat 5 s ago)`."""
+    age = time.time() - held["heartbeat"]
+    beat = f"heartbeat {age:.0f} s ago" if age > -1.0 else f"heartbeat {-age:.0f} s ahead of this machine's clock"
+    since = f", since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(held['started']))}" if "started" in held else ""
+    return f"process {held['pid']} on {held['host']}{since} ({beat})"
+
+
+def _is_here(held: Mapping[str, Any]) -> bool:
+    return held["host"] == socket.gethostname()
 
 
 def _is_alive(held: Mapping[str, Any]) -> bool:
-    if held.get("released"):
+    if held.get("released") is True:
         return False
-    if held["host"] != socket.gethostname():
+    if not _is_here(held):
         return time.time() - held["heartbeat"] < STALE_S
     try:
         process = psutil.Process(held["pid"])
         return abs(process.create_time() - held["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
         return False

@@ -30,8 +30,10 @@ def publish(project: WandbProject, document: Mapping[str, Any]) -> str:
     key = f"{api.settings['base_url']}/{entity}/{name}/{project.label.uid}"
     path = project.study / "wandb" / KEPT
     path.parent.mkdir(exist_ok=True)
-    kept = read_json(path) or {}
-    published, content = kept.get(key, {}), fingerprint(document)
+    kept = read_json(path)
+    kept = kept if isinstance(kept, dict) else {}
+    published, content = kept.get(key), fingerprint(document)
+    published = published if isinstance(published, dict) and {"id", "url"} <= published.keys() else {}
     if published.get("content") == content:
         return str(published["url"])
     table = document["table"]
