@@ -67,11 +67,11 @@ def show(console: Console, folder: StudyFolder) -> None:
         drivers = {_lease(folder, driver): _name(driver) for driver in (folder, *folder.helpers())}
         console.print(_table(started, drivers))
     for line in folder.damage():
-        console.print(words.damaged(line), markup=False, highlight=False)
+        console.print(words.damaged(line), markup=False, highlight=False, soft_wrap=True)
     for trial in trials:
         if trial.record.damage is not None:
             where = f"{trial.planned.trial.label}, trials/{trial.planned.key}: {trial.record.damage}"
-            console.print(words.damaged(where), markup=False, highlight=False)
+            console.print(words.damaged(where), markup=False, highlight=False, soft_wrap=True)
         if trial.state == "failed":
             reason = trial.record.record.get("error", "no reason given")
             console.print(f"failed: {trial.planned.trial.label}: {reason}", markup=False, highlight=False)
@@ -137,7 +137,7 @@ def _table(started: Sequence[TrialStatus], drivers: Mapping[str, str]) -> Table:
         value = row.get("validation", {}).get(settings.averaging.decide_on, {}).get(settings.target.metric)
         table.add_row(
             trial.planned.trial.label,
-            f"{row['epochs']:g}" if row else "-",
+            f"{row['epochs']:g}" if "epochs" in row else "-",
             str(row.get("step", "-")),
             "-" if value is None else f"{settings.target.metric} {value:.4f}",
             "-" if trial.quiet_s is None else f"{trial.quiet_s:.0f} s ago",

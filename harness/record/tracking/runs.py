@@ -53,8 +53,8 @@ class StudyLabel:
 def study_label(folder: StudyFolder) -> StudyLabel:
     """The label of a study on disk."""
     description = folder.description()
-    experiment, name = str(description["experiment"]), str(description["name"])
-    creation = {"experiment": experiment, "name": name, "created_at": description["created_at"]}
+    experiment, name = str(description["experiment"]), str(description.get("name", folder.path.name))
+    creation = {"experiment": experiment, "name": name, "created_at": description.get("created_at")}
     kept = read_json(folder.path / "wandb" / "ids.json")
     generation = kept.get("generation", 0) if isinstance(kept, Mapping) else 0
     return StudyLabel(experiment, name, fingerprint(creation, 8), generation if is_count(generation) else 0)
