@@ -23,7 +23,7 @@ from harness.plan.design import Design
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Arm, Trial
 from harness.record.code_fingerprint import fingerprint_text
-from harness.statistics import words
+from harness.record.journal import damaged
 
 
 def findings(
@@ -58,7 +58,7 @@ def findings(
     )
     workload = design.workload
     target = records.target or workload.target
-    damage = [words.damaged(line) for line in records.damage()]
+    damage = [damaged(line) for line in records.damage()]
     return Findings(
         question=question,
         protocol=protocol(design),

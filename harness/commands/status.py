@@ -14,9 +14,8 @@ from harness.plan.counted import count
 from harness.plan.exit_codes import ExitCode
 from harness.plan.trial import PlannedTrial
 from harness.record.claims import claimed_by
-from harness.record.journal import TrialRecord, newest_attempt
+from harness.record.journal import TrialRecord, damaged, newest_attempt
 from harness.record.study import StudyFolder
-from harness.statistics import words
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,11 @@ def show(console: Console, folder: StudyFolder) -> None:
         drivers = {_lease(folder, driver): _name(driver) for driver in (folder, *folder.helpers())}
         console.print(_table(started, drivers))
     for line in folder.damage():
-        console.print(words.damaged(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(damaged(line), markup=False, highlight=False, soft_wrap=True)
     for trial in trials:
         if trial.record.damage is not None:
             where = f"{trial.planned.trial.label}, trials/{trial.planned.key}: {trial.record.damage}"
-            console.print(words.damaged(where), markup=False, highlight=False, soft_wrap=True)
+            console.print(damaged(where), markup=False, highlight=False, soft_wrap=True)
         if trial.state == "failed":
             reason = trial.record.record.get("error", "no reason given")
             console.print(f"failed: {trial.planned.trial.label}: {reason}", markup=False, highlight=False)

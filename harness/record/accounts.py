@@ -18,11 +18,9 @@ END_ROW = {"outcome": "outcome", "steps": "step", "diverged_at_step": "diverged_
 END_ROW |= {"clock": "clock"}
 
 
-def is_evaluation(row: Mapping[str, Any], settings: Settings | None) -> bool:
-    """Whether a journal's row has the form of an evaluation; given the trial's settings, also all that readers need."""
+def is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Whether a journal's row has the form of an evaluation."""
     if not (is_count(row.get("step")) and row["step"] > 0):
-        return False
-    if settings is not None and not {"examples", "validation", "clock"} <= row.keys():
         return False
     scores = row.get("validation", {})
     return (
@@ -57,6 +55,9 @@ def difference(
             return f"record.json has {key} {shown(record[key])}"
     if settings is None or not evaluations:
         return None
+    for row in evaluations:
+        if missing := {"examples", "validation", "clock"} - row.keys():
+            return f"the evaluation at step {row['step']} has no {', '.join(sorted(missing))} in the journal"
     if end is not None and (wrong := _misplaced(evaluations, settings)):
         return wrong
     return _wrong_outcome(Outcome(record["outcome"]), evaluations, settings)
@@ -68,7 +69,7 @@ def _misplaced(evaluations: Sequence[Mapping[str, Any]], settings: Settings) -> 
         examples = row["step"] * settings.total_batch_size
         epochs = examples / settings.train_examples
         if row["examples"] != examples or not math.isclose(row.get("epochs", epochs), epochs, rel_tol=1e-9):
-            return f"the evaluation at step {row['step']} has examples {shown(row['examples'])}"
+            return f"the evaluation at step {row['step']} has examples {shown(row['examples'])} in the journal"
     return None
 
 

@@ -98,6 +98,11 @@ class TrialRecord:
         return self.outcome is not None and self.outcome.is_data
 
 
+def damaged(what: str) -> str:
+    """A line on a damaged file or trial; `what` names it and how it is damaged."""
+    return f"damaged, excluded from every number until the same command is run again: {what}"
+
+
 def attempt_numbers(folder: Path) -> list[int]:
     """Numbers of the attempts in a trial's folder, ascending."""
     try:
@@ -153,7 +158,7 @@ def _read_trial(folder: Path, settings: Settings | None) -> TrialRecord:
     record: Any = read_json(folder / "record.json") if has_record else {}
     journal = Journal(attempt_numbers(folder))
     for number in journal.attempts:
-        journal.add(f"events.{number}.jsonl", read_rows(folder / f"events.{number}.jsonl"), settings)
+        journal.add(f"events.{number}.jsonl", read_rows(folder / f"events.{number}.jsonl"))
     newest = max(journal.attempts, default=0)
     if has_record and (malformed := _malformed(record, newest)):
         return journal.damaged(malformed)
@@ -197,7 +202,7 @@ class Journal:
         self.end: dict[str, Any] | None = None  # the last row of a trial that ended
         self.faults: list[tuple[int, str]] = []  # the step before each damaged line, and what is damaged
 
-    def add(self, name: str, rows: list[dict[str, Any] | None], settings: Settings | None) -> None:
+    def add(self, name: str, rows: list[dict[str, Any] | None]) -> None:
         """Add the rows of the next attempt, in the file `name`: they replace those beyond where it resumed."""
         step, self.end = 0, None
         for line, row in enumerate(rows, 1):
@@ -212,7 +217,7 @@ class Journal:
                 check_schema(row, name)
                 self._resume(step := resumed)
             elif kind == "evaluation":
-                if not is_evaluation(row, settings):
+                if not is_evaluation(row):
                     self.faults.append((step, f"line {line} of {name} is not an evaluation"))
                     continue
                 step = row["step"]

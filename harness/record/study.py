@@ -36,6 +36,7 @@ from harness.record.files import (
 from harness.record.journal import TrialRecord, is_number, read_trial
 
 HEARTBEAT_S = 2.0
+LATEST = 4e9  # seconds since 1970 that a clock may show
 STALE_S = 30.0  # a lease of another host older than this is abandoned
 # Fields of timing.jsonl that readers calculate with or group by.
 TIMING_NUMBERS = {"median_s", "fastest_s", "slowest_s", "rounds_s", "steps", "loader_fraction", "other_cpus", "cpus"}
@@ -348,14 +349,15 @@ class Lease:
         if held is None or not _is_alive(held) or (take_over and not _is_here(held)):
             try:
                 lease = Lease(folder, number + 1)
-                lease.taken_from = holder(held) if held is not None and _is_alive(held) else None
+                if held is not None and _is_alive(held):
+                    lease.taken_from = holder(held) + since(held)
                 return lease
             except FileExistsError:
                 held = _read_lease(folder, number + 1)
-        remedy = "end it first" if _is_here(held) else "if it is dead, add --take-over to the same command"
+        remedy = "" if _is_here(held) else "; if it is dead, add --take-over to the same command"
         raise UserError(
             f"study {folder.name} is being run by {holder(held)}: wait for it, end it, or choose another study name"
-            f"{f'; {remedy}' if take_over or not _is_here(held) else ''}"
+            f"{since(held)}{remedy}"
         )
 
     @property
@@ -420,8 +422,14 @@ def holder(held: Mapping[str, Any]) -> str:
     """Who holds a lease, e.g. `process 7 on node3 (heartbeat 5 s ago)`."""
     age = time.time() - held["heartbeat"]
     beat = f"heartbeat {age:.0f} s ago" if age > -1.0 else f"heartbeat {-age:.0f} s ahead of this machine's clock"
-    since = f", since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(held['started']))}" if "started" in held else ""
-    return f"process {held['pid']} on {held['host']}{since} ({beat})"
+    return f"process {held['pid']} on {held['host']} ({beat})"
+
+
+def since(held: Mapping[str, Any]) -> str:
+    """When the process that holds a lease began, by its clock; empty where the lease does not say."""
+    if not 0 < held.get("started", 0) < LATEST:
+        return ""
+    return f" (it began at {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(held['started']))})"
 
 
 def _is_here(held: Mapping[str, Any]) -> bool:

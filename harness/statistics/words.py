@@ -45,11 +45,6 @@ def section_failed(section: str, why: str) -> str:
     return f"{section} could not be made and is left out: {why}; everything else in this report stands"
 
 
-def damaged(what: str) -> str:
-    """A damaged file or trial; `what` names it and how it is damaged."""
-    return f"damaged, excluded from every number until the same command is run again: {what}"
-
-
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 

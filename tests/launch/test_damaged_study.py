@@ -78,8 +78,8 @@ def test_a_dead_driver_whose_clock_was_an_hour_ahead_is_shown_and_taken_over(tmp
     capsys.readouterr()
     assert main(command) == 2
     refused = capsys.readouterr().err
-    assert f"error: study s is being run by process {held['pid']} on node7, since 20" in refused
-    assert "s ahead of this machine's clock): wait for it, end it, or choose another study name; " in refused
-    assert refused.endswith("if it is dead, add --take-over to the same command\n")
+    assert f"error: study s is being run by process {held['pid']} on node7 (heartbeat 3" in refused
+    assert "s ahead of this machine's clock): wait for it, end it, or choose another study name (it began at" in refused
+    assert refused.endswith(" UTC); if it is dead, add --take-over to the same command\n")
     assert main([*command, "--take-over"]) == 0
-    assert f"taken over from process {held['pid']} on node7, since 20" in capsys.readouterr().out
+    assert f"taken over from process {held['pid']} on node7 (heartbeat 3" in capsys.readouterr().out
