@@ -11,7 +11,8 @@ from typing import Any
 from harness.record.accounts import is_count
 from harness.record.files import json_line, read_json
 from harness.record.journal import is_number
-from harness.record.study import STALE_S, Lease, StudyFolder
+from harness.record.lease import STALE_S, Lease
+from harness.record.study import StudyFolder
 
 
 class Claims:

@@ -58,7 +58,7 @@ def check(study: Path, before: dict[Path, tuple[bytes, int]]) -> dict[Path, tupl
 def kill_often(output: Path, seed: int, kills: int) -> Path:
     """A study whose drivers were killed `kills` times, and then ended by one that was not; returns its folder."""
     moments, done, number = random.Random(seed), 0, 0
-    study, finished = output, {}
+    study, finished, arguments = output, {}, [*GRID]
     while done < kills:  # a sweep is over before: the next one begins
         study, finished = output / f"s{number}" / "tbs_sweep/s", {}
         arguments = [*GRID, f"output_dir={output / f's{number}'}", "study=s"]
