@@ -35,10 +35,10 @@ def undisturbed(tmp_path_factory):
     return found
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_killed_driver_gcs_or_raylet_loses_and_repeats_nothing(undisturbed, tmp_path):
     moments, kept = random.Random(8), {}
-    for what in ("gcs_server", "driver", "raylet", "gcs_server", "raylet"):
+    for what in ("gcs_server", "raylet", "driver"):
         process = start(tmp_path, *GRID)
         wait_for(lambda: worker_pids(process.pid, "TrialTrainable"))  # noqa: B023
         time.sleep(moments.uniform(0.0, 1.0))
@@ -76,7 +76,7 @@ def test_thirty_random_kills_of_an_inline_driver_lose_and_repeat_nothing(tmp_pat
 
 
 def wait_for(happens: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.02)
