@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -25,7 +26,9 @@ class RayWatch:
         self.scratch = scratch
         self.say_last = say_last
         self._over = threading.Event()
-        self._servers = [(child.name(), child) for child in psutil.Process().children() if child.name() in SERVERS]
+        self._servers = [
+            (child.info["name"], child) for child in psutil.process_iter(["name", "ppid"]) if _is_server(child.info)
+        ]
         self._thread = threading.Thread(target=self._watch, name="ray-watch", daemon=True)
 
     def __enter__(self) -> "RayWatch":
@@ -52,6 +55,10 @@ class RayWatch:
                     process.kill()
             shutil.rmtree(self.scratch, ignore_errors=True)
             os._exit(ExitCode.PREEMPTED)
+
+
+def _is_server(process: dict[str, Any]) -> bool:
+    return process["ppid"] == os.getpid() and process["name"] in SERVERS
 
 
 def _is_gone(process: psutil.Process) -> bool:

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from harness.plan.errors import UserError
 
-NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
 
 
 def plain(value: Any) -> Any:
@@ -77,14 +77,20 @@ def _reject(constant: str) -> NoReturn:
 def _content(path: Path) -> bytes | None:
     """None where there is no file, or something else than a file; OSError where the file system fails."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not keep us waiting
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             raise UserError(f"{path} cannot be read ({error.strerror})") from error
         if error.errno in NO_FILE:
             return None
         raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def json_line(value: Mapping[str, Any]) -> str:
