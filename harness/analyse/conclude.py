@@ -23,6 +23,7 @@ from harness.plan.design import Design
 from harness.plan.outcome import Outcome
 from harness.plan.trial import Arm, Trial
 from harness.record.code_fingerprint import fingerprint_text
+from harness.record.journal import damaged
 
 
 def findings(
@@ -57,6 +58,7 @@ def findings(
     )
     workload = design.workload
     target = records.target or workload.target
+    damage = [damaged(line) for line in records.damage()]
     return Findings(
         question=question,
         protocol=protocol(design),
@@ -72,7 +74,8 @@ def findings(
         curves=[curve for curve in curves if curve is not None],
         fixed_budgets=attempts.of("What a fixed budget buys", lambda: fixed_budgets(rows, results), []),
         by_target=attempts.of("The answer against the target", lambda: answers_by_target(rows, results), []),
-        caveats=[*caveats(design, rows, comparisons, records, aims, untested), *failed_columns],
+        caveats=[*damage, *caveats(design, rows, comparisons, records, aims, untested), *failed_columns],
+        damage=damage,
         reach=attempts.of("The share of seeds that reached", lambda: reach_lines(rows, results), []) if aims else [],
         metric=target.metric,
         target_value=target.value,

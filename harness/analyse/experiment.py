@@ -13,7 +13,7 @@ from harness.config.configuration import Configuration, stored_configuration
 from harness.config.experiments import check_methods, question_class
 from harness.config.fitting import check_question
 from harness.plan.design import Design
-from harness.plan.errors import UserError
+from harness.plan.errors import UserError, one_line
 from harness.plan.trial import Trial
 from harness.record.study import StudyFolder
 
@@ -93,7 +93,12 @@ def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:
     Raises UserError where the folder is not a study, or one whose configuration this version does not know.
     """
     config = stored_configuration(folder)
-    design = build_design(config, folder.description()["train_examples"])
+    try:
+        design = build_design(config, folder.description()["train_examples"])
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"study.json of study {folder.path.name} is damaged: {one_line(error)}") from error
     try:
         return build_experiment(config, design), design
     except UserError as error:

@@ -59,6 +59,7 @@ class Findings:
     rules: list[RuleLine] = field(default_factory=list)  # the study's own and the classic ones, from its base point
     own_columns: dict[str, str] = field(default_factory=dict)  # the user's own, each with what it says of itself
     failed_sections: list[str] = field(default_factory=list)  # a sentence on each part that could not be made
+    damage: list[str] = field(default_factory=list)  # those of `caveats` on damaged files and trials
     decision: Decision | None = None  # of a question about TBS and rules
     first_screen: FirstScreen | None = None  # the decision in words
 
@@ -75,8 +76,10 @@ class Findings:
         return [line for line in section.sentences if line not in self.verdict]
 
     def to_json(self) -> dict[str, Any]:
-        """Without a word on columns of the user's own where there are none."""
+        """Without a word on damage, or on columns of the user's own, where there are none."""
         found = asdict(self)
+        if not self.damage:
+            del found["damage"]
         if not self.own_columns:
             del found["own_columns"]
             for arm in found["arms"]:

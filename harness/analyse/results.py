@@ -14,7 +14,7 @@ from harness.plan.racing import Standing
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.target import Target
 from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
-from harness.record.journal import TrialRecord, attempt_numbers, read_trial
+from harness.record.journal import TrialRecord, attempt_numbers
 from harness.record.study import StudyFolder
 from harness.statistics.estimates import Observation
 
@@ -143,6 +143,18 @@ class Records:
         rows = (self._read(planned).evaluations for planned in self._planned.get(trial.trial_id, []))
         return max((int(found[-1]["examples"]) for found in rows if found), default=0)
 
+    def damage(self) -> list[str]:
+        """A line on each damaged file or trial: no number counts it, and the next sweep runs the trial again (P28)."""
+        trials = [(planned, self.damage_of(planned)) for trial in self._planned.values() for planned in trial]
+        return [
+            *self.folder.damage(),
+            *(f"{p.trial.label}, trials/{p.key}: {damage}" for p, damage in trials if damage is not None),
+        ]
+
+    def damage_of(self, planned: PlannedTrial) -> str | None:
+        """Which file of a trial is damaged, or contradicts another."""
+        return self._read(planned).damage
+
     def replicas(self) -> int:
         """Finished runs of a trial on another topology than the one counted."""
         finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]
@@ -166,9 +178,9 @@ class Records:
     def _read(self, planned: PlannedTrial) -> TrialRecord:
         path, known = self.folder.trial_path(planned), self._cache.get(planned.key)
         if known is None or not known.is_finished:
-            known = self._cache[planned.key] = _compact(read_trial(path))
+            known = self._cache[planned.key] = _compact(self.folder.record(planned))
         elif known.outcome is Outcome.DOMINATED and known.attempts != len(attempt_numbers(path)):
-            known = self._cache[planned.key] = _compact(read_trial(path))  # it went on
+            known = self._cache[planned.key] = _compact(self.folder.record(planned))  # it went on
         return known
 
 

@@ -81,6 +81,7 @@ class StudyComparison:
     overall_ratio: float
     overall_bounds: tuple[float, float]  # what an infinite ratio is at least, and a ratio of 0 at most
     p_slower_overall: float  # one-sided as an arm's, corrected with them
+    damage: tuple[str, ...] = ()  # damaged files and trials of either study, which no number counts
 
     @property
     def slower(self) -> tuple[str, ...]:
@@ -136,6 +137,7 @@ def compare_studies(a: Records, b: Records, margin: float = 0.0) -> StudyCompari
         overall_ratio=ratio,
         overall_bounds=bounds,
         p_slower_overall=adjusted[""],
+        damage=tuple(f"{r.folder.path.name}: {line}" for r in (a, b) for line in r.damage()),
     )
 
 

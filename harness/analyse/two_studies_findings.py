@@ -7,6 +7,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.sections import Plot, Reference, Section, Series, Table
 from harness.analyse.two_studies import ArmChange, StudyComparison
 from harness.plan.settings import fingerprint
+from harness.record.journal import damaged
 from harness.statistics import words
 from harness.statistics.comparisons import Verdict
 
@@ -15,6 +16,7 @@ def comparison_findings(found: StudyComparison) -> Findings:
     """Verdict, the ratios with their intervals, and what was set differently."""
     decided = [arm for arm in found.arms if arm.epochs.verdict is not Verdict.NOT_ESTABLISHED]
     undecided = [arm for arm in found.arms if arm.epochs.verdict is Verdict.NOT_ESTABLISHED]
+    damage = [damaged(line) for line in found.damage]
     return Findings(
         question=f"Does {found.b} need more epochs or seconds to the target than {found.a}?",
         protocol="each study's own",
@@ -31,7 +33,8 @@ def comparison_findings(found: StudyComparison) -> Findings:
         fixed_budgets=[],
         by_target=[],
         reach=[],
-        caveats=_caveats(found),
+        caveats=[*damage, *_caveats(found)],
+        damage=damage,
         metric=found.target.metric,
         target_value=found.target.value,
         outcomes={},

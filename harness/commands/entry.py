@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -34,13 +35,26 @@ def command(run: Callable[[Sequence[str]], int]) -> EntryPoint:
 
     @functools.wraps(run)
     def main(arguments: Sequence[str] | None = None, /) -> int:
+        print_whatever_the_encoding()
         try:
             return int(run(sys.argv[1:] if arguments is None else arguments))
         except UserError as error:
             print_error(error)
             return ExitCode.BAD_INPUT
+        except OSError as error:
+            if error.filename is None:
+                raise
+            print_error(f"{error.filename}: {error.strerror}")
+            return ExitCode.UNWRITABLE
 
     return main
+
+
+def print_whatever_the_encoding() -> None:
+    """Print a character that standard output cannot show as its number, e.g. \\u2265, instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(error: Exception | str) -> None:

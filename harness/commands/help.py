@@ -31,7 +31,7 @@ commands:
 experiments:  {experiments}
 groups:       {groups}
 preview:      dry_run=true prints every arm, its LR, warm-up and cost, and stops; --cfg job prints the configuration
-resume:       run the same command again; finished trials are skipped
+resume:       run the same command again; finished trials are skipped; --take-over if the driver's machine is dead
 extend:       --config-dir DIR adds your own config groups; _target_ takes any importable class
 exit codes:   {exit_codes}
 other flags:  --version, --shell-completion install=bash|zsh|fish

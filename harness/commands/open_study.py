@@ -11,11 +11,11 @@ from harness.record.provenance import cpu_model, git_state, usable_cpus, version
 from harness.record.study import Study
 
 
-def open_study(progress: StudyProgress, splits: Splits) -> Study:
+def open_study(progress: StudyProgress, splits: Splits, take_over: bool = False) -> Study:
     """Create or resume the study; or join it, where it is shared and another driver leads it. UserError as for both."""
     config, description = progress.config, _description(progress, splits)
     try:
-        return Study.open(config.folder, description, config.allow_mixed_code)
+        return Study.open(config.folder, description, config.allow_mixed_code, take_over)
     except UserError:
         if not config.cluster.share_study or not progress.folder.is_being_run:
             raise

@@ -9,13 +9,15 @@
 Without options, report.html and its companions are rewritten in the study's folder. With another target or budget, the
 report goes to STUDY/read_as/NAME; no trial is run, because the journals have every evaluation. Two studies A B are
 compared, B against A, in B/compared_with/A; with --fail-if-slower the exit code is 3 if B is established to be slower
-by more than the given share. Needs neither torch nor ray.
+by more than the given share. --output DIR writes into DIR instead, e.g. for a study that is read-only. Needs neither
+torch nor ray.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from harness.analyse.experiment import concluded, reopen
 from harness.analyse.results import Records
@@ -52,19 +54,20 @@ def main(arguments: Sequence[str]) -> int:
         metavar="SOURCE",
         help="published curves to show next to the study's, see docs/published.md",
     )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write into instead of the study's own")
     add_reading_options(parser, "--published-target")
     given = parser.parse_args(arguments)
     _check_combination(given)
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
-        slower, whole = compare(given.study, given.other, given.target, given.metric, margin or 0.0)
+        slower, whole = compare(given.study, given.other, given.target, given.metric, margin or 0.0, given.output)
         if slower and margin is not None:
             return ExitCode.SLOWER
         return ExitCode.DONE if whole else ExitCode.FAILED
     if given.fail_if_slower is not None:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
     overlays = overlay_curves(given.overlay, reading_options(given))
-    whole = report(given.study, given.target, given.metric, given.budget_epochs, overlays)
+    whole = report(given.study, given.target, given.metric, given.budget_epochs, overlays, given.output)
     return ExitCode.DONE if whole else ExitCode.FAILED
 
 
@@ -74,34 +77,49 @@ def report(
     metric: str | None,
     budget_epochs: float | None,
     overlays: Sequence[PublishedCurve] = (),
+    output: Path | None = None,
 ) -> bool:
     """Write the report that was asked for and print it; False if a section failed. Raises UserError."""
     folder = StudyFolder(study)
+    folder.check_planned()
     experiment, design = reopen(folder)
     target = asked_target(design.workload, value, metric)
     budget = asked_budget(design.workload, budget_epochs)
-    findings = concluded(experiment, design, Records(folder, target, budget))
-    if overlays:
-        findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
     name = "-".join(
         [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
     )
-    out = study / "read_as" / name if name else study
-    out.mkdir(parents=True, exist_ok=True)
+    findings = concluded(experiment, design, Records(folder, target, budget))
+    if overlays:
+        findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
+    out = report_folder(output or (study / "read_as" / name if name else study))
     return write_reports(make_console(), out, findings)
 
 
-def compare(first: Path, second: Path, value: float | None, metric: str | None, margin: float) -> tuple[bool, bool]:
+def report_folder(path: Path) -> Path:
+    """`path`, created if need be; UserError in one line where nothing can be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise UserError(
+            f"no report can be written to {path} ({error.strerror}): give a folder that can be written, --output DIR"
+        ) from error
+
+
+def compare(
+    first: Path, second: Path, value: float | None, metric: str | None, margin: float, output: Path | None = None
+) -> tuple[bool, bool]:
     """Write and print B against A: whether anything is established to be slower by more than `margin`, and whether no
     section failed."""
     records = []
     for path in (first, second):
         folder = StudyFolder(path)
+        folder.check_planned()
         _, design = reopen(folder)
         records.append(Records(folder, asked_target(design.workload, value, metric)))
     comparison = compare_studies(*records, margin=margin)
-    out = second / "compared_with" / f"{first.parent.name}_{first.name}"
-    out.mkdir(parents=True, exist_ok=True)
+    out = report_folder(output or second / "compared_with" / f"{first.parent.name}_{first.name}")
     return bool(comparison.slower), write_reports(make_console(), out, comparison_findings(comparison))
 
 

@@ -13,7 +13,7 @@ from harness.launch.tasks import Cluster
 from harness.plan.trial import PlannedTrial
 from harness.record.claims import Claims
 from harness.record.drain_flag import NAME as DRAIN_FLAG
-from harness.record.journal import newest_rows
+from harness.record.journal import begin_again, newest_rows
 from harness.record.limit import write_limit
 from harness.record.study import Study
 from harness.record.terminal import Screen
@@ -38,12 +38,24 @@ class StudyTrials:
         self.is_shared = progress.config.cluster.share_study
         self.waits_for_others = study.leads
         self._claims = Claims(study.path, study.lease)
+        self._begun_again: set[str] = set()  # damaged trials, by key
 
     def plan(self) -> Sequence[PlannedTrial]:
         planned = self.progress.plan()
         if self.study.leads:
             self.study.add_plan(planned)
+            for trial in planned:
+                self._begin_again(trial)
         return planned
+
+    def _begin_again(self, planned: PlannedTrial) -> None:
+        """Make way for a damaged trial to run from its beginning, once: it must not resume from what it left."""
+        damage = self.progress.records.damage_of(planned)
+        if damage is None or planned.key in self._begun_again:
+            return
+        self._begun_again.add(planned.key)
+        self.audience.say(f"{planned.trial.label} is damaged and runs again: trials/{planned.key}, {damage}")
+        begin_again(self.study.trial_path(planned))
 
     def is_finished(self, planned: PlannedTrial) -> bool:
         return self.progress.is_finished(planned)

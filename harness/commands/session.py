@@ -26,7 +26,7 @@ from harness.report.wandb_report import report_document
 from harness.train.checkpoint import remove_checkpoints
 
 
-def run(config: Configuration, drain: Drain) -> int:
+def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     """Plan, run, conclude and report one study; returns the exit code. Raises UserError before anything starts."""
     console = make_console()
     check_slurm_job(config)
@@ -47,9 +47,11 @@ def run(config: Configuration, drain: Drain) -> int:
 
     screen = Screen(console)
     sink = WandbSink.prepare(config.tracking, screen.say)  # online without a key or a server is refused here
-    study = open_study(progress, splits)
+    study = open_study(progress, splits, take_over)
     try:
         screen.say(f"study {study.path}")
+        if study.lease.taken_from:
+            screen.say(f"taken over from {study.lease.taken_from}")
         if unfinished and study.leads:
             sink.open(study.path)
         began = time.monotonic()
@@ -77,7 +79,7 @@ def _leave(study: Study, screen: Screen, drain: Drain) -> int:
 
 
 def _conclude(progress: StudyProgress, study: Study, console: Console, sink: WandbSink, began: float) -> bool:
-    """Report on a study whose trials have all ended; False if a section of the report failed."""
+    """Report on a study whose trials have all ended; False if a section of the report failed or a trial is damaged."""
     for planned in progress.stopped():  # a longer search that asks for one of them after all starts it again
         remove_checkpoints(study.trial_path(planned) / "checkpoint")
     from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
@@ -85,4 +87,4 @@ def _conclude(progress: StudyProgress, study: Study, console: Console, sink: Wan
     findings = concluded(progress.experiment, progress.design, Records(progress.folder))
     whole = write_reports(console, progress.folder.path, findings, time.monotonic() - began)
     sink.close(report_document(findings, progress.design.workload.target.metric))
-    return whole
+    return whole and not findings.damage

@@ -14,7 +14,7 @@ from harness.plan.counted import count
 from harness.plan.exit_codes import ExitCode
 from harness.plan.trial import PlannedTrial
 from harness.record.claims import claimed_by
-from harness.record.journal import TrialRecord, newest_attempt
+from harness.record.journal import TrialRecord, damaged, newest_attempt
 from harness.record.study import StudyFolder
 
 
@@ -29,6 +29,8 @@ class TrialStatus:
 
     @property
     def state(self) -> str:
+        if self.record.damage is not None:
+            return "damaged"
         if self.record.outcome is not None:
             return str(self.record.outcome)
         return "waiting" if self.quiet_s is None else "started"
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
 def show(console: Console, folder: StudyFolder) -> None:
     """Print the drivers of a study, its trials by state, and the unfinished ones. UserError if it is not a study."""
     description = folder.description()
+    if not folder.is_being_run:  # a driver that has just started has planned nothing yet
+        folder.check_planned()
     trials = [_trial_status(folder, planned) for planned in {p.key: p for p in folder.plan()}.values()]
     counts = Counter(trial.state for trial in trials)
     finished = sum(trial.record.is_finished for trial in trials)
@@ -61,7 +65,12 @@ def show(console: Console, folder: StudyFolder) -> None:
     if started:
         drivers = {_lease(folder, driver): _name(driver) for driver in (folder, *folder.helpers())}
         console.print(_table(started, drivers))
+    for line in folder.damage():
+        console.print(damaged(line), markup=False, highlight=False, soft_wrap=True)
     for trial in trials:
+        if trial.record.damage is not None:
+            where = f"{trial.planned.trial.label}, trials/{trial.planned.key}: {trial.record.damage}"
+            console.print(damaged(where), markup=False, highlight=False, soft_wrap=True)
         if trial.state == "failed":
             reason = trial.record.record.get("error", "no reason given")
             console.print(f"failed: {trial.planned.trial.label}: {reason}", markup=False, highlight=False)
@@ -71,7 +80,7 @@ def _trial_status(folder: StudyFolder, planned: PlannedTrial) -> TrialStatus:
     path = folder.trial_path(planned)
     try:
         written = (path / f"events.{newest_attempt(path)}.jsonl").stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return TrialStatus(planned, folder.record(planned), None, None)
     claim = claimed_by(path) or {}
     return TrialStatus(planned, folder.record(planned), max(0.0, time.time() - written), claim.get("lease"))
@@ -127,7 +136,7 @@ def _table(started: Sequence[TrialStatus], drivers: Mapping[str, str]) -> Table:
         value = row.get("validation", {}).get(settings.averaging.decide_on, {}).get(settings.target.metric)
         table.add_row(
             trial.planned.trial.label,
-            f"{row['epochs']:g}" if row else "-",
+            f"{row['epochs']:g}" if "epochs" in row else "-",
             str(row.get("step", "-")),
             "-" if value is None else f"{settings.target.metric} {value:.4f}",
             "-" if trial.quiet_s is None else f"{trial.quiet_s:.0f} s ago",

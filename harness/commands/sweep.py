@@ -11,6 +11,7 @@ from harness.plan.exit_codes import ExitCode
 
 # Faults of a file system, as opposed to faults of a program.
 FOLDER_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+TAKE_OVER = "--take-over"  # continue a study although a driver on another machine seems to be alive
 
 
 @command
@@ -18,17 +19,17 @@ def main(arguments: Sequence[str]) -> int:
     """One experiment, from its overrides to its report."""
     if print_help_if_asked(arguments):
         return ExitCode.DONE
-    drain = Drain()
+    drain, take_over = Drain(), TAKE_OVER in arguments
     try:
         with drain:
             from harness.config.arguments import command_line
 
-            config = command_line(arguments)
+            config = command_line([argument for argument in arguments if argument != TAKE_OVER])
             if config is None:
                 return ExitCode.DONE  # only a look at the configuration was asked for
             from harness.commands.session import run  # torch and the analysis come with it
 
-            return run(config, drain)
+            return run(config, drain, take_over)
     except OSError as error:
         if error.errno not in FOLDER_FAULTS:
             raise

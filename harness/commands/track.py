@@ -54,6 +54,7 @@ def _check_combination(given: argparse.Namespace) -> None:
 
 def track(folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool) -> int:
     """Upload the study, or write what an upload would send; then its report."""
+    folder.check_planned()
     own = stored_configuration(folder).tracking
     tracking = replace(own, mode=mode, project=project or own.project, entity=entity or own.entity)
     running = folder.is_being_run

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, Union, get_args, get_origin, get_type
 from harness.plan.cluster import ClusterConfig
 from harness.plan.coscaling import CoScaling
 from harness.plan.duration import Duration
-from harness.plan.errors import UserError
+from harness.plan.errors import UserError, one_line
 from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.settings import Spec
 from harness.plan.stored import NewerFormatError, remedy
@@ -128,6 +128,12 @@ def stored_configuration(folder: OnDisk) -> Configuration:
         reason = "study.json has no configuration" if isinstance(error, KeyError) else error
         raise UserError(
             f"study {folder.path.name} cannot be read by this version of harness: {reason}; {remedy(description)}"
+        ) from error
+    except UserError:
+        raise
+    except (TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(
+            f"study.json of study {folder.path.name} is damaged: its configuration cannot be read ({one_line(error)})"
         ) from error
 
 

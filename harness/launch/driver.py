@@ -1,5 +1,6 @@
 """Runs a study's trials with the configured launcher, then times its topologies alone on the machine."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -9,6 +10,7 @@ from harness.launch.feed import Feed
 from harness.launch.inline import InlineGangs, run_inline
 from harness.launch.listener import Watcher
 from harness.launch.measures import Gangs
+from harness.launch.ray_watch import RayWatch
 from harness.launch.tasks import Cluster
 from harness.launch.timing_pass import TimingPass, speed_of
 from harness.plan.settings import Spec
@@ -64,7 +66,14 @@ def _run_through_ray(
     from harness.launch.ray_cluster import ray_cluster, token_warning
     from harness.launch.ray_probe import node_resources
 
-    with ray_cluster(cluster) as scratch:
+    def say_last(line: str) -> None:
+        watcher.trials_over()
+        print("error:", line, file=sys.stderr, flush=True)
+        study.close()
+
+    with ray_cluster(cluster) as scratch, ExitStack() as stack:
+        if cluster.address == "local":
+            stack.enter_context(RayWatch(scratch, say_last))
         drain.listen()
         if warning := token_warning(cluster.address):
             watcher.say(warning)

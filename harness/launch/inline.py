@@ -57,7 +57,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
             except Exception:
                 reason, final = cause(traceback.format_exc()), failures == cluster.max_failures
                 gangs.drop(planned.topology.batch.world_size)
-                with open(study / "trials" / planned.key / "log.txt", "a") as log:
+                with open(study / "trials" / planned.key / "log.txt", "a", encoding="utf-8") as log:
                     log.write(traceback.format_exc())
                 if final:
                     write_failure(study, planned.key, reason)

@@ -201,7 +201,7 @@ class TuneCallback(_NotInSnapshots, tune.Callback, tune.Stopper):
         planned = self.searcher.of_tune_id[trial.trial_id]
         # Not Tune's own `get_error`, which reads a copy that does not exist yet.
         reason = self.killed.pop(trial.trial_id, None) or cause(
-            Path(trial.error_file).read_text() if trial.error_file else ""
+            Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
         )
         if final and not self.drain.requested:  # the signal may have hit the trial's own processes too
             try:

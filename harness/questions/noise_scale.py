@@ -250,7 +250,7 @@ def _mean(at: Sequence[VarianceAt]) -> VarianceAt:
 def measured_critical(study: Path) -> list[MeasuredCritical]:
     """The critical batch sizes in results.json of a finished sweep; UserError where there are none."""
     try:
-        fits = json.loads((study / "results.json").read_text())["fits"]
+        fits = json.loads((study / "results.json").read_text(encoding="utf-8"))["fits"]
         found = [
             MeasuredCritical(
                 fit["label"], c["definition"], c["value"], c["interval"]["low"], c["interval"]["high"], c["status"]
@@ -258,7 +258,7 @@ def measured_critical(study: Path) -> list[MeasuredCritical]:
             for fit in fits
             for c in fit["critical"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"question.sweep={study} is no finished study of a sweep: its results.json cannot be read ({error})"
         ) from error

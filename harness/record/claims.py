@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.record.accounts import is_count
 from harness.record.files import json_line, read_json
-from harness.record.study import STALE_S, Lease, StudyFolder
+from harness.record.journal import is_number
+from harness.record.lease import STALE_S, Lease
+from harness.record.study import StudyFolder
 
 
 class Claims:
@@ -26,7 +29,7 @@ class Claims:
         number = _newest(folder)
         if number:
             path = folder / f"claim.{number}.json"
-            owner = read_json(path)
+            owner = claimed_by(folder)
             if owner == self._me:
                 return True
             if self._is_alive(path, owner):
@@ -40,17 +43,21 @@ class Claims:
 
     def _is_alive(self, path: Path, owner: dict[str, Any] | None) -> bool:
         if owner is None:  # its driver is still writing it, or died before it could
-            return time.time() - path.stat().st_mtime < STALE_S
+            return time.time() - path.lstat().st_mtime < STALE_S
         folder = StudyFolder(self.study / owner["lease"])
         lease = folder.lease_held()
         return lease is not None and lease["attempt"] == owner["attempt"] and folder.is_being_run
 
 
 def claimed_by(folder: Path) -> dict[str, Any] | None:
-    """The newest claim on the trial in `folder`: the lease's folder inside the study, and its attempt."""
+    """The newest claim on the trial in `folder`: the lease's folder inside the study, and its attempt; None where there
+    is none, or it is damaged."""
     number = _newest(folder)
-    return read_json(folder / f"claim.{number}.json") if number else None
+    claim = read_json(folder / f"claim.{number}.json") if number else None
+    is_claim = isinstance(claim, dict) and isinstance(claim.get("lease"), str) and is_count(claim.get("attempt"))
+    return claim if is_claim else None
 
 
 def _newest(folder: Path) -> int:
-    return max((int(path.name.split(".")[1]) for path in folder.glob("claim.*.json")), default=0)
+    numbers = (path.name.split(".")[1] for path in folder.glob("claim.*.json"))
+    return max((int(number) for number in numbers if is_number(number)), default=0)

@@ -1,13 +1,16 @@
 """The doctor's results for a workload, kept next to the studies, whose reports state them."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.plan.errors import UserError
 from harness.plan.settings import PATHS, fingerprint
 from harness.plan.stored import NewerFormatError, check_schema
 from harness.plan.workload import Workload
+from harness.record.accounts import is_finite
 from harness.record.code_fingerprint import Fingerprint, gives_the_same_numbers
 from harness.record.files import read_json, write_json
 
@@ -21,7 +24,7 @@ FIRST_FIELDS = {
     "batch_norm": ("span", "span_examples", "statistics", "statistics_examples", "half_life_examples"),
     "averaging": ("half_life_examples", "decide_on"),
 }
-WRITTEN = ("workload_fingerprint", "code_fingerprint", "where", "at", "checks")
+LATEST = 4e9  # seconds since 1970 that a clock may show
 
 
 def workload_fingerprint(workload: Workload) -> str:
@@ -55,7 +58,7 @@ def find_examination(outputs: Path, workload: Workload, code: Fingerprint) -> di
     One that a newer version wrote in another form does not stop a study: its summary says that it was not read.
     """
     same_workload = workload_fingerprint(workload)
-    stored = {path: read_json(path) for path in sorted(outputs.glob(f"doctor/*/{NAME}"))}
+    stored = {path: _read(path) for path in sorted(outputs.glob(f"doctor/*/{NAME}"))}
     fitting = [
         (path, value)
         for path, value in stored.items()
@@ -63,9 +66,10 @@ def find_examination(outputs: Path, workload: Workload, code: Fingerprint) -> di
     ]
     readable = [value for _, value in fitting if _is_readable(value)]
     if not readable:
-        names = [path.parent.name for path, _ in fitting]
-        unread = f"doctor/{names[0]}/{NAME} was written by a newer version of harness and was not read" if names else ""
-        return {"failed": [], "summary": unread} if unread else None
+        if not fitting:
+            return None
+        name = f"doctor/{fitting[0][0].parent.name}/{NAME}"
+        return {"failed": [], "summary": f"{name} is damaged or of a newer version of harness, and was not read"}
     newest = max(readable, key=lambda value: value["at"])
     failed = [check["name"] for check in newest["checks"] if not check["passed"]]
     count = len(newest["checks"])
@@ -76,6 +80,14 @@ def find_examination(outputs: Path, workload: Workload, code: Fingerprint) -> di
     return {**newest, "failed": failed, "summary": f"{verdict} on {day}, {newest['where']}{code_note}"}
 
 
+def _read(path: Path) -> Any:
+    """What another study's examination holds, None if that cannot be read: it is no reason to stop this study."""
+    try:
+        return read_json(path)
+    except (UserError, OSError):
+        return None
+
+
 def _is_readable(examination: Mapping[str, Any]) -> bool:
     try:
         check_schema(examination, NAME)
@@ -83,7 +95,10 @@ def _is_readable(examination: Mapping[str, Any]) -> bool:
         return False
     checks = examination.get("checks")
     if not isinstance(checks, list) or not all(
-        isinstance(c, Mapping) and {"name", "passed"} <= c.keys() for c in checks
+        isinstance(c, Mapping) and isinstance(c.get("name"), str) and isinstance(c.get("passed"), bool) for c in checks
     ):
         return False
-    return all(key in examination for key in WRITTEN)
+    code, at = examination.get("code_fingerprint"), examination.get("at", math.nan)
+    is_fingerprint = isinstance(code, str) or (isinstance(code, Mapping) and isinstance(code.get("harness"), str))
+    is_time = is_finite(at) and 0 <= at < LATEST
+    return is_fingerprint and is_time and isinstance(examination.get("where"), str)

@@ -1,11 +1,9 @@
 """A study: one run of an experiment, as a folder; owned by one driver at a time through a lease (section 3)."""
 
-import errno
 import json
 import os
 import socket
 import stat
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,17 +11,30 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from harness.plan.counted import count
 from harness.plan.errors import UserError, one_line
 from harness.plan.stored import SCHEMA, NewerFormatError, check_schema, remedy
 from harness.plan.trial import Arm, PlannedTrial, plan_key
+from harness.record.accounts import is_finite, shown
 from harness.record.code_fingerprint import fingerprint_text, gives_the_same_numbers
-from harness.record.files import append_lines, json_line, read_json, read_lines, write_json
+from harness.record.files import (
+    append_checked,
+    append_lines,
+    exists,
+    has_torn_end,
+    json_line,
+    plain,
+    read_json,
+    read_rows,
+    write_json,
+    write_whole,
+)
 from harness.record.journal import TrialRecord, read_trial
+from harness.record.lease import STALE_S, Lease, is_alive, newest_lease, read_lease
 
-HEARTBEAT_S = 2.0
-STALE_S = 30.0  # a lease of another host older than this is abandoned
+# Fields of timing.jsonl that readers calculate with or group by.
+TIMING_NUMBERS = {"median_s", "fastest_s", "slowest_s", "rounds_s", "steps", "loader_fraction", "other_cpus", "cpus"}
+TIMING_TEXTS = {"key", "work", "topology", "conditions", "device", "driver"}
 
 
 class StudyFolder:
@@ -42,47 +53,96 @@ class StudyFolder:
         if not isinstance(value, dict):
             raise UserError(f"{self.path} is not a study: it has no readable study.json")
         _check_schema(self.path, value)
+        for key in ("git", "versions", "hardware", "doctor"):
+            if not isinstance(value.get(key) or {}, dict):
+                raise UserError(f"study.json of study {self.path.name} is damaged: {key} is {shown(value[key])}")
+        if not isinstance(value.get("experiment"), str):
+            raise UserError(f"study.json of study {self.path.name} is damaged: it has no experiment")
         return value
 
     @property
     def is_being_run(self) -> bool:
         """Whether a driver holds the study's lease at this moment."""
         held = self.lease_held()
-        return held is not None and _is_alive(held)
+        return held is not None and is_alive(held)
 
     def lease_held(self) -> dict[str, Any] | None:
         """The newest lease: attempt, host, pid, heartbeat and whether it was released; None before the first."""
         number = newest_lease(self.path)
-        return _read_lease(self.path, number) if number else None
+        return read_lease(self.path, number) if number else None
 
     def helpers(self) -> list["StudyFolder"]:
         """Where drivers that share the study, without leading it, hold a lease of their own."""
         return [StudyFolder(path) for path in sorted(self.path.glob("helpers/*"))]
 
     def plan(self) -> list[PlannedTrial]:
-        """Every planned trial, in the order it was planned."""
+        """Every planned trial, in the order it was planned; damaged lines are left out, see `damage`."""
+        return [planned for _, planned in self._plan() if planned is not None]
+
+    def _plan(self) -> list[tuple[dict[str, Any], PlannedTrial | None]]:
+        """Every line of plan.jsonl; None for one that is damaged: its trial_id is not that of its settings."""
         arms: dict[str, Arm] = {}  # one object for all seeds of an arm: its settings are resolved and hashed once
-        planned = []
+        lines: list[tuple[dict[str, Any], PlannedTrial | None]] = []
         with self._reading("plan.jsonl"):
-            for row in read_lines(self.path / "plan.jsonl"):
+            for row in read_rows(self.path / "plan.jsonl"):
+                if row is None:
+                    lines.append(({}, None))
+                    continue
                 text = json.dumps(row["arm"])
-                planned.append(PlannedTrial.from_json(row, arms.get(text)))
-                arms[text] = planned[-1].trial.arm
-        return planned
+                planned = PlannedTrial.from_json(row, arms.get(text))
+                arms[text] = planned.trial.arm
+                lines.append((row, planned if planned.trial.trial_id == row["trial_id"] else None))
+        return lines
+
+    def check_planned(self) -> None:
+        """UserError for a folder without plan.jsonl: there is no trial to read."""
+        self.description()
+        if not read_rows(self.path / "plan.jsonl"):
+            raise UserError(
+                f"study {self.path.name} has no plan.jsonl, the list of its trials: run the same command again to "
+                "resume, or restore the file"
+            )
+
+    def damage(self) -> list[str]:
+        """A line on each file of the study itself that holds something damaged; trials have their own `damage`."""
+        damaged = {
+            "plan.jsonl": ("its trials are excluded", [planned for _, planned in self._plan()]),
+            "timing.jsonl": ("these timings are excluded", read_rows(self.path / "timing.jsonl")),
+        }
+        found = {}
+        for name, (consequence, rows) in damaged.items():
+            if lines := [str(number) for number, row in enumerate(rows, 1) if row is None]:
+                found[name] = f"line {', '.join(lines)} of {name} is damaged: {consequence}"
+        for name in damaged:
+            if exists(self.path / name) and not (self.path / name).is_file():
+                found[name] = f"{name} is not a file"
+            elif name not in found and has_torn_end(self.path / name) and not self.is_being_run:
+                found[name] = f"{name} ends within a line"
+        return [*found.values(), *self._unlisted()]
+
+    def _unlisted(self) -> list[str]:
+        """A line on trials that have a folder and are not in plan.jsonl."""
+        with suppress(OSError):
+            listed = {planned.trial.trial_id for planned in self.plan()}
+            if extra := [name for name in os.listdir(self.path / "trials") if name not in listed]:
+                return [f"plan.jsonl does not list {count(len(extra), 'trial')} of those in trials/: {extra[0]} ..."]
+        return []
 
     def trial_path(self, planned: PlannedTrial) -> Path:
         return self.path / "trials" / planned.key
 
     def record(self, planned: PlannedTrial) -> TrialRecord:
-        return read_trial(self.trial_path(planned))
+        return read_trial(self.trial_path(planned), planned.trial.arm.settings)
 
     def timings(self) -> list[dict[str, Any]]:
-        """Rows of the timing pass; the newest row of a key counts."""
-        rows = list(read_lines(self.path / "timing.jsonl"))
+        """Rows of the timing pass, without damaged ones; the newest row of a key counts."""
+        rows = [row for row in read_rows(self.path / "timing.jsonl") if row is not None]
         with self._reading("timing.jsonl"):
             for row, field in product(rows, ("key", "median_s")):
                 if field not in row:
                     raise KeyError(field)
+            for row in rows:
+                _check_timing(row)
         return rows
 
     @contextmanager
@@ -92,7 +152,7 @@ class StudyFolder:
             yield
         except NewerFormatError as error:
             raise error.of(f"study {self.path.name}", remedy(read_json(self.path / "study.json"))) from error
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             reason = f"a line has no {error}" if isinstance(error, KeyError) else one_line(error)
             raise UserError(
                 f"{name} of study {self.path.name} cannot be read by this version of harness ({reason}): "
@@ -103,22 +163,31 @@ class StudyFolder:
 class Study(StudyFolder):
     """Write access: holds the lease from `open` to `close`; or, for a helper, from `join`, to trials alone."""
 
-    def __init__(self, path: Path, lease: "Lease", leads: bool = True) -> None:
+    def __init__(self, path: Path, lease: Lease, leads: bool = True) -> None:
         super().__init__(path)
         self.lease = lease
         self.leads = leads  # plans, times and reports
 
     @staticmethod
-    def open(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
-        """Create the study or continue it; UserError when it is another experiment's, other code's, or in use."""
+    def open(
+        path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False, take_over: bool = False
+    ) -> "Study":
+        """Create the study or continue it; UserError when it is another experiment's, other code's, or in use.
+
+        `take_over` continues it although a driver on another machine seems to be alive.
+        """
         _make_folder(path)
-        stored = read_json(path / "study.json")
-        if stored is not None:
+        stored = None
+        if exists(path / "study.json"):
+            stored = _stored(path)
             _check_same(path, stored, description, allow_mixed_code)
-        study = Study(path, Lease.take(path))
+        study = Study(path, Lease.take(path, take_over))
+        if take_over:
+            study.end_helpers_ahead()
         before = stored or {}
         session = {"at": time.time(), "attempt": study.lease.number, "overrides": description.get("overrides", [])}
         created, sessions = before.get("created_at", time.time()), before.get("sessions", [])
+        sessions = sessions if isinstance(sessions, list) else []
         value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
         if before.get("mixed_code") or (stored is not None and _differences(stored, description)):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
@@ -129,29 +198,71 @@ class Study(StudyFolder):
     def join(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
         """Help the driver that has the study: UserError where that is another experiment's or other code's."""
         deadline = time.monotonic() + STALE_S
-        while (stored := read_json(path / "study.json")) is None:  # written just after the lease is taken
+        while not exists(path / "study.json"):  # written just after the lease is taken
             if time.monotonic() > deadline:
                 raise UserError(f"the driver of study {path.name} has not described it in {STALE_S:g} s: is it alive?")
             time.sleep(0.2)
-        _check_same(path, stored, description, allow_mixed_code)
+        _check_same(path, _stored(path), description, allow_mixed_code)
         own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
         own.mkdir(parents=True, exist_ok=True)
         return Study(path, Lease.take(own), leads=False)
 
     def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
-        """Append the trials that plan.jsonl does not list yet."""
+        """Append the trials that plan.jsonl does not list yet; damaged lines are removed from it."""
+        path, lines = self.path / "plan.jsonl", self._plan()
+        kept = [row for row, trial in lines if trial is not None]
         with self._reading("plan.jsonl"):
-            known = {plan_key(row) for row in read_lines(self.path / "plan.jsonl")}
+            known = {plan_key(row) for row in kept}
         rows = [row for row in (trial.to_json() for trial in planned) if plan_key(row) not in known]
         self.lease.check()
-        append_lines(self.path / "plan.jsonl", rows)
+        if len(kept) < len(lines):
+            write_whole(path, "".join(map(json_line, kept)))
+        append_lines(path, rows)
 
     def add_timing(self, row: Mapping[str, Any]) -> None:
+        """Append a row to timing.jsonl; damaged lines are removed from it."""
+        path = self.path / "timing.jsonl"
         self.lease.check()
-        append_lines(self.path / "timing.jsonl", [dict(row)])
+        if None in (rows := read_rows(path)):
+            path.unlink()
+            for kept in filter(None, rows):
+                append_checked(path, kept)
+        append_checked(path, plain(row))
+
+    def end_helpers_ahead(self) -> None:
+        """Free what helpers had claimed whose last heartbeat lies in the future: by our clock they would not be stale
+        for as long as theirs is ahead."""
+        for helper in self.helpers():
+            held = helper.lease_held()
+            if held and is_alive(held) and held["heartbeat"] > time.time() + STALE_S:
+                Lease.take(helper.path, take_over=True).release()
 
     def close(self) -> None:
         self.lease.release()
+
+
+def _check_timing(row: Mapping[str, Any]) -> None:
+    """Raises ValueError where a row of timing.jsonl has something else than the number or text that belongs there."""
+    for field in TIMING_NUMBERS & row.keys():
+        values = row[field] if field == "rounds_s" and isinstance(row[field], list) else [row[field]]
+        if not all(value is None or is_finite(value) for value in values):
+            raise ValueError(f"a line has {field} {shown(row[field])}")
+    for field in TIMING_TEXTS & row.keys():
+        if not isinstance(row[field], str):
+            raise ValueError(f"a line has {field} {shown(row[field])}")
+    if row["median_s"] is None or row["median_s"] <= 0:
+        raise ValueError(f"a line has median_s {row['median_s']}")
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """study.json of a study to continue. UserError if it is damaged: nothing else says which code made its trials."""
+    stored = read_json(path / "study.json")
+    if not isinstance(stored, dict):
+        raise UserError(
+            f"{path / 'study.json'} is damaged: restore it, or choose another study name; the trials cannot be "
+            "continued without it"
+        )
+    return stored
 
 
 def _make_folder(path: Path) -> None:
@@ -198,94 +309,3 @@ def _check_schema(path: Path, stored: Mapping[str, Any]) -> None:
         check_schema(stored, "study.json")
     except NewerFormatError as error:
         raise error.of(f"study {path.name}", remedy(stored)) from error
-
-
-class Lease:
-    """The right to drive a study: whoever creates `leases/n.json` has it until somebody creates number n + 1.
-
-    Each driver writes its own file only, so that a heartbeat that comes late can never undo a take-over. A lease is
-    taken over at once from a dead process of this host, else when its heartbeat is stale.
-    """
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder = folder
-        self.number = number
-        me = psutil.Process()
-        self._owner = {"attempt": number, "host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-        with open(_lease_path(folder, number), "x", encoding="utf-8") as file:
-            file.write(json_line({**self._owner, "heartbeat": time.time()}))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="study-lease", daemon=True)
-        self._thread.start()
-
-    @staticmethod
-    def take(folder: Path) -> "Lease":
-        """Raises UserError while another driver has the study, also one that takes it at this very moment."""
-        (folder / "leases").mkdir(exist_ok=True)
-        number = newest_lease(folder)
-        held = _read_lease(folder, number) if number else None
-        if held is None or not _is_alive(held):
-            try:
-                return Lease(folder, number + 1)
-            except FileExistsError:
-                held = _read_lease(folder, number + 1)
-        age = time.time() - held["heartbeat"]
-        raise UserError(
-            f"study {folder.name} is being run by process {held['pid']} on {held['host']} (heartbeat {age:.0f} s "
-            "ago): wait for it, end it, or choose another study name"
-        )
-
-    @property
-    def lost(self) -> bool:
-        return _lease_path(self.folder, self.number + 1).exists()
-
-    def check(self) -> None:
-        """Raises RuntimeError once another driver has taken the study, OSError where its folder is gone."""
-        if self.lost:
-            raise RuntimeError(f"study {self.folder} was taken over by another driver")
-        if not _lease_path(self.folder, self.number).exists():
-            raise OSError(errno.EIO, "the study is not there any more", str(self.folder))
-
-    def release(self) -> None:
-        """Give the study up, leaving the attempt number for the next driver."""
-        self._stop.set()
-        self._thread.join()
-        with suppress(OSError):  # what cannot be written now says nothing new: the process is gone at once
-            if not self.lost:
-                self._write(released=True)
-
-    def _keep(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S) and not self.lost:
-            with suppress(OSError):  # a full disk or a folder gone for a while: the next beat may succeed
-                self._write()
-
-    def _write(self, **more: Any) -> None:
-        write_json(_lease_path(self.folder, self.number), {**self._owner, "heartbeat": time.time(), **more})
-
-
-def newest_lease(folder: Path) -> int:
-    """Number of a study's newest lease; 0 before the first."""
-    return max((int(path.stem) for path in folder.glob("leases/*.json") if path.stem.isdigit()), default=0)
-
-
-def _lease_path(folder: Path, number: int) -> Path:
-    return folder / "leases" / f"{number}.json"
-
-
-def _read_lease(folder: Path, number: int) -> dict[str, Any]:
-    """A lease; one that its taker has not finished writing counts by the age of its file."""
-    path = _lease_path(folder, number)
-    unknown = {"attempt": number, "host": "an unknown host", "pid": "?", "heartbeat": path.stat().st_mtime}
-    return read_json(path) or unknown
-
-
-def _is_alive(held: Mapping[str, Any]) -> bool:
-    if held.get("released"):
-        return False
-    if held["host"] != socket.gethostname():
-        return time.time() - held["heartbeat"] < STALE_S
-    try:
-        process = psutil.Process(held["pid"])
-        return abs(process.create_time() - held["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

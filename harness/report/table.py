@@ -58,6 +58,8 @@ def own_notes(findings: Findings) -> list[str]:
 def print_findings(console: Console, findings: Findings) -> None:
     """The answer first, then the table of arms, what the question adds, and what to keep in mind."""
     console.print()
+    for line in findings.damage:
+        _say(console, line, "bold")
     if findings.first_screen is not None:
         _print_first_screen(console, findings.first_screen)
     for line in findings.verdict:
@@ -74,7 +76,8 @@ def print_findings(console: Console, findings: Findings) -> None:
     if not findings.aims_at_target:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:
-        _say(console, f"note: {line}", "dim")
+        if line not in findings.damage:
+            _say(console, f"note: {line}", "dim")
     for line in findings.failed_sections:
         _say(console, f"error: {line}")
 

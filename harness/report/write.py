@@ -145,7 +145,8 @@ def _cell(value: Any) -> Any:
 
 def report_markdown(findings: Findings, figures: Figures) -> str:
     """The page as Markdown: verdict, table, what the question adds, main figures, notes."""
-    lines = [f"# {findings.question}", ""]
+    lines = [f"# {findings.question}", "", *[f"**{line}**  " for line in findings.damage]]
+    lines += [""] if findings.damage else []
     if (screen := findings.first_screen) is not None:
         lines += [f"**{screen.headline}**", "", *[f"- {line}" for line in screen.lines], ""]
         lines += _markdown_table(("", "", ""), [(f"**{t.title}**", t.value, t.note) for t in screen.tiles])

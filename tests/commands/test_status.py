@@ -15,7 +15,8 @@ from harness import status
 from harness.plan.outcome import Outcome
 from harness.record.claims import Claims
 from harness.record.journal import Attempt
-from harness.record.study import Lease, Study
+from harness.record.lease import Lease
+from harness.record.study import Study
 
 DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerprint": "d"}
 

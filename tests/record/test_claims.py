@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness.record.claims import Claims
-from harness.record.study import Lease
+from harness.record.lease import Lease
 
 TAKE = """
 import sys
 from pathlib import Path
 from harness.record.claims import Claims
-from harness.record.study import Lease
+from harness.record.lease import Lease
 study, helper = Path(sys.argv[1]), Path(sys.argv[2])
 print(Claims(study, Lease.take(helper)).take("t/w1"), flush=True)
 sys.stdin.read()

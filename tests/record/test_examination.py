@@ -69,7 +69,7 @@ def test_an_examination_in_another_form_is_not_read_and_stops_nothing(tmp_path: 
     found = find_examination(tmp_path, WORKLOAD, "c0de")
     assert found == {
         "failed": [],
-        "summary": "doctor/default/doctor.json was written by a newer version of harness and was not read",
+        "summary": "doctor/default/doctor.json is damaged or of a newer version of harness, and was not read",
     }
 
 

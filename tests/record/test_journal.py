@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.plan.outcome import Outcome
-from harness.record.files import read_lines
+from harness.record.files import read_lines, read_rows
 from harness.record.journal import Attempt, LostTrialError, attempt_numbers, newest_attempt, read_trial
 
 
@@ -181,14 +181,14 @@ def test_a_trial_that_ends_while_it_is_read_is_never_seen_ended_without_its_last
     running.start(0)
     running.write(evaluation(2, 1))
 
-    def read_while_it_ends(path: Path) -> list[dict]:
-        rows = list(read_lines(path))
+    def read_while_it_ends(path: Path) -> list[dict | None]:
+        rows = read_rows(path)
         if not (tmp_path / "record.json").exists():
             running.write(evaluation(4, 1))
             running.finish({"outcome": Outcome.REACHED})
         return rows
 
-    monkeypatch.setattr("harness.record.journal.read_lines", read_while_it_ends)
+    monkeypatch.setattr("harness.record.journal.read_rows", read_while_it_ends)
     assert read_trial(tmp_path).outcome is None
     after = read_trial(tmp_path)
     assert (after.outcome, [row["step"] for row in after.evaluations]) == (Outcome.REACHED, [2, 4])

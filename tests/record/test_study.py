@@ -16,10 +16,11 @@ import pytest
 
 from harness.plan.errors import UserError
 from harness.plan.trial import PlannedTrial
-from harness.record import study as study_module
+from harness.record import lease as lease_module
 from harness.record.files import read_json, read_lines, write_json
 from harness.record.journal import Attempt
-from harness.record.study import Lease, Study, StudyFolder
+from harness.record.lease import Lease
+from harness.record.study import Study, StudyFolder
 
 DESCRIPTION = {
     "experiment": "tbs_sweep",
@@ -102,7 +103,7 @@ def test_a_study_given_up_can_be_opened_again_by_the_same_process(tmp_path):
 
 
 def test_the_heartbeat_goes_on_while_a_study_is_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.02)
     study = Study.open(tmp_path / "study", DESCRIPTION)
     first = read_json(tmp_path / "study/leases/1.json")["heartbeat"]
     limit = time.monotonic() + 10
@@ -113,7 +114,7 @@ def test_the_heartbeat_goes_on_while_a_study_is_held(tmp_path, monkeypatch):
 
 
 def test_a_driver_that_lost_its_lease_stops_before_its_next_write_and_never_takes_it_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "HEARTBEAT_S", 0.001)
+    monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.001)
     study = Study.open(tmp_path / "study", DESCRIPTION)
     theirs = tmp_path / "study/leases/2.json"
     theirs.write_text('{"attempt": 2, "host": "elsewhere", "pid": 1, "heartbeat": 0.0}')

@@ -1,6 +1,5 @@
 """Trials small enough for a test, and what to compare of them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from harness.plan.batch import plan_batch
 from harness.plan.settings import Averaging, BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Arm, Topology, Trial
+from harness.record.files import read_lines
 from harness.train.trainer import Execution
 from harness.train.worker import Task, Worker
 from harness.train.world import World
@@ -91,7 +91,7 @@ def timeless(value: Any) -> Any:
 
 
 def events(folder: Path, attempt: int = 1) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"events.{attempt}.jsonl").read_text().splitlines()]
+    return list(read_lines(folder / f"events.{attempt}.jsonl"))
 
 
 def run_in_child(order: Task) -> None:

@@ -39,8 +39,10 @@ def publish(
     key = f"{api.settings['base_url']}/{entity}/{name}/{project.label.uid}"
     path = project.study / "wandb" / KEPT
     path.parent.mkdir(exist_ok=True)
-    kept = read_json(path) or {}
-    published, content = dict(kept.get(key, {})), fingerprint(document)
+    kept = read_json(path)
+    kept = kept if isinstance(kept, dict) else {}
+    published, content = kept.get(key), fingerprint(document)
+    published = dict(published) if isinstance(published, dict) else {}
     # The results are logged first: a report cannot be saved in a project that does not exist yet.
     if published.get("results") != content:
         figures = log_results(project, document["table"], results(), alert)

@@ -13,6 +13,7 @@ from typing import Any
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Arm, PlannedTrial
+from harness.record.accounts import is_count
 from harness.record.files import read_json, read_lines, write_json
 from harness.record.journal import TrialRecord, attempt_numbers
 from harness.record.study import StudyFolder
@@ -54,10 +55,11 @@ class StudyLabel:
 def study_label(folder: StudyFolder) -> StudyLabel:
     """The label of a study on disk."""
     description = folder.description()
-    experiment, name = str(description["experiment"]), str(description["name"])
-    creation = {"experiment": experiment, "name": name, "created_at": description["created_at"]}
-    kept = read_json(folder.path / "wandb" / "ids.json") or {}
-    return StudyLabel(experiment, name, fingerprint(creation, 8), int(kept.get("generation", 0)))
+    experiment, name = str(description["experiment"]), str(description.get("name", folder.path.name))
+    creation = {"experiment": experiment, "name": name, "created_at": description.get("created_at")}
+    kept = read_json(folder.path / "wandb" / "ids.json")
+    generation = kept.get("generation", 0) if isinstance(kept, Mapping) else 0
+    return StudyLabel(experiment, name, fingerprint(creation, 8), generation if is_count(generation) else 0)
 
 
 def next_generation(folder: StudyFolder) -> StudyLabel:

@@ -106,7 +106,8 @@ def rebuild_offline(folder: StudyFolder, project: WandbProject) -> Uploaded:
 
 def _ledger(folder: StudyFolder) -> dict[str, dict[str, Any]]:
     """Offline runs that are complete, by id."""
-    return {row["id"]: row for row in read_lines(folder.path / "wandb" / LEDGER)}
+    rows = read_lines(folder.path / "wandb" / LEDGER)
+    return {row["id"]: row for row in rows if isinstance(row.get("id"), str) and isinstance(row.get("folder"), str)}
 
 
 def _is_kept(
