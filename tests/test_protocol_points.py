@@ -196,6 +196,13 @@ POINTS = {
             "test_arms_that_differ_by_less_than_their_seeds_are_named_and_not_called_slower",
         ],
     },
+    "P28: journal and record are two accounts, and a trial on which they differ is damaged": {
+        "commands/test_broken_files.py": [
+            "test_one_byte_of_the_crossing_row_never_makes_a_miss",
+            "test_every_reader_names_a_damaged_file_in_one_line_or_does_without_it",
+        ],
+        "launch/test_damaged_study.py": ["test_the_same_command_runs_damaged_trials_again_and_nothing_else"],
+    },
     "P30: replicates differ in seed only; counters and total batch sizes from elsewhere are known, not guessed": {
         "record/test_import_replicates.py": ["test_five_models_are_not_five_seeds"],
         "record/test_import_counters.py": [
@@ -208,13 +215,6 @@ POINTS = {
             "test_a_counter_that_begins_at_zero_is_asked_for",
             "test_updates_and_epochs_that_contradict_each_other_are_refused",
         ],
-    },
-    "P28: journal and record are two accounts, and a trial on which they differ is damaged": {
-        "commands/test_broken_files.py": [
-            "test_one_byte_of_the_crossing_row_never_makes_a_miss",
-            "test_every_reader_names_a_damaged_file_in_one_line_or_does_without_it",
-        ],
-        "launch/test_damaged_study.py": ["test_the_same_command_runs_damaged_trials_again_and_nothing_else"],
     },
 }
 

@@ -51,12 +51,12 @@ def publish(
     elif alert is not None:
         log_alert(project, alert)
     reports = _package()
-    if published.get("content") == content:
+    if published.get("content") == content and "url" in published:
         return str(published["url"])
     chart = _preset(api, entity, document["chart"])
     with _same_random_numbers_after():
         place = {"entity": entity, "project": name}
-        report = _build(reports, document, place, project.label.group, chart, published["figures"])
+        report = _build(reports, document, place, project.label.group, chart, published.get("figures", []))
         report.id = published.get("id", "")
         report.save()
     published |= {"id": report.id, "url": report.url, "content": content}
