@@ -19,8 +19,8 @@ END_ROW |= {"clock": "clock"}
 
 
 def is_evaluation(row: Mapping[str, Any]) -> bool:
-    """Whether a journal's row has the form of an evaluation."""
-    if not (is_count(row.get("step")) and row["step"] > 0):
+    """Whether a journal's row has the form of an evaluation; an imported run may have one at step 0."""
+    if not is_count(row.get("step")):
         return False
     scores = row.get("validation", {})
     return (
