@@ -106,15 +106,18 @@ def checked_line(value: Mapping[str, Any]) -> str:
 def read_rows(path: Path) -> list[dict[str, Any] | None]:
     """The complete lines of a JSON-lines file, without checksums; None for each damaged one. A torn end is not read.
 
-    If any line has a checksum, a line without one is damaged; lines that older versions wrote have none.
+    A line without a checksum is damaged if one before it has one: an older version wrote no checksums, and this one may
+    have added lines to its file.
     """
     lines = (_content(path) or b"").split(b"\n")[:-1]
     rows = [row if isinstance(row, dict) else None for row in _parsed(lines)]
-    if any(row is not None and "crc32" in row for row in rows):
-        rows = [row if _is_intact(line) else None for row, line in zip(rows, lines, strict=True)]
-        for row in rows:
-            if row is not None:
-                del row["crc32"]
+    first = next((i for i, row in enumerate(rows) if row is not None and "crc32" in row), len(rows))
+    for i in range(first, len(rows)):
+        row = rows[i]
+        if row is None or not _is_intact(lines[i]):
+            rows[i] = None
+        else:
+            del row["crc32"]
     return rows
 
 

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.record.files import append_lines, json_line, plain, read_json, read_lines, write_json, write_whole
+from harness.record.files import (
+    append_checked,
+    append_lines,
+    json_line,
+    plain,
+    read_json,
+    read_lines,
+    read_rows,
+    write_json,
+    write_whole,
+)
 
 TEXTS = st.text(max_size=8)
 VALUES = st.recursive(
@@ -104,3 +114,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
 def test_json_that_is_not_whole_counts_as_absent(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1')
     assert read_json(tmp_path / "a.json") is None
+
+
+def test_lines_of_an_older_version_keep_counting_where_checked_ones_follow(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_lines(path, [{"a": 1}])
+    append_checked(path, {"a": 2})
+    append_lines(path, [{"a": 3}])  # nobody writes one without a checksum any more
+    assert read_rows(path) == [{"a": 1}, {"a": 2}, None]
