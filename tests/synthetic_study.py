@@ -51,6 +51,7 @@ def write_study(
     diverges: Callable[[Trial], bool] = lambda trial: False,
     runs: bool = True,
     timed: bool = True,
+    hardware: Callable[[Trial], str] = lambda trial: "",
 ) -> StudyFolder:
     """A study folder as a finished sweep leaves it; without any trial where `runs` is False."""
     folder.mkdir(parents=True)
@@ -67,7 +68,7 @@ def write_study(
     planned = [placed(trial) for trial in experiment.trials(Records(study))]
     append_lines(folder / "plan.jsonl", [p.to_json() for p in planned])
     for p in {p.key: p for p in planned}.values():
-        _write_trial(study.trial_path(p), p.trial, accuracy, diverges(p.trial))
+        _write_trial(study.trial_path(p), p.trial, accuracy, diverges(p.trial), hardware(p.trial))
     if timed:
         rows = [_timing(p) for p in {p.topology.key: p for p in planned}.values()]
         append_lines(folder / "timing.jsonl", rows)
@@ -84,10 +85,10 @@ def _timing(p: PlannedTrial) -> dict[str, Any]:
     return {"key": key, "median_s": 0.004 + p.trial.arm.total_batch_size * 1e-5, "steps": 30}
 
 
-def _write_trial(folder: Path, trial: Trial, accuracy: Accuracy, diverges: bool) -> None:
+def _write_trial(folder: Path, trial: Trial, accuracy: Accuracy, diverges: bool, hardware: str) -> None:
     settings = trial.arm.settings
     attempt = Attempt.claim(folder)
-    attempt.start(0)
+    attempt.start(0, hardware)
     outcome, metrics = Outcome.CENSORED, []
     for index in range(settings.budget_examples // settings.evaluate_every_examples):
         step = settings.evaluation_step(index)

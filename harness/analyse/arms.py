@@ -161,7 +161,9 @@ def _epochs(result: TrialResult) -> float | None:
 
 
 def _packed_seconds(found: Sequence[TrialResult]) -> float | None:
-    """The median over seeds, a miss as later than every crossing; None without data."""
+    """The median over seeds, a miss as later than every crossing; None without data, or of several devices (P34)."""
+    if len({label for result in found for label in result.hardware}) > 1:
+        return None
     clocks = [result.packed_seconds() for result in found if result.outcome.is_data]
     return median_of(sorted(math.inf if seconds is None else seconds for seconds in clocks)) if clocks else None
 

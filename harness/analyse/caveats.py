@@ -58,7 +58,7 @@ def caveats(
         lines.append("this study mixes records of different code or data (allow_mixed_code)")
     if failed := (described.get("doctor") or {}).get("failed"):
         lines.append(f"doctor found faults in this workload that affect every number here: {', '.join(failed)}")
-    lines += timing_caveats(rows)
+    lines += timing_caveats(rows, records.hardware())
     if replicas := records.replicas():
         lines.append(
             f"{words.count(replicas, 'replica')} on another topology: kept in the study, excluded from these numbers"

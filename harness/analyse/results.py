@@ -30,6 +30,7 @@ class TrialResult:
     record: Mapping[str, Any]
     target: Target  # the one it is read for; the one it was run for unless a report asks for another
     crossing: Crossing
+    hardware: tuple[str, ...] = ()  # of its own clocks; empty where an older version did not say
 
     @property
     def settings(self) -> Any:
@@ -155,6 +156,11 @@ class Records:
         """Which file of a trial is damaged, or contradicts another."""
         return self._read(planned).damage
 
+    def hardware(self) -> list[str]:
+        """What the trials' own clocks were measured on."""
+        records = (self._read(planned) for trial in self._planned.values() for planned in trial)
+        return sorted({label for record in records for label in record.hardware})
+
     def replicas(self) -> int:
         """Finished runs of a trial on another topology than the one counted."""
         finished = [sum(self._read(p).is_finished for p in planned) for planned in self._planned.values()]
@@ -173,7 +179,8 @@ class Records:
             outcome = Outcome.REACHED
         elif outcome is Outcome.REACHED:
             outcome = Outcome.CENSORED
-        return TrialResult(trial, planned.topology, outcome, evaluations, record.record, target, crossing)
+        end, hardware = record.record, record.hardware
+        return TrialResult(trial, planned.topology, outcome, evaluations, end, target, crossing, hardware)
 
     def _read(self, planned: PlannedTrial) -> TrialRecord:
         path, known = self.folder.trial_path(planned), self._cache.get(planned.key)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from harness.analyse.results import TrialResult
-from harness.plan.timing import conditions_of, is_timing_of
+from harness.plan.timing import conditions_of, hardware, is_timing_of
 from harness.plan.trial import Arm
 from harness.statistics.step_time import is_slower, relative_sds
 
@@ -89,12 +89,15 @@ def _pick(by_conditions: Mapping[str, Row], chosen: str) -> Row | None:
 
 
 def _packed(picked: Sequence[Row | None], measured: Sequence[Measured], key: int) -> list[float]:
-    """Seconds per update on the own clock of every trial that a row is about, each trial once."""
+    """Seconds per update on the own clock of every trial that a row is about, each trial once; not of trials that ran
+    on other hardware."""
     trials = {
         result.trial.trial_id: result
         for row, (_, results) in zip(picked, measured, strict=True)
         if row is not None and id(row) == key
         for result in results
+        if not (row.get("device") and result.hardware)
+        or result.hardware == (hardware(row["device"], row.get("driver", "")),)
     }
     return [seconds for result in trials.values() if (seconds := result.packed_step_seconds())]
 

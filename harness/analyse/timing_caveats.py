@@ -11,8 +11,9 @@ LOADER_SHARE = 0.1  # of an update's time spent waiting for data, above which it
 BUSY_SHARE = 0.1  # of the CPUs, kept busy by others
 
 
-def timing_caveats(rows: Sequence[ArmFinding]) -> list[str]:
-    """One line each: arms without headline seconds, a busy machine, waiting for data, rounds that did not alternate."""
+def timing_caveats(rows: Sequence[ArmFinding], ran_on: Sequence[str] = ()) -> list[str]:
+    """One line each: arms without headline seconds, a busy machine, waiting for data, rounds that did not alternate,
+    several devices (`ran_on`: those of the trials)."""
     arms: dict[StepTiming, list[str]] = defaultdict(list)
     for row in rows:
         if row.timing is not None:
@@ -29,6 +30,8 @@ def timing_caveats(rows: Sequence[ArmFinding]) -> list[str]:
         )
     if len(counted) > 1 and not all(timing.interleaved for timing in counted):
         lines.append(words.NOT_INTERLEAVED)
+    if len(ran_on) > 1:
+        lines.append(words.several_devices(ran_on))
     return lines
 
 

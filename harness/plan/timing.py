@@ -52,6 +52,11 @@ class Machine:
     host: str
 
 
+def hardware(device: str, driver: str) -> str:
+    """`NVIDIA H100, driver 550.54`: what seconds are never compared across."""
+    return f"{device}, driver {driver}" if driver else device
+
+
 def joined(machines: Sequence[Machine]) -> Machine:
     """The machine of a gang from those of its ranks."""
     models, drivers = (dict.fromkeys(getattr(m, name) for m in machines) for name in ("device", "driver"))

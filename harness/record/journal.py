@@ -57,9 +57,11 @@ class Attempt:
         if self.lost:
             raise LostTrialError(f"attempt {self.number} of {self.folder} was taken over")
 
-    def start(self, resumed_from_step: int) -> None:
-        """Write the opening row: every row that follows is beyond `resumed_from_step`."""
+    def start(self, resumed_from_step: int, hardware: str = "") -> None:
+        """Write the opening row: every row that follows is beyond `resumed_from_step`, and its seconds are those of
+        `hardware` (P34)."""
         row = {"kind": "start", "schema": SCHEMA, "attempt": self.number, "resumed_from_step": resumed_from_step}
+        row |= {"hardware": hardware} if hardware else {}
         self.write({**row, "host": socket.gethostname(), "pid": os.getpid(), "at": time.time()})
 
     def write(self, row: Mapping[str, Any], durable: bool = False) -> None:
@@ -91,6 +93,7 @@ class TrialRecord:
     record: dict[str, Any]  # record.json of the newest attempt, or {}
     attempts: int
     damage: str | None = None  # which of its files is damaged, and how
+    hardware: tuple[str, ...] = ()  # that its seconds were measured on; empty where an older version did not say
 
     @property
     def is_finished(self) -> bool:
@@ -166,7 +169,7 @@ def _read_trial(folder: Path, settings: Settings | None) -> TrialRecord:
         return journal.damaged(journal.faults[0][1])
     rows = [journal.evaluations[step] for step in sorted(journal.evaluations)]
     if not has_record or record["attempt"] != newest:
-        return TrialRecord(rows, None, {}, len(journal.attempts))
+        return TrialRecord(rows, None, {}, len(journal.attempts), hardware=tuple(journal.hardware))
     try:
         check_schema(record, "record.json")
         if record["outcome"] not in list(Outcome):
@@ -178,7 +181,7 @@ def _read_trial(folder: Path, settings: Settings | None) -> TrialRecord:
     outcome = Outcome(record["outcome"])
     if outcome.is_data and (differs := difference(record, journal.end, rows, settings)):
         return journal.damaged(differs)
-    return TrialRecord(rows, outcome, record, len(journal.attempts))
+    return TrialRecord(rows, outcome, record, len(journal.attempts), hardware=tuple(journal.hardware))
 
 
 def _malformed(record: Any, newest: int) -> str | None:
@@ -200,6 +203,7 @@ class Journal:
         self.attempts = attempts
         self.evaluations: dict[int, dict[str, Any]] = {}  # by step
         self.end: dict[str, Any] | None = None  # the last row of a trial that ended
+        self.hardware: list[str] = []  # of the attempts whose rows count
         self.faults: list[tuple[int, str]] = []  # the step before each damaged line, and what is damaged
 
     def add(self, name: str, rows: list[dict[str, Any] | None]) -> None:
@@ -216,6 +220,8 @@ class Journal:
                     return
                 check_schema(row, name)
                 self._resume(step := resumed)
+                if (hardware := row.get("hardware")) and hardware not in self.hardware:
+                    self.hardware.append(str(hardware))
             elif kind == "evaluation":
                 if not is_evaluation(row):
                     self.faults.append((step, f"line {line} of {name} is not an evaluation"))
@@ -228,6 +234,7 @@ class Journal:
     def _resume(self, step: int) -> None:
         self.evaluations = {kept: row for kept, row in self.evaluations.items() if kept <= step}
         self.faults = [(before, fault) for before, fault in self.faults if before < step]
+        self.hardware = self.hardware if step else []
 
     def damaged(self, damage: str) -> TrialRecord:
         return TrialRecord([], None, {}, len(self.attempts), damage)

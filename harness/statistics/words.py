@@ -4,7 +4,7 @@ Every sentence, table, figure and page takes its words from here, so that one th
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from harness.plan.counted import count as count  # every noun with its number
 from harness.statistics.comparisons import Comparison, Verdict
@@ -150,6 +150,14 @@ def other_conditions(arms: str, theirs: str, chosen: str) -> str:
     return (
         f"seconds of {arms} are {EXCLUDED}: timed on {theirs or UNKNOWN}, the other arms on {chosen or UNKNOWN}. To "
         "time all of them alike, run the same command again on one kind of machine"
+    )
+
+
+def several_devices(labels: Sequence[str]) -> str:
+    """Trials whose own clocks must not be combined (P34)."""
+    return (
+        f"trials ran on {joined(labels)}: no median of their own clocks is given for an arm that ran on several of "
+        "them; headline seconds are those of the timing pass"
     )
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from harness.plan.timing import Machine
+from harness.plan.timing import Machine, hardware
 from harness.record.provenance import cpu_model
 from harness.train.world import World
 
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # stolen: by another virtual machine on the same processor
+LABEL_BYTES = 256
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -23,6 +24,15 @@ def machine(device: torch.device) -> Machine:
     model = torch.cuda.get_device_name(device) if is_gpu else cpu_model()
     driver = gpu_driver() if is_gpu else ""
     return Machine(model, driver, torch.__version__, len(usable_cpus()), socket.gethostname())
+
+
+def gang_hardware(world: World) -> str:
+    """Model and driver of every rank's device, each once; all ranks must call it together."""
+    own = machine(world.device)
+    text = hardware(own.device, own.driver).encode()[:LABEL_BYTES]
+    padded = torch.tensor([*text, *[0] * (LABEL_BYTES - len(text))], dtype=torch.uint8, device=world.device)
+    labels = [bytes(label).rstrip(b"\0").decode(errors="ignore") for label in world.gather(padded).tolist()]
+    return " + ".join(sorted(set(labels)))
 
 
 def gpu_driver(file: Path = DRIVER) -> str:

@@ -30,6 +30,7 @@ from harness.train.frozen_noise import measure_noise
 from harness.train.learner import Learner
 from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of
 from harness.train.losses import exploded
+from harness.train.machine import gang_hardware
 from harness.train.world import World
 
 # What rank 0 decides, as bits of one broadcast integer; the higher bits hold the updates until the next decision.
@@ -106,8 +107,9 @@ def train(
         if attempt is not None:
             attempt.write(row, durable)
 
+    hardware = gang_hardware(world)
     if attempt is not None:
-        attempt.start(progress.step)
+        attempt.start(progress.step, hardware)
     number = attempt.number if attempt is not None else 0
     write({"kind": "ready", "step": progress.step, "attempt": number, "startup_s": time.perf_counter() - began})
     last_checkpoint = time.monotonic()

@@ -15,6 +15,7 @@ from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.plan.execution import Speed
 from harness.plan.timing import Conditions, Machine, timing_key, work_key
+from harness.plan.trial import Trial
 from harness.record.files import append_lines
 from harness.record.study import StudyFolder
 from harness.report.page import draw_all, page_html
@@ -214,3 +215,27 @@ def test_two_studies_are_compared_in_seconds_only_on_one_kind_of_device(study, t
     assert unknown == {"none TBS 128", "linear TBS 128"}
     reasons = {arm.seconds_interval.method for arm in compare_studies(Records(study), Records(slow)).arms}
     assert "seconds excluded from headline numbers" in reasons
+
+
+def test_the_own_clocks_of_trials_on_different_hardware_are_never_combined(tmp_path):
+    def runs_on(trial: Trial) -> str:
+        return "a processor" if trial.seed or trial.arm.total_batch_size != 128 else "another processor"
+
+    study = timed(write_study(tmp_path / "mixed", timed=False, hardware=runs_on))
+    findings = findings_of(study)
+    assert [arm.packed_seconds for arm in arms_at(findings, 128)] == [None, None]
+    assert all(arm.packed_seconds is not None for arm in arms_at(findings, 16))
+    (line,) = caveats_with(findings, "no median of their own clocks")
+    assert line.startswith("trials ran on a processor and another processor: ")
+    alike = findings_of(timed(write_study(tmp_path / "alike", timed=False, hardware=lambda trial: "a processor")))
+    assert not caveats_with(alike, "own clocks")
+    assert all(arm.packed_seconds is not None for arm in arms_at(alike, 128))
+
+
+def test_a_time_alone_is_not_held_against_trials_on_other_hardware(tmp_path):
+    """Alone 0.02 s, in the trials 0.01 s: slower only if both are of one device."""
+    slow = dict.fromkeys(STEP_S, 2 * PACKED_S)
+    here = timed(write_study(tmp_path / "here", timed=False, hardware=lambda trial: "a processor"), step_s=slow)
+    there = timed(write_study(tmp_path / "there", timed=False, hardware=lambda trial: "another one"), step_s=slow)
+    assert all(arm.step_s is None for arm in findings_of(here).arms)
+    assert all(arm.step_s == 2 * PACKED_S for arm in findings_of(there).arms)
