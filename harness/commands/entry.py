@@ -4,10 +4,12 @@ import argparse
 import functools
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from harness.config.own_classes import UntrustedError
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 
@@ -70,7 +72,25 @@ def make_console() -> "Console":
     return console if console.is_terminal else Console(width=LOG_WIDTH)
 
 
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """--trust: import what the study names of its user's own."""
+    parser.add_argument("--trust", action="store_true", help="import the classes of your own that the study names")
+
+
+def trusting(name: str, arguments: Sequence[str], given: argparse.Namespace, run: Callable[[], int]) -> int:
+    """`run()`, which reads a study; with --trust the user's own classes can be imported, without it an error about them
+    ends with the command `name`, with --trust, that would."""
+    if given.trust:
+        find_own_classes()
+    try:
+        return run()
+    except UntrustedError as error:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        with_trust = shlex.join(["harness", name, *arguments[:end], "--trust", *arguments[end:]])
+        raise UserError(f"{error}; nothing of it was run. If you trust it: {with_trust}") from error
+
+
 def find_own_classes() -> None:
-    """Make the user's classes in the working directory importable for every command, as in `python -m harness`."""
+    """Make the user's classes in the working directory importable: for commands that run them, and no others (P29)."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

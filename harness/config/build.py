@@ -10,7 +10,7 @@ from harness.plan.arm_columns import arm_columns
 from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
-from harness.plan.scaling import rule_named
+from harness.plan.scaling import Rule, rule_named
 from harness.plan.workload import Workload
 
 
@@ -50,8 +50,9 @@ def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
     return optimizer
 
 
-def build_design(config: Configuration, train_examples: int) -> Design:
-    """What an experiment plans with; `train_examples` as for the workload."""
-    workload = build_workload(config, train_examples)
-    rules = tuple(rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
+def build_design(config: Configuration, train_examples: int, known_rules: Mapping[str, Rule] | None = None) -> Design:
+    """What an experiment plans with; `train_examples` as for the workload. Rules that are not among `known_rules`, by
+    their names in the configuration, are looked up and, if they are the user's own, imported."""
+    workload, known = build_workload(config, train_examples), known_rules or {}
+    rules = tuple(known.get(name) or rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
     return Design(workload, rules, tuple(config.seeds), arm_columns(config.arm_columns))
