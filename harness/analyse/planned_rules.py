@@ -52,10 +52,10 @@ def _factors(arms: Iterable[Arm]) -> Factors:
     pairs: dict[float, set[tuple[float, float]]] = {}
     for arm in arms:
         pairs.setdefault(arm.batch_ratio, set()).add((arm.base_lr, arm.settings.peak_lr))
-    return {ratio: _factor(known) for ratio, known in pairs.items()}
+    return {ratio: factor_of(known) for ratio, known in pairs.items()}
 
 
-def _factor(pairs: Iterable[tuple[float, float]]) -> float:
+def factor_of(pairs: Iterable[tuple[float, float]]) -> float:
     """The factor that gives the peak LR of every (base LR, peak LR) to the bit, as a trial is identified by it."""
     known = sorted(pairs)
     base, peak = known[0]
