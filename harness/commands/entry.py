@@ -6,12 +6,13 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from harness.config.own_classes import UntrustedError
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.plan.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,15 +62,22 @@ def print_whatever_the_encoding() -> None:
 
 def print_error(error: Exception | str) -> None:
     """Print one line on stderr, even if the message has line breaks."""
-    print("error:", *str(error).split("\n"), file=sys.stderr)
+    print("error:", *printable(str(error)).split("\n"), file=sys.stderr)
 
 
 def make_console() -> "Console":
-    """Standard output as a terminal with its own width, or as a log of `LOG_WIDTH` columns."""
+    """Standard output as a terminal with its own width, or as a log of `LOG_WIDTH` columns. What it prints is text:
+    neither markup nor commands to the terminal."""
     from rich.console import Console  # `harness train` also runs where rich is not installed
+    from rich.segment import Segment
 
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)
+    class PlainConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable(text), style, control)
+
+    console = PlainConsole(markup=False, emoji=False)
+    return console if console.is_terminal else PlainConsole(markup=False, emoji=False, width=LOG_WIDTH)
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ torch nor ray.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,7 +103,8 @@ def report(
     findings = concluded(experiment, design, Records(folder, target, budget))
     if overlays:
         findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
-    out = report_folder(output or (study / "read_as" / name if name else study))
+    own = study / "read_as" / re.sub(r"[^\w.-]+", "_", name) if name else study
+    out = report_folder(output or own)
     return write_reports(make_console(), out, findings)
 
 

@@ -20,6 +20,7 @@ from harness.plan.errors import UserError
 from harness.plan.settings import Spec
 from harness.record.code_fingerprint import code_fingerprint, fingerprint_text
 from harness.record.drain_flag import is_current
+from harness.record.files import write_whole
 from harness.record.provenance import versions
 from harness.record.study import Study
 from harness.train.instantiate import instantiate
@@ -77,7 +78,7 @@ def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec])
     """Runs on a node: its versions and fingerprints, or `error`, why it cannot run trials."""
     try:
         see_study(execution)
-        Path(witness).write_text(token)
+        write_whole(Path(witness), token)
         data = instantiate(specs[0]).load().fingerprint
     except Exception as error:
         return {"error": cause(str(error)) or type(error).__name__}

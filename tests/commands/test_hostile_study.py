@@ -1,5 +1,6 @@
 """P29: a study folder is data, whoever sent it; nothing in it is imported, called or followed."""
 
+import contextlib
 import json
 import math
 import shlex
@@ -134,10 +135,8 @@ def test_the_command_that_a_refusal_prints_is_quoted_for_the_shell(planted, tmp_
 
 def test_trust_imports_what_the_study_names_from_the_working_directory(planted):
     change(Path("study"), question={"_target_": "evil.Question"})
-    try:
+    with contextlib.suppress(Exception):  # it is no question; that it was imported is the point
         main(["report", "study", "--trust"])
-    except Exception:
-        pass  # it is no question; that it was imported is the point
     assert planted.exists()
 
 

@@ -23,6 +23,7 @@ import psutil
 from harness.plan.counted import count
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
+from harness.record.files import open_in_place
 from harness.record.tracking.settings import PACKAGE, decide
 
 GATHER_S = 10.0  # events are collected for this long, so that tracking rarely wakes up and interrupts trials
@@ -82,7 +83,7 @@ class WandbSink:
     def _start(self, module: str) -> "subprocess.Popen[str]":
         """Start a module of this package as a process, which logs to the study's tracking.log."""
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with open(self.study / "wandb" / "tracking.log", "a", encoding="utf-8") as log:
+        with open(open_in_place(self.study / "wandb" / "tracking.log", os.O_APPEND), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", f"harness.record.tracking.{module}"],
                 stdin=subprocess.PIPE,
