@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from harness.config.configuration import stored_configuration
 from harness.config.own_classes import refuse_own_classes
 from harness.plan.errors import UserError, one_line
 from harness.plan.exit_codes import ExitCode
+from harness.record.scratch import scratch_folder
 from harness.record.study import StudyFolder
 from harness.record.tracking.runs import next_generation, study_label
-from harness.record.tracking.settings import decide, environment
+from harness.record.tracking.settings import SCRATCH, decide, environment
 
 FINISH_S = 300.0  # time limit for one run's last rows; long, because no sweep is waiting
 
@@ -77,18 +77,18 @@ def track(
     if decision.mode == "offline" and running:
         raise UserError(f"study {folder.path.name} is running and no W&B server answers: wait until it has ended")
     label = next_generation(folder) if new_ids else study_label(folder)
-    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
-        os.environ.update(_cleaned(environment(decision.mode, Path(scratch), os.environ)))
+    with scratch_folder(SCRATCH) as scratch:
+        os.environ.update(_cleaned(environment(decision.mode, scratch, os.environ)))
         from harness.record.tracking.project import RunDestination, WandbProject
 
         online = decision.mode == "online"
-        out = Path(scratch) if online else folder.path
+        out = scratch if online else folder.path
         entity = tracking.entity or decision.entity
         destination = RunDestination(decision.mode, tracking.project, entity, out, FINISH_S)
         runs, document = WandbProject(folder.path, label, destination), _document(folder, trust)
         try:
             return (
-                _online(folder, runs, document, Path(scratch), finished_only=running, trust=trust)
+                _online(folder, runs, document, scratch, finished_only=running, trust=trust)
                 if online
                 else _offline(folder, runs, document)
             )

@@ -1,11 +1,9 @@
 """From a configuration to plan's nouns, checked before anything starts (P19)."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from harness.config.configuration import Configuration
-from harness.config.privacy import refuse_secrets
 from harness.plan.arm_columns import arm_columns
 from harness.plan.cluster import AUTO
 from harness.plan.design import Design
@@ -18,7 +16,6 @@ def check_values(config: Configuration) -> None:
     """Refuse whatever can be seen to be wrong without the data, torch and Ray; each part has checked itself already."""
     if not config.study or config.study in (".", "..") or "/" in config.study:
         raise UserError(f"study must be a plain folder name, not {config.study!r}")
-    refuse_secrets(config.raw, os.environ)
     span = config.workload.batch_norm.span
     if config.cluster.per_device_batch_size == AUTO and span in ("sync", "per_device"):
         raise UserError(

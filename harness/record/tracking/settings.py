@@ -18,6 +18,7 @@ from harness.plan.errors import UserError, one_line
 if TYPE_CHECKING:
     import wandb
 
+SCRATCH = "harness-wandb-"  # names of temporary folders begin with it
 PACKAGE = Path(__file__).resolve().parents[2]
 REACH_S = 10.0  # time for a server to answer and accept our key
 INIT_S = 90.0  # time to open one run; only the tracking process waits
@@ -69,6 +70,7 @@ def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str,
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",
         "WANDB_DISABLE_CODE": "true",
+        "WANDB_DIR": str(scratch),  # not the working directory, whose wandb/settings could name another server
         "WANDB_DATA_DIR": str(scratch / "data"),
         "WANDB_CACHE_DIR": str(scratch / "cache"),
         "WANDB_ARTIFACT_DIR": str(scratch / "artifacts"),
@@ -114,7 +116,7 @@ def _ask(given: Mapping[str, str]) -> str:
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [given.get("PYTHONPATH")])])
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "harness.record.tracking.settings"],
+                [sys.executable, "-P", "-m", "harness.record.tracking.settings"],
                 env={**online, "PYTHONPATH": path},
                 capture_output=True,
                 text=True,
