@@ -1,12 +1,16 @@
 """P29: a study folder is data, whoever sent it; nothing in it is imported, called or followed."""
 
 import contextlib
+import importlib
 import json
 import math
+import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_study import SWEEP, write_study
 
+import harness.commands
 from harness.analyse.experiment import reopen
 from harness.analyse.planned_rules import described_rules, factor_of, planned_rules
 from harness.analyse.results import Records
@@ -138,6 +143,43 @@ def test_trust_imports_what_the_study_names_from_the_working_directory(planted):
     with contextlib.suppress(Exception):  # it is no question; that it was imported is the point
         main(["report", "study", "--trust"])
     assert planted.exists()
+
+
+PLANTED = ("json", "pydoc", "csv", "rich", "jinja2", "numpy", "scipy", "matplotlib", "wandb", "experiments", "evil")
+
+
+COMMANDS = ("-m harness status", "-m harness report", "-m harness published", "-m harness.report", "harness report")
+
+
+@pytest.mark.long
+def test_the_working_directory_is_not_searched_for_modules(planted):
+    """In a folder that somebody sent, a file named like a module of Python's or ours is not imported."""
+    for folder in (Path("."), Path("study")):
+        for name in PLANTED:
+            (folder / f"{name}.py").write_text(EVIL.format(planted=str(planted)))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(command: str, *arguments: str) -> int:
+        program, *words = command.split()
+        program = [sys.executable, program] if program == "-m" else [str(Path(sys.executable).with_name(program))]
+        called = [*program, *words, "study", *arguments]
+        return subprocess.run(called, env=environment, capture_output=True).returncode
+
+    for command in COMMANDS:
+        assert run(command) == 0, command
+        assert not planted.exists(), command
+    run("-m harness track", "--mode", "offline")  # the journals of this study are too plain for it
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize("module", ["harness.__main__", "harness.report.__main__", "pytest.__main__", None])
+def test_only_a_command_of_ours_leaves_the_working_directory_out(module, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [os.getcwd(), *sys.path])
+    spec = None if module is None else SimpleNamespace(name=module)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+    importlib.reload(harness.commands)
+    assert (os.getcwd() in sys.path) is not str(module).startswith("harness")
 
 
 @pytest.fixture
