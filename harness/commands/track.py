@@ -16,7 +16,7 @@ from harness.plan.exit_codes import ExitCode
 from harness.record.scratch import scratch_folder
 from harness.record.study import StudyFolder
 from harness.record.tracking.runs import next_generation, study_label
-from harness.record.tracking.settings import SCRATCH, decide, environment
+from harness.record.tracking.settings import SCRATCH, decide, environment, import_wandb
 
 FINISH_S = 300.0  # time limit for one run's last rows; long, because no sweep is waiting
 
@@ -79,6 +79,7 @@ def track(
     label = next_generation(folder) if new_ids else study_label(folder)
     with scratch_folder(SCRATCH) as scratch:
         os.environ.update(_cleaned(environment(decision.mode, scratch, os.environ)))
+        import_wandb(scratch)
         from harness.record.tracking.project import RunDestination, WandbProject
 
         online = decision.mode == "online"

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.plan.errors import UserError, one_line
 from harness.record.scratch import scratch_folder
-from harness.record.tracking.settings import SCRATCH, decide, environment
+from harness.record.tracking.settings import SCRATCH, decide, environment, import_wandb
 
 READ_S = 600.0  # time limit for one run's file
 AT_ONCE = min(8, os.cpu_count() or 1)  # files: each needs a process that imports wandb
@@ -111,7 +111,7 @@ def _from_server(source: str) -> list[RunRead]:
     decide("online")
     with scratch_folder(SCRATCH) as scratch:
         os.environ.update(environment("online", scratch, os.environ))
-        import wandb
+        wandb = import_wandb(scratch)
 
         try:
             api = wandb.Api(timeout=60)

@@ -9,6 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,12 +71,21 @@ def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str,
         "WANDB_SILENT": "true",
         "WANDB_DISABLE_GIT": "true",
         "WANDB_DISABLE_CODE": "true",
-        "WANDB_DIR": str(scratch),  # not the working directory, whose wandb/settings could name another server
         "WANDB_DATA_DIR": str(scratch / "data"),
         "WANDB_CACHE_DIR": str(scratch / "cache"),
         "WANDB_ARTIFACT_DIR": str(scratch / "artifacts"),
     }
     return {**kept, **ours}
+
+
+def import_wandb(scratch: Path) -> Any:
+    """wandb, set up by the home folder and the environment alone: it would also read wandb/settings of the working
+    directory, which may be somebody else's and name another server for our key."""
+    with chdir(scratch):
+        import wandb
+
+        wandb.setup()
+    return wandb
 
 
 def run_settings(**more: Any) -> "wandb.Settings":
@@ -118,6 +128,7 @@ def _ask(given: Mapping[str, str]) -> str:
             done = subprocess.run(
                 [sys.executable, "-P", "-m", "harness.record.tracking.settings"],
                 env={**online, "PYTHONPATH": path},
+                cwd=scratch,  # see import_wandb
                 capture_output=True,
                 text=True,
                 timeout=REACH_S,
