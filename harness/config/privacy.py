@@ -54,8 +54,8 @@ def _is_secret_key(key: str, text: str) -> bool:
 
 def _is_path(value: str) -> bool:
     """A path is not a secret, and every folder below it would look like one; a secret may begin with a slash."""
-    is_there = value.startswith("/") and os.path.exists(os.path.dirname(value.rstrip("/")))
-    return is_there or value.startswith(("./", "../", "~"))
+    parent = os.path.dirname(value.rstrip("/"))
+    return (value.startswith("/") and parent != "/" and os.path.exists(parent)) or value.startswith(("./", "../", "~"))
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
