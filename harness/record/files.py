@@ -87,12 +87,18 @@ def make_folder(path: Path) -> Path:
 
 
 def refuse_links(folder: Path) -> None:
-    """UserError if anything in a folder is a link to a place outside it: neither read nor written there (P29)."""
+    """UserError if anything in a folder is a link to a place outside it: neither read nor written there (P29).
+
+    What wandb has in the folders of its own runs, where it links to its logs, is its own.
+    """
     inside = os.path.realpath(folder)
-    folders = [inside]
+    folders, runs = [inside], os.path.join(inside, "wandb", "")
     while folders:
+        where = folders.pop()
+        if where.startswith(runs):
+            continue
         try:
-            entries = list(os.scandir(folders.pop()))
+            entries = list(os.scandir(where))
         except OSError:  # it is gone, or not ours to read: whoever needs it finds out
             continue
         for entry in entries:

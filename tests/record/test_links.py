@@ -104,7 +104,13 @@ def test_a_study_with_a_link_out_of_it_is_refused_by_every_command(name, study, 
         path.rename(study / "elsewhere")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(outside)
-    for command in (["report"], ["report", "--target", "0.5"], ["status"], ["track", "--mode", "offline"]):
+    for command in (
+        ["report"],
+        ["report", "--target", "0.5"],
+        ["status"],
+        ["track", "--mode", "offline"],
+        ["published"],
+    ):
         assert main([command[0], str(study), *command[1:]]) == 2
         err = capsys.readouterr().err
         assert f"error: {name} in {study} is a link that leads out of the study, and such links are not followed" in err
@@ -123,6 +129,7 @@ def test_a_sweep_does_not_open_a_study_with_a_link_out_of_it(tmp_path, outside):
 def test_a_study_behind_a_link_and_links_inside_a_study_are_in_order(study, tmp_path, capsys):
     (study / "wandb").mkdir()
     (study / "wandb" / "run").mkdir()
+    (study / "wandb" / "run" / "debug-core.log").symlink_to(tmp_path / "a log of wandb")
     (study / "wandb" / "latest-run").symlink_to("run")  # as wandb makes it
     (study / "wandb" / "gone").symlink_to("a-run-that-is-gone")
     (tmp_path / "disk").symlink_to(tmp_path)
