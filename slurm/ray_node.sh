@@ -40,15 +40,19 @@ export RAY_START_HOOK=harness.launch.ray_start.without_client_server
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before this
 export RAY_worker_niceness=0                   # trials are what the node is there for
 export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm enforces it
+# Ray's processes get no variable that holds a secret; workers get those of cluster.pass_environment from the driver.
+secrets=$(python -P -m harness.launch.environment)
+clean=(env)
+for name in $secrets; do clean+=(-u "$name"); done
 set -m # a process group of its own, so that all of it can be killed
 if [ "$role" = head ]; then
-    ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
+    "${clean[@]}" ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
 else
     until [ -s "$job/address" ]; do
         ls "$job" >/dev/null # network file systems show a new file once its folder is listed
         sleep 0.5
     done
-    ray start --address="$(cat "$job/address")" "${flags[@]}" &
+    "${clean[@]}" ray start --address="$(cat "$job/address")" "${flags[@]}" &
 fi
 ray=$!
 set +m

@@ -41,7 +41,7 @@ def test_the_page_shows_a_file_for_every_kind_of_thing():
         "lr_scaling",
         "experiment",
     }
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
 
 
 @pytest.mark.long

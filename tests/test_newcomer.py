@@ -160,7 +160,7 @@ def test_a_question_brings_its_own_section_to_every_form_of_its_report(tmp_path)
     first = {name: (study / name).read_text() for name in pages}
     for name in pages:
         (study / name).unlink()
-    printed.append(harness(tmp_path, "report", str(study)))
+    printed.append(harness(tmp_path, "report", str(study), "--trust"))
     assert {name: (study / name).read_text() for name in pages} == first
     rows = list(csv.DictReader(first["tables/first_losses.csv"].splitlines()))
     assert [row["total_batch_size"] for row in rows] == ["256", "512"]

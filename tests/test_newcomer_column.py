@@ -81,7 +81,7 @@ def test_a_column_is_in_every_form_of_the_report_and_changes_nothing_else(tmp_pa
     assert arms[1]["extra"] == {"updates_per_epoch": ratios[512], "size_class": "large"}
 
     pages = {name: (study / name).read_bytes() for name in ("results.csv", "report.md", "report.html", "results.json")}
-    harness(tmp_path, "report", str(study))
+    harness(tmp_path, "report", str(study), "--trust")
     assert {name: (study / name).read_bytes() for name in pages} == pages
 
     harness(tmp_path, *CHOSEN, *SIZES)  # nothing is left to train; the same study without the columns
@@ -156,7 +156,7 @@ def test_a_column_that_fails_on_a_measured_arm_leaves_a_cell_empty_and_a_caveat(
     (tmp_path / "late_columns.py").write_text(LATE)
     monkeypatch.syspath_prepend(tmp_path)
     study = write_study(tmp_path / "sweep", [*SWEEP, "arm_columns=[late_columns.reciprocal]"])
-    assert main(["report", str(study.path)]) == 0
+    assert main(["report", str(study.path), "--trust"]) == 0
     values = {(row["total_batch_size"], row["reciprocal"]) for row in table(study.path / "results.csv")}
     assert values == {("16", "16"), ("128", ""), ("512", "512")}
     caveat = "column late_columns.reciprocal is empty for 2 of 6 arms: none TBS 128: KeyError: 'late'"

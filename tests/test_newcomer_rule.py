@@ -142,7 +142,7 @@ def tuned(project) -> tuple[Path, dict[str, str]]:
         Simulation(study, learns).run()
     finally:
         sys.path.remove(str(project))
-    done = harness(project, "report", str(path))
+    done = harness(project, "report", str(path), "--trust")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return path, pages(path, done.stdout)
 

@@ -185,6 +185,7 @@ POINTS = {
         "launch/test_access.py": [
             "test_only_who_has_the_token_gets_into_the_embedded_cluster",
             "test_an_embedded_cluster_starts_no_dashboard_server",
+            "test_no_process_of_ray_and_no_file_of_it_has_a_secret",
         ],
         "train/test_checkpoint.py": ["test_code_hidden_in_a_checkpoint_is_not_run"],
         "datasets/test_cifar.py": ["test_an_archive_with_one_flipped_byte_is_refused"],
@@ -202,6 +203,11 @@ POINTS = {
             "test_every_reader_names_a_damaged_file_in_one_line_or_does_without_it",
         ],
         "launch/test_damaged_study.py": ["test_the_same_command_runs_damaged_trials_again_and_nothing_else"],
+    },
+    "P29: nothing in a study folder is imported, called, followed or run": {
+        "commands/test_hostile_study.py": ["test_a_question_of_somebody_elses_is_neither_imported_nor_called"],
+        "record/test_links.py": ["test_a_study_with_a_link_out_of_it_is_refused_by_every_command"],
+        "report/test_hostile_names.py": ["test_the_page_has_its_own_script_and_no_other"],
     },
     "P30: replicates differ in seed only; counters and total batch sizes from elsewhere are known, not guessed": {
         "record/test_import_replicates.py": ["test_five_models_are_not_five_seeds"],
@@ -226,7 +232,6 @@ POINTS = {
 
 # Being built; docs/protocol.md states what is missing of each. A point that is implemented moves up, with its tests.
 NOT_YET = {
-    "P29": "a study folder is data",
     "P31": "a script's numbers are placed by its own progress",
     "P32": "advice labels its numbers",
     "P33": "no state is forgotten",

@@ -7,11 +7,13 @@ from harness.analyse.arms import arm_findings
 from harness.analyse.attempts import Attempts
 from harness.analyse.conclude import findings
 from harness.analyse.findings import Findings
+from harness.analyse.planned_rules import planned_rules
 from harness.analyse.results import Records
 from harness.config.build import build_design
 from harness.config.configuration import Configuration, stored_configuration
 from harness.config.experiments import check_methods, question_class
 from harness.config.fitting import check_question
+from harness.config.own_classes import refuse_own_classes
 from harness.plan.design import Design
 from harness.plan.errors import UserError, one_line
 from harness.plan.trial import Trial
@@ -87,14 +89,19 @@ def build_experiment(config: Configuration, design: Design) -> Experiment:
     return as_experiment(build_question(config, design))
 
 
-def reopen(folder: StudyFolder) -> tuple[Experiment, Design]:
+def reopen(folder: StudyFolder, trust: bool = False) -> tuple[Experiment, Design]:
     """The experiment of a study on disk and what it was planned with: what reports and exports start from.
 
-    Raises UserError where the folder is not a study, or one whose configuration this version does not know.
+    Nothing that study.json names is imported, unless `trust`: rules are read from the plan (P29). Raises UntrustedError
+    for a study that cannot be read without, UserError where the folder is not a study, or one whose configuration this
+    version does not know.
     """
     config = stored_configuration(folder)
+    if not trust:
+        refuse_own_classes(config, folder.path.name)
     try:
-        design = build_design(config, folder.description()["train_examples"])
+        rules = {} if trust else planned_rules(folder, config.lr_scaling.rules)
+        design = build_design(config, folder.description()["train_examples"], rules)
     except UserError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:

@@ -1,7 +1,18 @@
 """A section of a report as plain data: what one question adds to the tables and figures that every study has."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from harness.plan.errors import UserError
+
+FILE_NAME = re.compile(r"\w[\w.+-]*")
+
+
+def check_file_name(name: str) -> None:
+    """Raises UserError for the name of a figure or a table that would lead out of its folder, or into another."""
+    if not FILE_NAME.fullmatch(name):
+        raise UserError(f"a figure or table is named {name!r}: its files need letters, digits and _ . + -")
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,9 @@ class Plot:
     x_log: int | None = None  # base of a logarithmic axis; None: linear
     y_log: int | None = None
 
+    def __post_init__(self) -> None:
+        check_file_name(self.name)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -54,6 +68,7 @@ class Table:
     names: Sequence[str] = ()  # those of the columns that name something of the study's, like a rule
 
     def __post_init__(self) -> None:
+        check_file_name(self.name)
         assert all(len(row) == len(self.columns) for row in self.rows)
         assert len(set(self.columns)) == len(self.columns), self.columns
 

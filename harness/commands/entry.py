@@ -4,12 +4,15 @@ import argparse
 import functools
 import io
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from harness.config.own_classes import UntrustedError
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.plan.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,18 +62,43 @@ def print_whatever_the_encoding() -> None:
 
 def print_error(error: Exception | str) -> None:
     """Print one line on stderr, even if the message has line breaks."""
-    print("error:", *str(error).split("\n"), file=sys.stderr)
+    print("error:", *printable(str(error)).split("\n"), file=sys.stderr)
 
 
 def make_console() -> "Console":
-    """Standard output as a terminal with its own width, or as a log of `LOG_WIDTH` columns."""
+    """Standard output as a terminal with its own width, or as a log of `LOG_WIDTH` columns. What it prints is text:
+    neither markup nor commands to the terminal."""
     from rich.console import Console  # `harness train` also runs where rich is not installed
+    from rich.segment import Segment
 
-    console = Console()
-    return console if console.is_terminal else Console(width=LOG_WIDTH)
+    class PlainConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable(text), style, control)
+
+    console = PlainConsole(markup=False, emoji=False)
+    return console if console.is_terminal else PlainConsole(markup=False, emoji=False, width=LOG_WIDTH)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """--trust: import what the study names of its user's own."""
+    parser.add_argument("--trust", action="store_true", help="import the classes of your own that the study names")
+
+
+def trusting(name: str, arguments: Sequence[str], given: argparse.Namespace, run: Callable[[], int]) -> int:
+    """`run()`, which reads a study; with --trust the user's own classes can be imported, without it an error about them
+    ends with the command `name`, with --trust, that would."""
+    if given.trust:
+        find_own_classes()
+    try:
+        return run()
+    except UntrustedError as error:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        with_trust = shlex.join(["harness", name, *arguments[:end], "--trust", *arguments[end:]])
+        raise UserError(f"{error}; nothing of it was run. If you trust it: {with_trust}") from error
 
 
 def find_own_classes() -> None:
-    """Make the user's classes in the working directory importable for every command, as in `python -m harness`."""
+    """Make the user's classes in the working directory importable: for commands that run them, and no others (P29)."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

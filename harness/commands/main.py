@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from harness import __version__
-from harness.commands.entry import command, find_own_classes
+from harness.commands.entry import command
 from harness.commands.help import COMMANDS, help_text, print_help_if_asked
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -15,7 +15,6 @@ from harness.plan.exit_codes import ExitCode
 def main(arguments: Sequence[str]) -> int:
     """The command line; returns the exit code."""
     first = arguments[0] if arguments else ""
-    find_own_classes()
     if first in COMMANDS:
         return import_module(f"harness.commands.{first}").main(arguments[1:])
     if first == "--version":

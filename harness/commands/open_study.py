@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harness.analyse.planned_rules import described_rules
 from harness.commands.study_progress import StudyProgress
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
@@ -30,6 +31,7 @@ def _description(progress: StudyProgress, splits: Splits) -> dict[str, Any]:
         "experiment": config.experiment_name,
         "name": config.study,
         "config": config.raw,
+        "lr_rules": described_rules(progress.design.rules),
         "train_examples": len(splits.train),
         "code_fingerprint": code_fingerprint(config.specs),
         "data_fingerprint": splits.fingerprint,

@@ -14,6 +14,7 @@ torch nor ray.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.analyse.experiment import concluded, reopen
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
-from harness.commands.entry import Parser, command, make_console
+from harness.commands.entry import Parser, add_trust_option, command, make_console, trusting
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.target import DIRECTIONS, Target
@@ -56,18 +57,27 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write into instead of the study's own")
     add_reading_options(parser, "--published-target")
+    add_trust_option(parser)
     given = parser.parse_args(arguments)
+    return trusting("report", arguments, given, lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
     _check_combination(given)
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
-        slower, whole = compare(given.study, given.other, given.target, given.metric, margin or 0.0, given.output)
+        slower, whole = compare(
+            given.study, given.other, given.target, given.metric, margin or 0.0, given.output, trust=given.trust
+        )
         if slower and margin is not None:
             return ExitCode.SLOWER
         return ExitCode.DONE if whole else ExitCode.FAILED
     if given.fail_if_slower is not None:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
     overlays = overlay_curves(given.overlay, reading_options(given))
-    whole = report(given.study, given.target, given.metric, given.budget_epochs, overlays, given.output)
+    whole = report(
+        given.study, given.target, given.metric, given.budget_epochs, overlays, given.output, trust=given.trust
+    )
     return ExitCode.DONE if whole else ExitCode.FAILED
 
 
@@ -78,11 +88,13 @@ def report(
     budget_epochs: float | None,
     overlays: Sequence[PublishedCurve] = (),
     output: Path | None = None,
+    *,
+    trust: bool = False,
 ) -> bool:
     """Write the report that was asked for and print it; False if a section failed. Raises UserError."""
     folder = StudyFolder(study)
     folder.check_planned()
-    experiment, design = reopen(folder)
+    experiment, design = reopen(folder, trust)
     target = asked_target(design.workload, value, metric)
     budget = asked_budget(design.workload, budget_epochs)
     name = "-".join(
@@ -91,7 +103,8 @@ def report(
     findings = concluded(experiment, design, Records(folder, target, budget))
     if overlays:
         findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
-    out = report_folder(output or (study / "read_as" / name if name else study))
+    own = study / "read_as" / re.sub(r"[^\w.-]+", "_", name) if name else study
+    out = report_folder(output or own)
     return write_reports(make_console(), out, findings)
 
 
@@ -108,7 +121,14 @@ def report_folder(path: Path) -> Path:
 
 
 def compare(
-    first: Path, second: Path, value: float | None, metric: str | None, margin: float, output: Path | None = None
+    first: Path,
+    second: Path,
+    value: float | None,
+    metric: str | None,
+    margin: float,
+    output: Path | None = None,
+    *,
+    trust: bool = False,
 ) -> tuple[bool, bool]:
     """Write and print B against A: whether anything is established to be slower by more than `margin`, and whether no
     section failed."""
@@ -116,7 +136,7 @@ def compare(
     for path in (first, second):
         folder = StudyFolder(path)
         folder.check_planned()
-        _, design = reopen(folder)
+        _, design = reopen(folder, trust)
         records.append(Records(folder, asked_target(design.workload, value, metric)))
     comparison = compare_studies(*records, margin=margin)
     out = report_folder(output or second / "compared_with" / f"{first.parent.name}_{first.name}")

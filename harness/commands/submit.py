@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.commands.entry import command
+from harness.commands.entry import command, find_own_classes
 from harness.commands.help import print_help_if_asked
 from harness.config.arguments import command_line
 from harness.config.configuration import Configuration
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Submit the job and print how to follow it; with dry_run=true only print the command."""
     if print_help_if_asked(arguments):
         return ExitCode.DONE
+    find_own_classes()
     config = command_line(arguments)
     if config is not None:
         submit(config, arguments)

@@ -4,7 +4,7 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from harness.commands.entry import command, print_error
+from harness.commands.entry import command, find_own_classes, print_error
 from harness.commands.help import print_help_if_asked
 from harness.launch.drain import Drain, Interrupted
 from harness.plan.exit_codes import ExitCode
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     """One experiment, from its overrides to its report."""
     if print_help_if_asked(arguments):
         return ExitCode.DONE
+    find_own_classes()
     drain, take_over = Drain(), TAKE_OVER in arguments
     try:
         with drain:

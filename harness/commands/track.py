@@ -3,19 +3,20 @@
 import argparse
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.commands.entry import Parser, command, make_console
+from harness.commands.entry import Parser, add_trust_option, command, make_console, trusting
 from harness.config.configuration import stored_configuration
+from harness.config.own_classes import refuse_own_classes
 from harness.plan.errors import UserError, one_line
 from harness.plan.exit_codes import ExitCode
+from harness.record.scratch import scratch_folder
 from harness.record.study import StudyFolder
 from harness.record.tracking.runs import next_generation, study_label
-from harness.record.tracking.settings import decide, environment
+from harness.record.tracking.settings import SCRATCH, decide, environment, import_wandb
 
 FINISH_S = 300.0  # time limit for one run's last rows; long, because no sweep is waiting
 
@@ -24,10 +25,14 @@ FINISH_S = 300.0  # time limit for one run's last rows; long, because no sweep i
 def main(arguments: Sequence[str]) -> int:
     """Upload or import; exit code 1 if anything is missing on the server."""
     given = _parser().parse_args(arguments)
+    return trusting("track", arguments, given, lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
     folder = StudyFolder(Path(given.study))
     _check_combination(given)
     if not given.from_wandb:
-        return track(folder, given.mode, given.project, given.entity, given.new_ids)
+        return track(folder, given.mode, given.project, given.entity, given.new_ids, trust=given.trust)
     from harness.config.imported import imported_configuration
     from harness.record.tracking.import_runs import Columns, import_runs
 
@@ -52,10 +57,16 @@ def _check_combination(given: argparse.Namespace) -> None:
         raise UserError(f"--train-examples must be >= 1, not {given.train_examples}")
 
 
-def track(folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool) -> int:
-    """Upload the study, or write what an upload would send; then its report."""
+def track(
+    folder: StudyFolder, mode: str, project: str | None, entity: str | None, new_ids: bool, *, trust: bool = False
+) -> int:
+    """Upload the study, or write what an upload would send; then its report. Raises UntrustedError before anything is
+    sent."""
     folder.check_planned()
-    own = stored_configuration(folder).tracking
+    config = stored_configuration(folder)
+    if not trust:
+        refuse_own_classes(config, folder.path.name)
+    own = config.tracking
     tracking = replace(own, mode=mode, project=project or own.project, entity=entity or own.entity)
     running = folder.is_being_run
     if running and (own.mode in ("online", "auto") or mode == "offline"):
@@ -66,18 +77,19 @@ def track(folder: StudyFolder, mode: str, project: str | None, entity: str | Non
     if decision.mode == "offline" and running:
         raise UserError(f"study {folder.path.name} is running and no W&B server answers: wait until it has ended")
     label = next_generation(folder) if new_ids else study_label(folder)
-    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
-        os.environ.update(_cleaned(environment(decision.mode, Path(scratch), os.environ)))
+    with scratch_folder(SCRATCH) as scratch:
+        os.environ.update(_cleaned(environment(decision.mode, scratch, os.environ)))
+        import_wandb(scratch)
         from harness.record.tracking.project import RunDestination, WandbProject
 
         online = decision.mode == "online"
-        out = Path(scratch) if online else folder.path
+        out = scratch if online else folder.path
         entity = tracking.entity or decision.entity
         destination = RunDestination(decision.mode, tracking.project, entity, out, FINISH_S)
-        runs, document = WandbProject(folder.path, label, destination), _document(folder)
+        runs, document = WandbProject(folder.path, label, destination), _document(folder, trust)
         try:
             return (
-                _online(folder, runs, document, Path(scratch), finished_only=running)
+                _online(folder, runs, document, scratch, finished_only=running, trust=trust)
                 if online
                 else _offline(folder, runs, document)
             )
@@ -85,7 +97,9 @@ def track(folder: StudyFolder, mode: str, project: str | None, entity: str | Non
             runs.wandb.teardown()
 
 
-def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], scratch: Path, finished_only: bool) -> int:
+def _online(
+    folder: StudyFolder, runs: Any, document: Mapping[str, Any], scratch: Path, *, finished_only: bool, trust: bool
+) -> int:
     from harness.record.tracking.publish import publish
     from harness.record.tracking.upload import upload
 
@@ -99,7 +113,7 @@ def _online(folder: StudyFolder, runs: Any, document: Mapping[str, Any], scratch
         print(f"incomplete on the server: {', '.join(done.left)}; run the same command again to resume")
         return ExitCode.FAILED
     try:
-        print(f"report: {publish(runs, document, lambda: _results(folder, scratch / 'results'))}")
+        print(f"report: {publish(runs, document, lambda: _results(folder, scratch / 'results', trust))}")
     except UserError as error:
         print(f"no report: {error}")
     except Exception as error:  # from two packages and a server; the runs are uploaded even without a report
@@ -125,27 +139,27 @@ def _offline(folder: StudyFolder, runs: Any, document: Mapping[str, Any]) -> int
     return 0
 
 
-def _document(folder: StudyFolder) -> dict[str, Any]:
+def _document(folder: StudyFolder, trust: bool) -> dict[str, Any]:
     """The report of what the study has found so far."""
     from harness.report.wandb_report import report_document
 
-    findings, design = _findings(folder)
+    findings, design = _findings(folder, trust)
     return report_document(findings, design.workload.target.metric)
 
 
-def _results(folder: StudyFolder, path: Path) -> Path:
+def _results(folder: StudyFolder, path: Path, trust: bool) -> Path:
     """The study's files and figures as they are now, in `path`: those in its folder may be of an earlier report."""
     from harness.report.write import write_files
 
-    write_files(path, _findings(folder)[0])
+    write_files(path, _findings(folder, trust)[0])
     return path
 
 
-def _findings(folder: StudyFolder) -> tuple[Any, Any]:
+def _findings(folder: StudyFolder, trust: bool = False) -> tuple[Any, Any]:
     from harness.analyse.experiment import concluded, reopen
     from harness.analyse.results import Records
 
-    experiment, design = reopen(folder)
+    experiment, design = reopen(folder, trust)
     return concluded(experiment, design, Records(folder)), design
 
 
@@ -183,4 +197,5 @@ def _parser() -> Parser:
     parser.add_argument("--column", action="append", default=[], metavar="NAME=KEY", help="see docs/tracking.md")
     parser.add_argument("--target", metavar="METRIC>=VALUE", help="e.g. 'accuracy>=0.97'; default: the runs' own")
     parser.add_argument("--train-examples", type=int, help="training-set size, for epochs; default: the runs' own")
+    add_trust_option(parser)
     return parser

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from harness.commands.entry import Parser, command, print_error
+from harness.commands.entry import Parser, command, find_own_classes, print_error
 from harness.plan.counted import count
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("trial", type=Path, help="trial.json of a study, or a copy of one")
     parser.add_argument("--folder", type=Path, help="where journal and checkpoints go (default: next to trial.json)")
     options = parser.parse_args(arguments)
+    find_own_classes()
     try:
         # Every rank reports an error: torchrun ends the others at the first exit, perhaps before rank 0 has printed it.
         run(read_task(options.trial, options.folder or options.trial.parent))

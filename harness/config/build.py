@@ -1,16 +1,14 @@
 """From a configuration to plan's nouns, checked before anything starts (P19)."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from harness.config.configuration import Configuration
-from harness.config.privacy import refuse_secrets
 from harness.plan.arm_columns import arm_columns
 from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
-from harness.plan.scaling import rule_named
+from harness.plan.scaling import Rule, rule_named
 from harness.plan.workload import Workload
 
 
@@ -18,7 +16,6 @@ def check_values(config: Configuration) -> None:
     """Refuse whatever can be seen to be wrong without the data, torch and Ray; each part has checked itself already."""
     if not config.study or config.study in (".", "..") or "/" in config.study:
         raise UserError(f"study must be a plain folder name, not {config.study!r}")
-    refuse_secrets(config.raw, os.environ)
     span = config.workload.batch_norm.span
     if config.cluster.per_device_batch_size == AUTO and span in ("sync", "per_device"):
         raise UserError(
@@ -50,8 +47,9 @@ def _without_lr(optimizer: Mapping[str, Any]) -> Mapping[str, Any]:
     return optimizer
 
 
-def build_design(config: Configuration, train_examples: int) -> Design:
-    """What an experiment plans with; `train_examples` as for the workload."""
-    workload = build_workload(config, train_examples)
-    rules = tuple(rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
+def build_design(config: Configuration, train_examples: int, known_rules: Mapping[str, Rule] | None = None) -> Design:
+    """What an experiment plans with; `train_examples` as for the workload. Rules that are not among `known_rules`, by
+    their names in the configuration, are looked up and, if they are the user's own, imported."""
+    workload, known = build_workload(config, train_examples), known_rules or {}
+    rules = tuple(known.get(name) or rule_named(name, config.lr_scaling.power) for name in config.lr_scaling.rules)
     return Design(workload, rules, tuple(config.seeds), arm_columns(config.arm_columns))

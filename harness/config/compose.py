@@ -1,5 +1,6 @@
 """From command-line overrides to a plain, typed, resolved configuration, with errors in one line."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from yaml import YAMLError
 from harness.config.configuration import Configuration
 from harness.config.explain import explain, missing_value, unknown_choice, unreadable_file
 from harness.config.places import available, conf_folder
+from harness.config.privacy import refuse_interpolated_secrets, refuse_secrets
 from harness.config.schema import GROUPS, SCHEMA
 from harness.plan.duration import UNITS
 from harness.plan.errors import UserError
@@ -47,9 +49,11 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
     if "experiment" not in choices:
         names = ", ".join(available("experiment", config_dir))
         raise UserError(f"which experiment? Add +experiment=NAME with one of: {names}")
+    unresolved = OmegaConf.to_container(config)
+    refuse_interpolated_secrets(unresolved)
     try:
         # Hydra lets `+` and `~` bend the schema; what remains must fit it once more.
-        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), OmegaConf.to_container(config))
+        typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), unresolved)
     except OmegaConfBaseException as error:
         raise UserError(explain(error, overrides, lambda: _all_keys(overrides))) from error
     try:
@@ -58,7 +62,9 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
         raise UserError(missing_value(error)) from error
     assert isinstance(plain, dict)
     names = {group: choices[group] for group in ("experiment", *GROUPS)}
-    return {**{str(key): value for key, value in plain.items()}, "choices": names, "overrides": given}
+    composed = {**{str(key): value for key, value in plain.items()}, "choices": names, "overrides": given}
+    refuse_secrets(composed, os.environ)  # before any value is checked, and perhaps quoted
+    return composed
 
 
 def effective_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:

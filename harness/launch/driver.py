@@ -78,16 +78,20 @@ def _run_through_ray(
         if warning := token_warning(cluster.address):
             watcher.say(warning)
         # Imported only here: Ray reads its environment variables when it is first imported.
+        from harness.launch.environment import SharedEnvironment, withheld
         from harness.launch.preflight import check_nodes
         from harness.launch.ray_gang import ExclusiveGangs
         from harness.launch.ray_tune import run_ray
 
+        if notice := withheld(cluster.pass_environment):
+            watcher.say(notice)
+        environment = SharedEnvironment(cluster.pass_environment)
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
-            check_nodes(study, cluster.execution, specs)
+            check_nodes(study, cluster.execution, specs, environment.key)
         slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.source.plan()}, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
-            run_ray(feed, study.path, cluster, watcher, scratch, slots, drain)
+            run_ray(feed, study.path, cluster, watcher, scratch, slots, drain, environment.key)
         watcher.trials_over()
         if cluster.address != "local":
             exclusive = ExclusiveGangs(cluster)

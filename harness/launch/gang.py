@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from harness.launch.drain import signals_blocked
 from harness.plan.timing import Machine, RoundLimits, joined
+from harness.record.files import open_in_place
 from harness.train.timing import Round
 from harness.train.worker import Task, Worker
 
@@ -162,7 +163,7 @@ def send_output_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = open_in_place(path, os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

@@ -1,5 +1,6 @@
 """The launcher without Ray: one trial after another with the same trainer, for debugging, tests and small machines."""
 
+import os
 import time
 import traceback
 from dataclasses import replace
@@ -12,6 +13,7 @@ from harness.launch.gang import Gang, InProcessGang, ProcessGang
 from harness.launch.listener import Listener
 from harness.launch.tasks import Cluster, task_of, write_failure
 from harness.plan.trial import PlannedTrial
+from harness.record.files import open_in_place
 
 
 class InlineGangs:
@@ -57,7 +59,8 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
             except Exception:
                 reason, final = cause(traceback.format_exc()), failures == cluster.max_failures
                 gangs.drop(planned.topology.batch.world_size)
-                with open(study / "trials" / planned.key / "log.txt", "a", encoding="utf-8") as log:
+                log_file = open_in_place(study / "trials" / planned.key / "log.txt", os.O_APPEND)
+                with open(log_file, "a", encoding="utf-8") as log:
                     log.write(traceback.format_exc())
                 if final:
                     write_failure(study, planned.key, reason)

@@ -15,11 +15,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.launch.causes import cause
+from harness.launch.environment import fetch
 from harness.launch.ray_probe import live_nodes
 from harness.plan.errors import UserError
 from harness.plan.settings import Spec
 from harness.record.code_fingerprint import code_fingerprint, fingerprint_text
 from harness.record.drain_flag import is_current
+from harness.record.files import write_whole
 from harness.record.provenance import versions
 from harness.record.study import Study
 from harness.train.instantiate import instantiate
@@ -31,10 +33,11 @@ WITNESSES = "witnesses"  # folder of a study that exists while its nodes are che
 PACKAGES = ("python", "torch", "numpy")  # another version of these may change results; Ray compares its own
 
 
-def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> None:
+def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec], environment: str = "") -> None:
     """Check every live node of the connected cluster; UserError in one line that names the first unsuitable node.
 
-    `specs` name the classes whose code every node must have; the first is that of the data set.
+    `specs` name the classes whose code every node must have; the first is that of the data set. `environment`: key of
+    the shared variables, which the data set may need.
     """
     description = study.description()
     witnesses = study.lease.folder / WITNESSES
@@ -44,7 +47,7 @@ def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec]) -> No
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     asked = {
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)).remote(
-            execution, str(witnesses / node_id), token, specs
+            execution, str(witnesses / node_id), token, specs, environment
         ): node_id
         for node_id, token in tokens.items()
     }
@@ -73,11 +76,12 @@ def see_study(execution: Execution) -> None:
         )
 
 
-def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec]) -> dict[str, Any]:
+def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec], environment: str) -> dict[str, Any]:
     """Runs on a node: its versions and fingerprints, or `error`, why it cannot run trials."""
     try:
         see_study(execution)
-        Path(witness).write_text(token)
+        fetch(environment)
+        write_whole(Path(witness), token)
         data = instantiate(specs[0]).load().fingerprint
     except Exception as error:
         return {"error": cause(str(error)) or type(error).__name__}

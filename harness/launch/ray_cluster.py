@@ -6,24 +6,22 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import psutil
-
 from harness.launch.drain import signals_blocked
+from harness.launch.environment import without_secrets
 from harness.launch.ray_probe import refusal, report_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.errors import UserError
 from harness.record.provenance import usable_cpus
+from harness.record.scratch import make_scratch
 
 CONNECT_S = 4.0  # time for a port to open
 ANSWER_S = 10.0  # time for the Ray cluster behind it to let us join; an idle one on a slow machine takes about 2 s
-SCRATCH = "harness-"  # followed by the driver's pid; short, because paths of sockets below it have a limit
-OWNER = "host"  # file in the scratch folder that names the driver's machine
+SCRATCH = "harness-"
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
 # Ray and Tune read these when imported, so they are set before that.
@@ -54,9 +52,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
     """
     os.environ.update(QUIET)
     os.environ.pop("RAY_ADDRESS", None)  # an inherited address would silently join somebody else's cluster
-    _clear_scratch()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
-    (scratch / OWNER).write_text(socket.gethostname())
+    scratch = make_scratch(SCRATCH)
     embedded = cluster.address == "local"
     if embedded:
         _private_token(scratch)
@@ -65,32 +61,23 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         if embedded:
-            ray.init(
-                address="local",
-                num_cpus=cluster.cpus or usable_cpus(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(scratch / "ray"),  # Ray makes its folder readable by everyone; its parent stays private
-                _node_ip_address="127.0.0.1",
-            )
+            with without_secrets():
+                ray.init(
+                    address="local",
+                    num_cpus=cluster.cpus or usable_cpus(),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(scratch / "ray"),  # Ray makes it readable by everyone; its parent stays private
+                    _node_ip_address="127.0.0.1",
+                )
         else:
             _join(cluster.address)
         yield scratch
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _clear_scratch() -> None:
-    """Remove scratch folders left by killed drivers of this machine."""
-    for owner in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/{OWNER}"):
-        pid = owner.parent.name.removeprefix(SCRATCH).partition("-")[0]
-        with suppress(OSError):
-            is_ours = owner.stat().st_uid == os.getuid() and owner.read_text() == socket.gethostname()
-            if is_ours and pid.isdigit() and not psutil.pid_exists(int(pid)):
-                shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _private_token(scratch: Path) -> None:

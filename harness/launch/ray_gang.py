@@ -12,6 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from harness.launch.causes import cause
+from harness.launch.environment import passed
 from harness.launch.gang import GangError, send_output_to
 from harness.launch.preflight import see_study
 from harness.launch.tasks import Cluster
@@ -83,10 +84,19 @@ class RankActor:
 
 
 class RayGang:
-    """W workers on the bundles of a placement group, beginning with `first_bundle`."""
+    """W workers on the bundles of a placement group, beginning with `first_bundle`; `environment`: variables that they
+    get in addition to their node's."""
 
     def __init__(
-        self, group: PlacementGroup, world_size: int, device: str, cpus: int, gpus: float, first_bundle: int = 0
+        self,
+        group: PlacementGroup,
+        world_size: int,
+        device: str,
+        cpus: int,
+        gpus: float,
+        first_bundle: int = 0,
+        *,
+        environment: Mapping[str, str],
     ) -> None:
         actor = ray.remote(RankActor)
         self.actors: list[Any] = [
@@ -102,7 +112,11 @@ class RayGang:
         order = sorted(range(world_size), key=lambda i: (*locations[i].sort_key, i))
         self.actors, locations = [self.actors[i] for i in order], [locations[i] for i in order]
         devices = rank_devices(locations) if device == "cuda" else [(device, {})] * world_size
-        self._wait([a.take_rank.remote(rank, world_size, *devices[rank]) for rank, a in enumerate(self.actors)])
+        taken = []
+        for rank, actor in enumerate(self.actors):
+            where, visible = devices[rank]
+            taken.append(actor.take_rank.remote(rank, world_size, where, {**environment, **visible}))
+        self._wait(taken)
         if world_size > 1:
             host = locations[0].address
             port = self._wait([self.actors[0].call.remote("bind_store", host)])[0]
@@ -160,7 +174,7 @@ class ExclusiveGangs:
         bundle = {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
         group = placement_group([bundle] * world_size, strategy="PACK")
         ray.get(group.ready(), timeout=PLACEMENT_S)
-        gang = RayGang(group, *key, cpus, gpus)
+        gang = RayGang(group, *key, cpus, gpus, environment=passed(self.cluster.pass_environment))
         self._held = (key, group, gang)
         return gang
 

@@ -39,12 +39,13 @@ class _NotInSnapshots:
 class FeedSearcher(_NotInSnapshots, Searcher):
     """Gives Tune the feed's next trial, as one JSON text."""
 
-    def __init__(self, feed: Feed, study: Path, cluster: Cluster, drain: Drain) -> None:
+    def __init__(self, feed: Feed, study: Path, cluster: Cluster, drain: Drain, environment: str) -> None:
         super().__init__()
         self.feed = feed
         self.drain = drain
         self.study = study
         self.cluster = cluster
+        self.environment = environment  # key of the variables that workers fetch
         self.of_tune_id: dict[str, PlannedTrial] = {}
         self.lacks_capacity = False  # Tune is being stopped: trials that it ends now are not over
         self.unwritable: OSError | None = (
@@ -67,6 +68,7 @@ class FeedSearcher(_NotInSnapshots, Searcher):
             "cpus": self.cluster.cpus_per_worker,
             "gpus": self.cluster.gpus_per_worker,
             "report_every_s": self.cluster.report_every_s,
+            "environment": self.environment,
         }
         return {"task": json.dumps(order)}
 
@@ -212,13 +214,21 @@ class TuneCallback(_NotInSnapshots, tune.Callback, tune.Stopper):
 
 
 def run_ray(
-    feed: Feed, study: Path, cluster: Cluster, watcher: Watcher, scratch: Path, slots: int, drain: Drain
+    feed: Feed,
+    study: Path,
+    cluster: Cluster,
+    watcher: Watcher,
+    scratch: Path,
+    slots: int,
+    drain: Drain,
+    environment: str = "",
 ) -> None:
-    """Run the feed to its end, or until a drain has stopped it; `slots` trials fit at once."""
+    """Run the feed to its end, or until a drain has stopped it; `slots` trials fit at once. `environment`: key of the
+    shared variables that workers fetch."""
     # Enough waiting trials to keep every slot busy, few enough that the longest-first order has an effect.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, 2 * slots))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we report failed trials ourselves
-    searcher = FeedSearcher(feed, study, cluster, drain)
+    searcher = FeedSearcher(feed, study, cluster, drain, environment)
     workers = slots * min((planned.topology.batch.world_size for planned in feed.waiting), default=1)
     nodes, stalls = NodeWatch(cluster, watcher.say), StallWatch(study, cluster.execution)
     events = TuneCallback(searcher, watcher, study, drain, nodes, stalls)

@@ -8,6 +8,7 @@ from typing import Any
 from ray import tune
 from ray.util import get_current_placement_group
 
+from harness.launch.environment import fetch
 from harness.launch.gang import Gang, InProcessGang, send_output_to
 from harness.launch.preflight import see_study
 from harness.launch.ray_gang import RayGang
@@ -72,12 +73,13 @@ class TrialTrainable(tune.Trainable):
         return None
 
     def _make_gang(self, order: dict[str, Any]) -> Gang:
+        environment = fetch(order["environment"])
         if self.workers == 1:
             return InProcessGang(order["device"], order["cpus"])
         group = get_current_placement_group()
         assert group is not None
         # Tune drops the empty head of the factory, so worker i is on bundle i.
-        return RayGang(group, self.workers, order["device"], order["cpus"], order["gpus"])
+        return RayGang(group, self.workers, order["device"], order["cpus"], order["gpus"], environment=environment)
 
     def _begin(self, order: dict[str, Any]) -> None:
         self.report_every_s: float = order["report_every_s"]

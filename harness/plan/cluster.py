@@ -1,6 +1,7 @@
 """Where trials run, as a configuration gives it: every option with its unit, its default and what it must satisfy."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from harness.plan.errors import UserError
 from harness.plan.execution import ExecutionOptions
 from harness.plan.trial import Topology
 
+VARIABLES = re.compile(r"[\w*?]+")
 AUTO = "auto"  # per_device_batch_size: as large as fits, found by trial runs
 
 # Smallest value of the numbers of a cluster; null is allowed where the type says so.
@@ -44,6 +46,7 @@ class Launching:
     report_every_s: float = 1.0  # seconds between a trial's reports to the driver
     grace_s: float = 60.0  # seconds from a signal until trials that have not stopped are given up
     node_wait_s: float = 60.0  # seconds to wait for lost nodes before a sweep that no longer fits ends
+    pass_environment: Sequence[str] = ()  # variables that workers get although they may hold secrets, e.g. [AWS_*]
     timing_min_steps: int = 30  # timing pass: at least so many updates per (TBS, topology), alone on the machine ...
     timing_min_s: float = 1.0  # ... and at least so many seconds ...
     timing_max_s: float = 60.0  # ... but no more than so many, where that is at least 5 updates
@@ -105,6 +108,10 @@ class ClusterConfig(ExecutionOptions, Launching):
             raise UserError(
                 f"cluster.max_workers_per_trial={self.max_workers_per_trial} limits workers_per_trial=null only: "
                 "remove it where cluster.workers_per_trial is a number"
+            )
+        if wrong := next((name for name in self.pass_environment if not VARIABLES.fullmatch(name)), None):
+            raise UserError(
+                f"cluster.pass_environment must be names of environment variables, also like AWS_*, not {wrong!r}"
             )
         if self.timing_max_s < self.timing_min_s:
             raise UserError(

@@ -95,12 +95,17 @@ def rule_named(name: str, power: float | None = None) -> Rule:
         except ValueError as error:
             raise UserError(f"lr_scaling rule {name!r} needs a number, like power(0.75)") from error
         return power_rule(exponent)
-    if "." in name:
+    if is_own_rule(name):
         return _imported(name)
     raise UserError(
         f"unknown lr_scaling rule {name!r}: choose one of {', '.join(RULE_NAMES)}, "
         "or give the dotted path of your own rule"
     )
+
+
+def is_own_rule(name: str) -> bool:
+    """Whether `name`, as in conf, is the dotted path of a user's own rule."""
+    return "." in name and name not in BUILT_IN and not POWER.fullmatch(name)
 
 
 def power_rule(power: float | None) -> Rule:

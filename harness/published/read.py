@@ -106,7 +106,9 @@ def _read_logs(files: Sequence[Path], name: str, options: ReadingOptions) -> Pub
 
 def _read_study(path: Path) -> list[PublishedCurve]:
     """Epochs to target of every LR rule of a study, run by run; what else its arms vary keeps curves apart."""
-    records = Records(StudyFolder(path))
+    folder = StudyFolder(path)
+    folder.check_planned()
+    records = Records(folder)
     arms: dict[tuple[str, str], Arm] = {}
     seeds: dict[tuple[str, str], list[int]] = {}
     for planned in records.folder.plan():

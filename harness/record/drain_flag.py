@@ -7,6 +7,8 @@ the number before its own, so that trials left running by an abandoned driver st
 import os
 from pathlib import Path
 
+from harness.record.files import open_in_place
+
 NAME = "drain"
 
 
@@ -17,7 +19,7 @@ class DrainFlag:
         self._attempt = attempt
         # Always the same file, written in place: network file systems guarantee that a reader who opens it gets the
         # newest content, while a new file may stay invisible for as long as they cache a directory.
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        self._file = open_in_place(path)
         self._write(attempt - 1)
 
     def raise_(self) -> None:

@@ -10,8 +10,9 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from zlib import crc32
 
 from harness.plan.errors import UserError
@@ -30,18 +31,85 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write by temporary name, fsync and rename: a reader sees the old file or the new one, never a part."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once the block has written it: a reader sees the old file or the new one,
+    never a part. A link at `path` is replaced and never followed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open_new(temporary) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_new(path: Path) -> BinaryIO:
+    """A new file for writing; whatever has its name, e.g. a link, is removed first."""
+    path.unlink(missing_ok=True)
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb")
+
+
+def open_in_place(path: Path, flags: int = 0) -> int:
+    """A descriptor for writing into the file at `path`, which is created if necessary; `flags`: of os.open.
+
+    UserError for a link. A file that has another name too, perhaps outside the study, is replaced by a copy first.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link, and a study's files are written in their own place: remove it") from error
+    if os.fstat(file).st_nlink < 2:
+        return file
+    os.close(file)
+    with replacing(path) as copy:
+        copy.write(path.read_bytes())
+    return open_in_place(path, flags)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write by temporary name, fsync and rename, see `replacing`; text in UTF-8."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder; UserError if there is a link, which could lead anywhere, or a file."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"{path} is {'a link' if path.is_symlink() else 'not a directory'}: remove it")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def refuse_links(folder: Path) -> None:
+    """UserError if anything in a folder is a link to a place outside it: neither read nor written there (P29).
+
+    What wandb has in the folders of its own runs, where it links to its logs, is its own.
+    """
+    inside = os.path.realpath(folder)
+    folders, runs = [inside], os.path.join(inside, "wandb", "")
+    while folders:
+        where = folders.pop()
+        if where.startswith(runs):
+            continue
+        try:
+            entries = list(os.scandir(where))
+        except OSError:  # it is gone, or not ours to read: whoever needs it finds out
+            continue
+        for entry in entries:
+            if not entry.is_symlink():
+                folders += [entry.path] if entry.is_dir(follow_symlinks=False) else []
+            elif not os.path.realpath(entry.path).startswith(f"{inside}{os.sep}"):
+                name = os.path.relpath(entry.path, inside)
+                raise UserError(
+                    f"{name} in {folder} is a link that leads out of the study, and such links are not followed: "
+                    "replace it by what it points to, or remove it"
+                )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -171,7 +239,7 @@ def append_checked(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    with open(path, "ab") as file:
+    with open(open_in_place(path, os.O_APPEND), "ab") as file:
         if file.tell() and not _ends_with_newline(path):
             file.write(b"\n")
         file.write(text.encode())

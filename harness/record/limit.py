@@ -8,6 +8,8 @@ import math
 import os
 from pathlib import Path
 
+from harness.record.files import open_in_place
+
 NAME = "limit"
 
 
@@ -15,7 +17,7 @@ def write_limit(folder: Path, examples: float) -> None:
     """Set the limit of the trial in `folder`; infinity means no limit yet."""
     folder.mkdir(parents=True, exist_ok=True)
     # The same file, written in place, for the reason given in record.drain_flag.
-    file = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT, 0o644)
+    file = open_in_place(folder / NAME)
     try:
         os.pwrite(file, b"%24r\n" % float(examples), 0)
     finally:

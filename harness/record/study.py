@@ -23,9 +23,11 @@ from harness.record.files import (
     exists,
     has_torn_end,
     json_line,
+    open_new,
     plain,
     read_json,
     read_rows,
+    refuse_links,
     write_json,
     write_whole,
 )
@@ -42,6 +44,7 @@ class StudyFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_checked = False  # for links
 
     @property
     def exists(self) -> bool:
@@ -49,6 +52,9 @@ class StudyFolder:
 
     def description(self) -> dict[str, Any]:
         """study.json; UserError where the folder is not a study, or one that a newer version wrote in another form."""
+        if not self._is_checked:
+            refuse_links(self.path)
+            self._is_checked = True
         value = read_json(self.path / "study.json")
         if not isinstance(value, dict):
             raise UserError(f"{self.path} is not a study: it has no readable study.json")
@@ -176,6 +182,7 @@ class Study(StudyFolder):
 
         `take_over` continues it although a driver on another machine seems to be alive.
         """
+        refuse_links(path)
         _make_folder(path)
         stored = None
         if exists(path / "study.json"):
@@ -197,6 +204,7 @@ class Study(StudyFolder):
     @staticmethod
     def join(path: Path, description: Mapping[str, Any], allow_mixed_code: bool = False) -> "Study":
         """Help the driver that has the study: UserError where that is another experiment's or other code's."""
+        refuse_links(path)
         deadline = time.monotonic() + STALE_S
         while not exists(path / "study.json"):  # written just after the lease is taken
             if time.monotonic() > deadline:
@@ -270,7 +278,7 @@ def _make_folder(path: Path) -> None:
     probe = path / f".writable.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
+        open_new(probe).close()
         probe.unlink()
     except OSError as error:
         raise UserError(

@@ -13,8 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 from matplotlib.legend import Legend
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from harness.plan.printable import printable
 from harness.report.numbers import tick
 from harness.report.palette import DASHES, LIGHT, MARKERS, SERIES_LIGHT, as_variables
 
@@ -22,6 +24,7 @@ SIZE_INCHES = (4.8, 3.5)  # small enough that its text stays readable at the wid
 DPI = 144
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.usetex": False,  # matplotlib also reads a matplotlibrc of the working directory, which need not be ours
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -213,10 +216,16 @@ def draw(
         # Labels where the margins leave room for them: measuring every tick to find their place takes half of the time.
         axes.yaxis.set_label_coords(-0.165, 0.5)
         axes.xaxis.set_label_coords(0.5, -0.12)
+        legend = None
         if len(axes.get_legend_handles_labels()[0]) > 1:
             # Where it has to lie over points, they shine through, and its words can still be read.
             ground = {"facecolor": LIGHT["ground"], "edgecolor": "none", "framealpha": 0.8}
-            _place_legend(axes.legend(handlelength=2.6, **ground), FigureCanvasAgg(drawing))
+            legend = axes.legend(handlelength=2.6, **ground)
+        for text in drawing.findobj(Text):
+            text.set_parse_math(False)  # a name with dollar signs is a name
+            text.set_text(printable(text.get_text()))
+        if legend is not None:
+            _place_legend(legend, FigureCanvasAgg(drawing))
         out = io.StringIO()
         # Not savefig: it draws everything a first time to measure it, which no fixed layout needs.
         FigureCanvasSVG(drawing).print_svg(out, metadata={"Date": None, "Creator": None})

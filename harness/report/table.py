@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.decision_sentences import FirstScreen
@@ -118,9 +118,9 @@ def _print_table(console: Console, kept: Kept) -> None:
             widest = max([HEADING, *(len(row[i]) for row in rows)])
             words = any(isinstance(row[i], str) for row in kept.rows)
             heading = "\n".join(textwrap.wrap(title, widest, break_long_words=False))
-            table.add_column(escape(heading), justify="left" if words else "right", no_wrap=True)
+            table.add_column(Text(heading), justify="left" if words else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(escape(cell) for i, cell in enumerate(row) if i not in shared))
+        table.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in shared))  # a name may look like markup
     print_whole(console, table)
     if shared:
         _say(console, f"in every row: {', '.join(f'{columns[i]} {rows[0][i]}' for i in shared)}")
@@ -139,11 +139,11 @@ def _arms_table(findings: Findings) -> Table:
         table.add_column(title, justify="left" if title == "rule" else "right", no_wrap=True)
     for name, title in zip(findings.own_columns, own_titles(findings), strict=True):
         words = any(isinstance(arm.extra.get(name), str) for arm in findings.arms)
-        table.add_column(escape(title), justify="left" if words else "right", no_wrap=True)
+        table.add_column(Text(title), justify="left" if words else "right", no_wrap=True)
     previous = None
     for arm in findings.arms:
         if previous is not None and previous != arm.total_batch_size and len({a.label for a in findings.arms}) > 1:
             table.add_section()
         previous = arm.total_batch_size
-        table.add_row(*arm_cells(arm), *map(escape, own_cells(findings, arm)))
+        table.add_row(*map(Text, [*arm_cells(arm), *own_cells(findings, arm)]))
     return table

@@ -264,4 +264,4 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _escaped(text: str) -> str:
     """Text inside Markdown and its tables."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from rich.console import Console
 from harness.analyse.arms import ArmFinding
 from harness.analyse.findings import Findings
 from harness.analyse.sections import Section
-from harness.record.files import write_json, write_whole
+from harness.plan.printable import printable
+from harness.plan.target import NUMBER
+from harness.record.files import make_folder, write_json, write_whole
 from harness.report.canvas import Figure
 from harness.report.numbers import section_columns, section_rows
 from harness.report.page import MORE_COLUMNS, Figures, draw_all, page_html
@@ -21,6 +24,10 @@ from harness.report.table import COLUMNS, arm_cells, own_cells, own_notes, own_t
 from harness.statistics import words
 
 PAGE = "report.html"
+# Spreadsheets run such a cell. Names of a study's own may begin like that; they get a quote, numbers and dashes do not.
+FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+NOT_FORMULA = re.compile(rf"-|{NUMBER}\s?%?")
+TAG = re.compile(r"<(?=[A-Za-z/!?])")  # and not `p < 0.05`
 
 
 def write_reports(console: Console, path: Path, findings: Findings, elapsed_s: float | None = None) -> bool:
@@ -37,20 +44,18 @@ def write_files(path: Path, findings: Findings) -> Findings:
     names the figures that could not be drawn."""
     figures = draw_all(findings)
     findings = replace(findings, failed_sections=[*findings.failed_sections, *figures.failed])
-    drawn = path / "figures"
-    drawn.mkdir(parents=True, exist_ok=True)
+    drawn = make_folder(path / "figures")
     for figure in figures.all():
         write_whole(drawn / f"{figure.name}.svg", figure.svg)
-        (drawn / f"{figure.name}.png").write_bytes(figure.png())
+        write_whole(drawn / f"{figure.name}.png", figure.png())
     write_whole(path / "results.csv", results_csv(findings))
     tables = [table for section in findings.sections for table in section.tables]
     assert len({table.name for table in tables}) == len(tables), "two tables of one name"
     for table in tables:
-        (path / "tables").mkdir(exist_ok=True)
-        write_whole(path / "tables" / f"{table.name}.csv", _csv(table.columns, table.rows))
+        write_whole(make_folder(path / "tables") / f"{table.name}.csv", csv_text(table.columns, table.rows))
     write_json(path / "results.json", findings.to_json())
-    write_whole(path / "report.md", report_markdown(findings, figures))
-    write_whole(path / PAGE, page_html(findings, figures))
+    write_whole(path / "report.md", printable(report_markdown(findings, figures)))
+    write_whole(path / PAGE, printable(page_html(findings, figures)))
     return findings
 
 
@@ -126,18 +131,22 @@ def results_csv(findings: Findings) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     own = [[arm.extra.get(name) for name in findings.own_columns] for arm in findings.arms]
     cells = [[*(row.get(name) for name in names), *added] for row, added in zip(rows, own, strict=True)]
-    return _csv([*names, *findings.own_columns], cells)
+    return csv_text([*names, *findings.own_columns], cells)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV: numbers in full, nothing that a spreadsheet would run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(_cell, columns))
     writer.writerows([_cell(value) for value in row] for row in rows)
     return out.getvalue()
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        text = printable(value.replace("\r", " "))
+        return f"'{text}" if FORMULA.match(value) and not NOT_FORMULA.fullmatch(value) else text
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(value) if isinstance(value, float) else value
@@ -157,7 +166,7 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
     lines += [f"- not established: {line}" for line in findings.not_established]
     if findings.aims_at_target:
         lines += ["", f"Target: {findings.target}; {findings.protocol}.", ""]
-        rows = [[*arm_cells(arm), *(c.replace("|", "\\|") for c in own_cells(findings, arm))] for arm in findings.arms]
+        rows = [[*arm_cells(arm), *own_cells(findings, arm)] for arm in findings.arms]
         lines += _markdown_table([*COLUMNS, *own_titles(findings)], rows)
         if notes := own_notes(findings):
             lines += ["", *[f"- {line}" for line in notes]]
@@ -176,7 +185,8 @@ def report_markdown(findings: Findings, figures: Figures) -> str:
         lines += ["", _markdown_figure(figure)]
     lines += ["", *[f"- {line}" for line in [*findings.failed_sections, *findings.caveats]]]
     lines += ["", f"{words.count(findings.trials, 'trial')}, data {findings.data}.", ""]
-    return "\n".join(lines)
+    drawings = {_markdown_figure(figure) for figure in figures.all()}
+    return "\n".join(line if line in drawings else escaped(line) for line in lines)
 
 
 def _first_figures(figures: Figures) -> list[str]:
@@ -194,9 +204,15 @@ def _section_markdown(section: Section, sentences: Sequence[str], drawn: Sequenc
 
 
 def _markdown_figure(figure: Figure) -> str:
-    alt = figure.alt.replace("[", "(").replace("]", ")")
+    alt = escaped(figure.alt.replace("[", "(").replace("]", ")"))
     return f"![{alt}](figures/{figure.name}.svg)"
 
 
 def _markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
+    lines = (columns, ["---"] * len(columns), *rows)
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]
+
+
+def escaped(text: str) -> str:
+    """A line of Markdown in which no name is a tag, a link or an image."""
+    return TAG.sub("&lt;", " ".join(text.splitlines())).replace("](", "]\\(")

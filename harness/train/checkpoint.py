@@ -1,11 +1,12 @@
 """A trial's checkpoint: complete or absent, tensors and plain numbers only, the newest two kept (P9)."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from harness.record.files import replacing
 
 KEEP = 2
 
@@ -14,15 +15,10 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | 
     """Write `folder/<step>.pt` by temporary name, fsync and rename, then delete all but the newest `keep` (None: keep
     all)."""
     folder.mkdir(exist_ok=True)  # never its parent, the trial's folder: if that is gone, so is the file system
-    temporary = folder / f".{step}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with replacing(folder / f"{step}.pt") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / f"{step}.pt")
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None  # torch reports a full disk as its archive's "unexpected pos"
         raise
@@ -47,7 +43,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 def remove_checkpoints(folder: Path) -> None:
     """Delete a finished trial's checkpoints and what a killed writer left behind."""
-    if folder.is_dir():
+    if folder.is_dir() and not folder.is_symlink():
         for path in folder.iterdir():
             path.unlink(missing_ok=True)
         folder.rmdir()

@@ -37,7 +37,7 @@ class Simulation:
         self.curve = curve
         self.slots = slots
         self.random = random.Random(seed)
-        self.experiment: Experiment = reopen(study)[0]
+        self.experiment: Experiment = reopen(study, trust=True)[0]
         self.records = Records(study)
         self.limits: dict[str, float] = {}
         self._written = {planned.key for planned in study.plan()}

@@ -27,6 +27,7 @@ with ray_cluster(Cluster(launcher="ray", cpus=1, gpus_per_worker=0.0, execution=
     print(ray.get_runtime_context().gcs_address, scratch, flush=True)
     sys.stdin.read()
 """
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "CANARY-a", "MYTOKEN": "CANARY-b", "DATABASE": "db://me:CANARY-c@host/x"}
 GUEST = """
 import sys, ray
 ray.init(sys.argv[1], log_to_driver=False)
@@ -38,7 +39,12 @@ print("IN", ray.cluster_resources())
 def host():
     """(process, address, scratch folder) of an embedded cluster."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOST], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOST],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **SECRETS, "ORDINARY": "kept"},
     )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -80,6 +86,19 @@ def test_the_token_is_its_owners_alone_and_in_no_command_line(host):
     family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) > 2
     assert not [child for child in family if token in " ".join(child.cmdline())]
+
+
+@pytest.mark.long
+def test_no_process_of_ray_and_no_file_of_it_has_a_secret(host):
+    process, _, scratch = host
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("raylet" in child.name() for child in family)
+    environments = [child.environ() for child in family]  # a worker that sets its title has overwritten a part of it
+    assert "CANARY" not in str(environments)
+    assert any(environment.get("ORDINARY") == "kept" for environment in environments)
+    files = [path for path in scratch.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    assert not [path for path in files if b"CANARY" in path.read_bytes()]
 
 
 @pytest.mark.long

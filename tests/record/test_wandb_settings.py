@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -85,3 +87,24 @@ def test_every_private_setting_is_known_to_the_wandb_that_the_project_pins():
     import wandb
 
     assert set(PRIVATE) <= set(wandb.Settings.model_fields)
+
+
+SERVER = """
+import os, sys
+from pathlib import Path
+from harness.record.tracking.settings import environment, import_wandb
+os.environ.update(environment("offline", Path(sys.argv[1]), os.environ))
+print(import_wandb(Path(sys.argv[1])).setup().settings.base_url)
+"""
+
+
+@pytest.mark.long
+def test_a_settings_file_of_the_working_directory_names_no_server_for_our_key(tmp_path):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\n")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    names = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    command = [sys.executable, "-P", "-c", SERVER, str(scratch)]
+    done = subprocess.run(command, cwd=tmp_path, env={**names, "HOME": str(scratch)}, capture_output=True, text=True)
+    assert done.stdout.startswith("https://"), done.stderr  # the default of this wandb, and not the planted one

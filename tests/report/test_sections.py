@@ -62,13 +62,13 @@ ROUNDED = [["4096", "linear", "0.333", "1.5"], ["8192", "a|b", "-", "∞"]]
 MARKDOWN = """\
 ## How far the LR can rise
 
-- TBS 64 bears LR 0.5 <at most>.
+- TBS 64 bears LR 0.5 &lt;at most>.
 - TBS 128 bears no LR | of those tried.
 
 | total batch size | rule | largest lr | epochs |
 | --- | --- | --- | --- |
 | 4096 | linear | 0.333 | 1.5 |
-| 8192 | a|b | - | ∞ |
+| 8192 | a\\|b | - | ∞ |
 
 ![The loss falls until LR 0.5 and explodes at LR 1.](figures/golden_plot.svg)
 """
@@ -112,9 +112,10 @@ def forms(findings: Findings, folder: Path) -> dict[str, str]:
     for written, meant in (("&lt;", "<"), ("&gt;", ">"), ("&#34;", '"'), ("&#39;", "'"), ("&amp;", "&")):
         page = page.replace(written, meant)
     wandb = document_text(document)
+    markdown = (folder / "report.md").read_text()
     return {
         "report.html": page,
-        "report.md": (folder / "report.md").read_text(),
+        "report.md": markdown.replace("&lt;", "<").replace("\\|", "|"),
         "terminal": console.export_text(),
         "wandb": wandb.replace("&lt;", "<").replace("\\|", "|"),
     }

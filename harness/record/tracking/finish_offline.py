@@ -16,7 +16,7 @@ from harness.plan.errors import one_line
 from harness.record.study import StudyFolder
 from harness.record.tracking.process import answer, exit_at_once
 from harness.record.tracking.runs import study_label
-from harness.record.tracking.settings import environment
+from harness.record.tracking.settings import environment, import_wandb
 
 
 def finish(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def finish(order: Mapping[str, Any]) -> dict[str, Any]:
     variables = environment("offline", Path(order["scratch"]), os.environ)
     os.environ.clear()
     os.environ.update(variables)
+    import_wandb(Path(order["scratch"]))
     from harness.record.tracking.project import RunDestination, WandbProject
     from harness.record.tracking.upload import rebuild_offline
 

@@ -31,7 +31,7 @@ from harness.record.tracking.runs import (
     summary_of,
     trial_plans,
 )
-from harness.record.tracking.settings import decide, environment
+from harness.record.tracking.settings import decide, environment, import_wandb
 
 NICENESS = 19  # the lowest priority: trials come first
 GAVE_UP = 3  # exit code of a process that ran out of time
@@ -154,6 +154,7 @@ def _projections(order: Mapping[str, Any], folder: StudyFolder, scratch: Path) -
         variables = environment(mode, scratch, os.environ)
         os.environ.clear()
         os.environ.update(variables)
+        import_wandb(scratch)
         from harness.record.tracking.project import RunDestination, WandbProject
 
         destination = RunDestination(mode, order["project"], entity, scratch if mode == "online" else folder.path)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.errors import UserError, one_line
-from harness.record.tracking.settings import decide, environment
+from harness.record.scratch import scratch_folder
+from harness.record.tracking.settings import SCRATCH, decide, environment, import_wandb
 
 READ_S = 600.0  # time limit for one run's file
 AT_ONCE = min(8, os.cpu_count() or 1)  # files: each needs a process that imports wandb
@@ -50,8 +50,8 @@ def _from_folder(folder: Path) -> list[RunRead]:
     """Every run file below the folder; parts of one run (an interrupted and a continued one) are joined."""
     files = sorted(folder.rglob("*.wandb"), key=lambda path: path.parent.name)
     runs: dict[str, RunRead] = {}
-    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
-        read = pool.map(lambda path: _records(path.resolve(), Path(scratch)), files)
+    with scratch_folder(SCRATCH) as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
+        read = pool.map(lambda path: _records(path.resolve(), scratch), files)
         for path, records in zip(files, read, strict=True):
             for record in records:
                 _take(record, runs, path)
@@ -109,9 +109,9 @@ def _from_server(source: str) -> list[RunRead]:
             f"--from-wandb must be an existing folder, entity/project or entity/project/group, not {source!r}"
         )
     decide("online")
-    with tempfile.TemporaryDirectory(prefix="harness-wandb-") as scratch:
-        os.environ.update(environment("online", Path(scratch), os.environ))
-        import wandb
+    with scratch_folder(SCRATCH) as scratch:
+        os.environ.update(environment("online", scratch, os.environ))
+        wandb = import_wandb(scratch)
 
         try:
             api = wandb.Api(timeout=60)

@@ -9,6 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from harness.plan.errors import UserError, one_line
 if TYPE_CHECKING:
     import wandb
 
+SCRATCH = "harness-wandb-"  # names of temporary folders begin with it
 PACKAGE = Path(__file__).resolve().parents[2]
 REACH_S = 10.0  # time for a server to answer and accept our key
 INIT_S = 90.0  # time to open one run; only the tracking process waits
@@ -76,6 +78,16 @@ def environment(mode: str, scratch: Path, given: Mapping[str, str]) -> dict[str,
     return {**kept, **ours}
 
 
+def import_wandb(scratch: Path) -> Any:
+    """wandb, set up by the home folder and the environment alone: it would also read wandb/settings of the working
+    directory, which may be somebody else's and name another server for our key."""
+    with chdir(scratch):
+        import wandb
+
+        wandb.setup()
+    return wandb
+
+
 def run_settings(**more: Any) -> "wandb.Settings":
     """Settings of every run, without those that the installed wandb does not know (they get renamed)."""
     import wandb
@@ -114,8 +126,9 @@ def _ask(given: Mapping[str, str]) -> str:
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [given.get("PYTHONPATH")])])
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "harness.record.tracking.settings"],
+                [sys.executable, "-P", "-m", "harness.record.tracking.settings"],
                 env={**online, "PYTHONPATH": path},
+                cwd=scratch,  # see import_wandb
                 capture_output=True,
                 text=True,
                 timeout=REACH_S,

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,9 @@ import psutil
 from harness.plan.counted import count
 from harness.plan.tracking import Tracking
 from harness.plan.trial import PlannedTrial
-from harness.record.tracking.settings import PACKAGE, decide
+from harness.record.files import open_in_place
+from harness.record.scratch import make_scratch
+from harness.record.tracking.settings import PACKAGE, SCRATCH, decide
 
 GATHER_S = 10.0  # events are collected for this long, so that tracking rarely wakes up and interrupts trials
 GATHER_EVENTS = 1_000
@@ -71,7 +72,7 @@ class WandbSink:
         (study / "wandb").mkdir(exist_ok=True)
         self._process = self._start("process")
         self._hidden = {key: os.environ.pop(key) for key in SECRETS if key in os.environ}
-        self._scratch = tempfile.mkdtemp(prefix="harness-wandb-")
+        self._scratch = str(make_scratch(SCRATCH, self._process.pid))
         order = {"mode": self.mode, "tensorboard": self.tracking.tensorboard}
         order |= {**self._destination(), "finish_s": OWN_SHARE * self.tracking.finish_s}
         for work, arguments in ((self._write, [order]), (self._read, [])):
@@ -82,9 +83,9 @@ class WandbSink:
     def _start(self, module: str) -> "subprocess.Popen[str]":
         """Start a module of this package as a process, which logs to the study's tracking.log."""
         path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        with open(self.study / "wandb" / "tracking.log", "a", encoding="utf-8") as log:
+        with open(open_in_place(self.study / "wandb" / "tracking.log", os.O_APPEND), "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", f"harness.record.tracking.{module}"],
+                [sys.executable, "-P", "-m", f"harness.record.tracking.{module}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -149,6 +150,8 @@ class WandbSink:
     def _finish_offline(self, limit_s: float) -> None:
         """Complete offline runs from the journals at normal priority, now that no trial is disturbed by it."""
         process = self._start("finish_offline")
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch = str(make_scratch(SCRATCH, process.pid))
         try:
             answers, _ = process.communicate(json.dumps(self._destination()) + "\n", limit_s)
         except subprocess.TimeoutExpired:
