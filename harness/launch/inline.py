@@ -54,7 +54,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
                     feed.put_back(planned.key)
                     return
                 break
-            except Exception:
+            except (Exception, SystemExit):  # a model may call sys.exit
                 reason, final = cause(traceback.format_exc()), failures == cluster.max_failures
                 gangs.drop(planned.topology.batch.world_size)
                 with open(study / "trials" / planned.key / "log.txt", "a", encoding="utf-8") as log:

@@ -130,7 +130,7 @@ class Screen:
         if not self._left():
             return ""
         eta = self.eta_s()
-        return f"about {_duration(eta)} left" if eta is not None else "estimating the time left"
+        return f"about {duration_text(eta)} left" if eta is not None else "estimating the time left"
 
     def _progress_line(self) -> str:
         """The progress of the sweep, in one line."""
@@ -208,7 +208,7 @@ def _where(state: dict[str, Any]) -> str:
     return f" at {count(epochs, 'epoch')}, {metric}" if epochs else " starting"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Rounded to the precision of an estimate: seconds below 2 minutes, minutes below 2 hours, then hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -3,10 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.plan.errors import UserError
 from harness.plan.imports import import_named
+
+T = TypeVar("T")
 
 
 def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
@@ -15,6 +17,15 @@ def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     kwargs = {key: _build(value) for key, value in spec.items() if key != "_target_"}
     check_arguments(spec, *args, **extra)
     return target(*args, **{**kwargs, **extra})
+
+
+def instantiate_as(kind: type[T], role: str, spec: Mapping[str, Any], *args: Any) -> T:
+    """What the spec gives; UserError unless it is a `kind`. `role`: what it is in the configuration, such as model."""
+    value = instantiate(spec, *args)
+    if not isinstance(value, kind):
+        given = "None" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{role} {spec['_target_']} must give a {kind.__module__}.{kind.__name__}, not {given}")
+    return value
 
 
 def resolve(spec: Mapping[str, Any]) -> Callable[..., Any]:
