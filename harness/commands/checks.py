@@ -23,7 +23,7 @@ from harness.plan.schedules import Schedule
 from harness.plan.trial import PlannedTrial
 from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
-from harness.train.instantiate import check_arguments, instantiate, instantiate_as
+from harness.train.instantiate import check_arguments, instantiate, instantiate_as, misfit
 from harness.train.losses import loss_named
 from harness.train.rehearsal import rehearse
 
@@ -44,7 +44,7 @@ def load_data(config: Configuration) -> Splits:
     check_arguments(config.optimizer, [], lr=1.0)
     metrics = loss_named(config.workload.loss).metrics
     name = config.dataset["_target_"]
-    with user_code(f"dataset {name} cannot be loaded"):
+    with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
         splits = instantiate(config.dataset).load()
     try:
         checked = check_splits(splits)
@@ -138,14 +138,24 @@ def check_cluster_size(
 
     `nodes`: as for check_study.
     """
-    gpus = float(torch.cuda.device_count() if cluster.gpus_per_worker else 0)
     if nodes is not None:
         fit(cluster, world_sizes, nodes)
     elif cluster.launcher == "ray" and cluster.address != "local":
         fit(cluster, world_sizes, running_nodes(cluster.address))
     elif cluster.launcher == "ray":
-        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), gpus)])
-    elif (needed := cluster.gpus_per_worker * max(world_sizes)) > gpus:  # inline, ranks may share CPUs
+        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), _gpus(cluster))])
+    else:
+        check_gpus(cluster, max(world_sizes))  # inline, ranks may share CPUs
+
+
+def _gpus(cluster: Cluster) -> float:
+    return float(torch.cuda.device_count() if cluster.gpus_per_worker else 0)
+
+
+def check_gpus(cluster: Cluster, world_size: int) -> None:
+    """Raises UserError unless this machine has the GPUs of one trial."""
+    gpus = _gpus(cluster)
+    if (needed := cluster.gpus_per_worker * world_size) > gpus:
         raise UserError(
             f"a trial needs {needed:g} GPU{'s' * (needed > 1)} (cluster.gpus_per_worker={cluster.gpus_per_worker:g}), "
             f"but torch sees {gpus:g} here: use cluster.gpus_per_worker=0 to train on CPUs, or a machine with GPUs"

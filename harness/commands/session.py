@@ -6,7 +6,7 @@ from rich.console import Console
 
 from harness.analyse.experiment import as_experiment, concluded
 from harness.analyse.results import Records
-from harness.commands.checks import check_slurm_job, check_study, load_question
+from harness.commands.checks import check_folder, check_gpus, check_slurm_job, check_study, load_question
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
@@ -32,6 +32,8 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     splits, design, question = load_question(config)
     cluster = cluster_of(config.cluster)
     if isinstance(question, Measurement):
+        check_gpus(cluster, world_size=1)
+        check_folder(config.folder)
         return run_measurement(question, config, cluster, console)
     progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
     planned, unfinished = check_study(progress, splits)

@@ -131,6 +131,9 @@ class Cifar:
         """The archive as a file, downloaded into `folder` where it is a URL."""
         if "://" not in self.source:
             archive = Path(self.source).expanduser()
+            if archive.is_dir():
+                file = PurePosixPath(ARCHIVES[self.classes].url).name
+                raise UserError(f"dataset.archive {archive} is a directory: give the path of the archive, {file}")
             if not archive.is_file():
                 raise UserError(f"dataset.archive {archive} does not exist")
             if (sha256 := pooch.file_hash(str(archive), alg="sha256")) != self.sha256:
@@ -150,7 +153,10 @@ class Cifar:
         """Images uint8 [n, 3, 32, 32] and labels int64 [n]."""
         label_bytes = ARCHIVES[self.classes].label_bytes
         if not path.is_file():
-            raise UserError(f"the CIFAR-{self.classes} archive {self.source} has no {path.parent.name}/{path.name}")
+            raise UserError(
+                f"{path} does not exist: the CIFAR-{self.classes} archive {self.source} has no such file, or it was "
+                f"removed from the folder; remove {path.parents[1]} to unpack the archive again"
+            )
         content = np.fromfile(path, dtype=np.uint8)
         length = label_bytes + int(np.prod(IMAGE))
         if not len(content) or len(content) % length:

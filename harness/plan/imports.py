@@ -6,7 +6,7 @@ A driver and its workers import such modules here and nowhere else, so that a na
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -46,15 +46,15 @@ def import_named(name: str) -> ModuleType:
 
 
 @contextmanager
-def user_code(what: str = "") -> Iterator[None]:
-    """Whatever code of the user's own raises in the block, sys.exit included, becomes a UserError that begins with
-    `what` and names file, line and cause. A UserError keeps its own words."""
+def user_code(what: str = "", reason: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Whatever code of the user's own raises in the block, sys.exit included, becomes a UserError: `reason()` if there
+    is one, else `what` with file, line and cause. A UserError keeps its own words."""
     try:
         yield
     except (UserError, *NOT_FAULTS):
         raise
     except BaseException as error:
-        raise UserError(f"{what}: {_failure(error)}".removeprefix(": ")) from error
+        raise UserError(reason() or f"{what}: {_failure(error)}".removeprefix(": ")) from error
 
 
 class UnknownExperimentError(ModuleNotFoundError):

@@ -85,6 +85,35 @@ def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
         raise UserError(f"{spec['_target_']}: {error}") from error
 
 
+def misfit(role: str, spec: Mapping[str, Any]) -> str | None:
+    """The first argument that is not of the kind of its default, in words: a reason for a target that has failed.
+
+    `role`: the key of the spec in the configuration, such as optimizer.
+    """
+    try:
+        parameters = inspect.signature(resolve(spec)).parameters
+    except (TypeError, ValueError):
+        return None
+    for key, value in spec.items():
+        default = parameters[key].default if key in parameters else None
+        if (kind := _kind(default)) is not None and _kind(value) != kind:
+            given = "null" if value is None else repr(value)
+            return f"{role}.{key} must be {kind}, not {given}"
+    return None
+
+
+def _kind(value: Any) -> str | None:
+    """What a default says about the values that are allowed; None where it says nothing."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    is_numbers = isinstance(value, list | tuple) and value and {_kind(item) for item in value} == {"a number"}
+    return f"a list of {len(value)} number{'s' * (len(value) > 1)}" if is_numbers else None
+
+
 def _specs_within(value: Any) -> Iterator[Mapping[str, Any]]:
     """The outermost specs in nested lists and mappings."""
     if isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
+from harness.train.instantiate import misfit
 from harness.train.learner import Learner
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -36,7 +37,8 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
         settings = p.trial.arm.settings
         with user_code(
             f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
-            f"{settings.dataset['_target_']}"
+            f"{settings.dataset['_target_']}",
+            lambda settings=settings: misfit("optimizer", settings.optimizer) or misfit("model", settings.model),
         ):
             learner = _rehearse_one(p, splits, speed)
         if varies_batch_norm and not batch_norms(learner.model):
