@@ -139,7 +139,10 @@ def check_cluster_size(
     `nodes`: as for check_study.
     """
     if nodes is not None:
-        fit(cluster, world_sizes, nodes)
+        try:
+            fit(cluster, world_sizes, nodes)
+        except UserError as error:
+            raise UserError(f"{error}, or raise cluster.slurm.nodes, cpus_per_node or gpus_per_node") from error
     elif cluster.launcher == "ray" and cluster.address != "local":
         fit(cluster, world_sizes, running_nodes(cluster.address))
     elif cluster.launcher == "ray":
