@@ -15,7 +15,9 @@ from harness.config.expected import described, example, hint_at, is_list
 from harness.config.schema import GROUPS
 from harness.plan.duration import UNITS
 
-NOT_OF_TYPE = "could not be converted|not Optional|Invalid (?:value|type) assigned|Cannot (?:assign|merge|convert)"
+NOT_OF_TYPE = (
+    "could not be converted|is not a valid|not Optional|Invalid (?:value|type) assigned|Cannot (?:assign|merge|convert)"
+)
 HOW_TO_WRITE = "write key=value, a list as [1,2], a mapping as {key: value}, and quote the argument for your shell"
 
 
@@ -46,16 +48,22 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
         return "a config group needs a name, not null: leave it out to keep its default"
     if match := re.search(r"Multiple values for (\w+)", text):
         return f"{match.group(1)} is given twice: give it once"
+    if file and full_key == "experiment":
+        return f"{where}its first line must be `# @package _global_`, and below it a mapping like seeds: [0,1]"
     if re.search(r"Key '[^']+' (is not in struct|not in ')", text):
         return where + _unknown_key(full_key, all_keys, overrides)
     if match := re.search(r"Could not override '([^']*)'\.", text):
         if match.group(1) == "experiment":
             return "write +experiment=NAME, with the plus sign"
         return _unknown_key(match.group(1), lambda: [*GROUPS, *all_keys()], overrides)
-    if match := re.search(r"Could not delete (?:from config\. )?'?([^'\s.][^'\s]*?)'?[. ]", text):
-        return f"~{match.group(1)} removes nothing: {_unknown_key(match.group(1), all_keys, overrides)}"
+    if "Could not delete" in text:
+        removed = next(o for o in overrides if o.startswith("~"))
+        key, equals, _ = removed[1:].partition("=")
+        reason = "it has another value" if equals else _unknown_key(key, all_keys, overrides)
+        return f"{removed} removes nothing: {reason}"
     bare = full_key.partition("[")[0]
-    given = next((o for o in overrides if bare and not file and o.lstrip("+~").partition("=")[0] == bare), full_key)
+    matching = [o for o in overrides if bare and not file and o.lstrip("+~").partition("=")[0] == bare]
+    given = matching[-1] if matching else full_key
     if given.startswith("~") and "does not support deletion" in text:
         return f"{bare} cannot be removed: give another value, or null where it may be empty"
     if isinstance(cause, AttributeError | AssertionError):  # OmegaConf has no words for this one
@@ -63,7 +71,7 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     if (hint := hint_at(bare)) is not None and re.search(NOT_OF_TYPE, text):
         value = given.partition("=")[2]
         found = re.search(r"Value '(.*?)' of type '(\w+)'", text)
-        shown = value or (found.group(1) if found else "that")
+        shown = value or (found.group(1) if found else "null" if "not Optional" in text else "what is there")
         return f"{where}{bare} must be {described(hint)}, not {shown}{example(bare, value)}"
     lines = str(cause).strip().splitlines()[1 if file else 0 :]
     reason = lines[0] if lines else type(cause).__name__
@@ -76,7 +84,9 @@ def unreadable(override: str) -> str:
     if not equals:
         return f"cannot read {override!r}: it is not key=value; {HOW_TO_WRITE}"
     for opening, closing in ("[]", "{}", "()"):
-        if value.count(opening) != value.count(closing):
+        if value.count(opening) < value.count(closing):
+            return f"cannot read {override!r}: {opening} and {closing} do not match; {HOW_TO_WRITE}"
+        if value.count(opening) > value.count(closing):
             return (
                 f"cannot read {override!r}: {opening} and {closing} do not match; "
                 f"quote the whole argument for your shell, like '{key}={_closed(value)}'"

@@ -78,8 +78,9 @@ class Slurm:
         if self.memory_per_node is not None and not MEMORY.fullmatch(self.memory_per_node):
             raise UserError(f"cluster.slurm.memory_per_node must be like 64G or null, not {self.memory_per_node!r}")
         for key in ("partition", "account"):
-            if not (getattr(self, key) or "null").strip():
-                raise UserError(f"cluster.slurm.{key} must be a name or null, not {getattr(self, key)!r}")
+            value = getattr(self, key)
+            if value is not None and not value.strip():
+                raise UserError(f"cluster.slurm.{key} must be a name or null, not {value!r}")
         if self.array > 1 and self.nodes > 1:
             raise UserError(
                 f"cluster.slurm.array={self.array} submits independent jobs of one node each: "

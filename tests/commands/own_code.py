@@ -136,7 +136,7 @@ CONFIG_DIRS = {
     "wrong_type": "# @package _global_\nworkload: {base_lr: fast}\n",
     "no_package": "seeds: [0]\n",
     "bad_default": "# @package _global_\ndefaults:\n  - override /model: nope\n",
-    "interpolated": "# @package _global_\nstudy: ${nowhere}\n",
+    "interpolated": "# @package _global_\nquestion: {_target_: experiments.tbs_sweep.TbsSweep}\nstudy: ${nowhere}\n",
     "duplicate": "# @package _global_\nseeds: [0]\nseeds: [1]\n",
 }
 
@@ -159,7 +159,6 @@ def write_project(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "binary.json").write_bytes(b"\xff\xfe\x00")
-    (folder / "deep.json").write_text("[" * 100_000)
     (folder / "conf_utf16" / "experiment").mkdir(parents=True)
     (folder / "conf_utf16" / "experiment" / "utf16.yaml").write_text("seeds: [0]\n", encoding="utf-16")
     (folder / "empty").mkdir()

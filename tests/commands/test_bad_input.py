@@ -34,7 +34,7 @@ WORDS = {  # that stand for others in the list
 
 
 class Case(NamedTuple):
-    """A line of the list without its star, and the message below it; what follows ` ...` depends on the installation."""
+    """A line of the list without its star, and the message below it, in which ` ...` stands for any end."""
 
     line: str
     message: str
