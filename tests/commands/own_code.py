@@ -159,6 +159,7 @@ def write_project(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (folder / "deep.json").write_text("[" * 100_000)
     (folder / "conf_utf16" / "experiment").mkdir(parents=True)
     (folder / "conf_utf16" / "experiment" / "utf16.yaml").write_text("seeds: [0]\n", encoding="utf-16")
     (folder / "empty").mkdir()

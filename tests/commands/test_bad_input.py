@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from made_up import planned
 from own_code import write_project
-from synthetic_study import LRS, write_study
+from synthetic_study import write_study
 
 from harness.commands.main import main
 from harness.launch.tasks import task_of
@@ -31,6 +31,8 @@ WORDS = {  # that stand for others in the list
     "STUDY": ["studies/first"],
     "OTHER": ["studies/second"],
 }
+
+SMALL = ["+experiment=tbs_sweep", "question.total_batch_sizes=[512]", "seeds=[0]", "lr_scaling.rules=[linear]"]
 
 
 class Case(NamedTuple):
@@ -62,8 +64,8 @@ def project(tmp_path_factory) -> Iterator[Path]:
     """The folder from which every command is given; it stays as it is."""
     folder = tmp_path_factory.mktemp("project")
     write_project(folder)
-    write_study(folder / "studies" / "first", LRS, runs=False)
-    write_study(folder / "studies" / "second", LRS, runs=False)
+    for name in ("first", "second"):
+        write_study(folder / "studies" / name, SMALL)
     for name, change in {"trial": {}, "edited": {"seed": 5}}.items():
         task = task_of(planned("linear", 512, 0), folder, Execution()).to_json()
         write_json(folder / f"{name}.json", {**task, **change})
