@@ -40,24 +40,39 @@ export RAY_START_HOOK=harness.launch.ray_start.without_client_server
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # trials are drained by their driver, long before this
 export RAY_worker_niceness=0                   # trials are what the node is there for
 export RAY_memory_monitor_refresh_ms=0         # it reads the machine's memory; the limit is the job's, and Slurm enforces it
+start_s=${HARNESS_START_S:-300}
+export RAY_gcs_server_port_wait_time_s=$start_s
 # Ray's processes get no variable that holds a secret; workers get those of cluster.pass_environment from the driver.
 secrets=$(python -P -m harness.launch.environment)
 clean=(env)
 for name in $secrets; do clean+=(-u "$name"); done
-set -m # a process group of its own, so that all of it can be killed
-if [ "$role" = head ]; then
-    "${clean[@]}" ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
-else
-    until [ -s "$job/address" ]; do
-        ls "$job" >/dev/null # network file systems show a new file once its folder is listed
-        sleep 0.5
-    done
-    "${clean[@]}" ray start --address="$(cat "$job/address")" "${flags[@]}" &
-fi
-ray=$!
-set +m
+
+start() {
+    set -m # a process group of its own, so that all of it can be killed
+    if [ "$role" = head ]; then
+        "${clean[@]}" ray start --head --port=0 --include-dashboard=false "${flags[@]}" &
+    else
+        "${clean[@]}" ray start --address="$(cat "$job/address")" "${flags[@]}" &
+    fi
+    ray=$!
+    set +m
+}
+[ "$role" = head ] || until [ -s "$job/address" ]; do
+    ls "$job" >/dev/null # network file systems show a new file once its folder is listed
+    sleep 0.5
+done
+start
+began=$SECONDS
 until [ -s "$tmp/ray/ray_current_cluster" ]; do # Ray writes it once it runs
-    kill -0 "$ray"
+    if ! kill -0 "$ray" 2>/dev/null; then
+        # Ray gives a node 30 s to start, and on a loaded one that is not enough; what fails at once would fail again.
+        [ $((SECONDS - began)) -ge $((start_s / 12)) ] || exit 1
+        [ $SECONDS -lt "$start_s" ] || exit 1
+        kill -KILL -- "-$ray" 2>/dev/null || :
+        rm -rf "$tmp/ray"
+        start
+        began=$SECONDS
+    fi
     sleep 0.2
 done
 if [ "$role" = head ]; then

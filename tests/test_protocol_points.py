@@ -67,7 +67,7 @@ POINTS = {
             "test_the_test_set_is_read_once_at_the_confirming_evaluation",
         ],
         "train/test_topologies.py": ["test_four_ranks_evaluate_every_example_once_also_where_some_have_none"],
-        "config/test_bad_input.py": ["test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size"],
+        "config/test_dry_run.py": ["test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size"],
     },
     "P7: all ranks agree before they stop": {
         "train/test_topologies.py": ["test_all_ranks_pause_and_stop_together_whatever_each_of_them_would_do"],
@@ -145,10 +145,7 @@ POINTS = {
         "report/test_published_page.py": ["test_published_costs_and_time_budgets_are_laid_over_a_study_apart"],
     },
     "P19: what can be rejected is rejected before Ray starts": {
-        "config/test_bad_input.py": [
-            "test_a_class_that_cannot_be_used_as_it_is_asked_for_is_refused_before_any_trial",
-            "test_more_workers_than_the_machine_has_are_refused_with_what_it_has",
-        ],
+        "commands/test_bad_input.py": ["test_a_bad_input_ends_in_one_line_that_says_what_to_do"],
         "launch/test_preflight.py": ["test_a_node_that_cannot_read_the_data_is_named_and_without_it_the_sweep_runs"],
     },
     "P20: warm gangs": {
@@ -327,7 +324,7 @@ TRAPS = {
         "train/test_trainer.py": ["test_the_same_seed_gives_the_same_events_apart_from_times"],
     },
     "a total batch size rounded to what can be reached": {
-        "config/test_bad_input.py": [
+        "config/test_dry_run.py": [
             "test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_batches"
         ],
     },

@@ -16,6 +16,7 @@ from harness.config.fitting import check_question
 from harness.config.own_classes import refuse_own_classes
 from harness.plan.design import Design
 from harness.plan.errors import UserError, one_line
+from harness.plan.imports import user_code
 from harness.plan.trial import Trial
 from harness.record.study import StudyFolder
 
@@ -72,7 +73,8 @@ def build_question(config: Configuration, design: Design) -> object:
     target = str(parameters.pop("_target_", ""))
     make = question_class(target)
     check_question(make, parameters)
-    question = make(design, **parameters)
+    with user_code(f"question {target} fails"):
+        question = make(design, **parameters)
     check_methods(target, question)  # a function may have made it
     return question
 

@@ -1,19 +1,29 @@
 """What is rejected before Ray starts: data, arguments, schedules, and a cluster too small for the plan (P19)."""
 
+import errno
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
+
+from harness.analyse.experiment import build_question
 from harness.analyse.own_columns import made_up, try_columns
-from harness.commands.study_progress import StudyProgress
+from harness.commands.study_progress import StudyProgress, planned_trials
+from harness.config.build import build_design
 from harness.config.configuration import Configuration
-from harness.datasets.examples import Splits
+from harness.datasets.examples import Splits, check_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
-from harness.plan.errors import UserError, one_line
+from harness.plan.design import Design
+from harness.plan.errors import UserError
+from harness.plan.imports import user_code
+from harness.plan.schedules import Schedule
 from harness.plan.trial import PlannedTrial
 from harness.record.provenance import usable_cpus
-from harness.train.instantiate import check_arguments, instantiate
+from harness.record.study import unwritable
+from harness.train.instantiate import check_arguments, instantiate, instantiate_as, misfit
 from harness.train.losses import loss_named
 from harness.train.rehearsal import rehearse
 
@@ -34,22 +44,26 @@ def load_data(config: Configuration) -> Splits:
     check_arguments(config.optimizer, [], lr=1.0)
     metrics = loss_named(config.workload.loss).metrics
     name = config.dataset["_target_"]
+    with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
+        splits = instantiate(config.dataset).load()
     try:
-        splits: Splits = instantiate(config.dataset).load()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"dataset {name} cannot be loaded: {one_line(error)}") from error
-    for split in ("train", "validation", "test"):
-        if not len(getattr(splits, split)):
-            raise UserError(f"dataset {name} has no {split} examples: every split needs at least one")
+        checked = check_splits(splits)
+    except UserError as error:
+        raise UserError(f"dataset {name}: {error}") from error
     for key, target in (("target", config.workload.target), ("read_beside", config.workload.read_beside)):
         if target is not None and target.metric not in metrics:
             raise UserError(
                 f"workload.{key}.metric {target.metric!r} is not measured with loss {config.workload.loss}: "
                 f"choose one of {', '.join(metrics)}"
             )
-    return splits
+    return checked
+
+
+def load_question(config: Configuration) -> tuple[Splits, Design, object]:
+    """The data, what an experiment plans with, and the question, each checked; UserError as for each of them."""
+    splits = load_data(config)
+    design = build_design(config, len(splits.train))
+    return splits, design, build_question(config, design)
 
 
 def check_arm_columns(progress: StudyProgress) -> None:
@@ -57,7 +71,7 @@ def check_arm_columns(progress: StudyProgress) -> None:
     columns = progress.design.arm_columns
     if not columns:
         return
-    arms = {trial.arm.label: trial.arm for trial in progress.experiment.trials(progress.records)}
+    arms = {trial.arm.label: trial.arm for trial in planned_trials(progress.experiment, progress.records)}
     try_columns(columns, arms.values())
     from harness.report.write import column_names  # with it comes matplotlib, which planning does not wait for
 
@@ -71,22 +85,44 @@ def _folded(name: str) -> str:
     return name.replace("_", " ").casefold()
 
 
-def check_plan(
-    planned: Sequence[PlannedTrial], unfinished: Sequence[PlannedTrial], splits: Splits, cluster: Cluster
-) -> None:
-    """Raises UserError unless every trial can be built and the unfinished ones fit on the cluster; a finished study can
-    be reported anywhere."""
+def check_study(
+    progress: StudyProgress, splits: Splits, nodes: Sequence[tuple[float, float]] | None = None
+) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
+    """Every trial asked for so far, and those of them that are unfinished. Raises UserError unless all can be built,
+    the unfinished ones fit on the cluster (a finished study can be reported anywhere) and the folder can be written.
+
+    `nodes`: (CPUs, GPUs) of each node where they will run; None: of the cluster as it is now.
+    """
+    check_arm_columns(progress)
+    planned = progress.plan()
+    unfinished = [p for p in planned if not progress.is_finished(p)]
     check_schedules(planned)
-    rehearse(planned, splits, cluster.execution)
+    rehearse(planned, splits, progress.cluster.execution)
     if unfinished:
-        check_cluster_size(cluster, {p.topology.batch.world_size for p in unfinished})
+        check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
+    check_folder(progress.config.folder)
+    return planned, unfinished
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError unless the study's folder can be created, or written where it exists; creates nothing."""
+    try:
+        present = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+        if not present.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(present, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def check_schedules(planned: Sequence[PlannedTrial]) -> None:
     """Construct every arm's schedule once, so that its constructor rejects bad values before anything starts."""
     for settings in {p.trial.arm.label: p.trial.arm.settings for p in planned}.values():
         check_arguments(settings.schedule)
-        instantiate(settings.schedule)
+        target = settings.schedule["_target_"]
+        with user_code(f"schedule {target} fails"):
+            instantiate_as(Schedule, "schedule", settings.schedule).lr_factor(0)
         mode = settings.schedule.get("mode")
         if mode in ("min", "max") and mode != settings.target.mode:
             raise UserError(
@@ -95,12 +131,35 @@ def check_schedules(planned: Sequence[PlannedTrial]) -> None:
             )
 
 
-def check_cluster_size(cluster: Cluster, world_sizes: set[int]) -> None:
-    """Raises UserError unless the cluster answers and is large enough; called before the study folder exists."""
-    if cluster.launcher == "ray" and cluster.address == "local":
-        import torch
+def check_cluster_size(
+    cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, float]] | None = None
+) -> None:
+    """Raises UserError unless the cluster answers and is large enough; called before the study folder exists.
 
-        gpus = torch.cuda.device_count() if cluster.gpus_per_worker else 0
-        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), float(gpus))])
-    elif cluster.launcher == "ray":
+    `nodes`: as for check_study.
+    """
+    if nodes is not None:
+        try:
+            fit(cluster, world_sizes, nodes)
+        except UserError as error:
+            raise UserError(f"{error}, or raise cluster.slurm.nodes, cpus_per_node or gpus_per_node") from error
+    elif cluster.launcher == "ray" and cluster.address != "local":
         fit(cluster, world_sizes, running_nodes(cluster.address))
+    elif cluster.launcher == "ray":
+        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), _gpus(cluster))])
+    else:
+        check_gpus(cluster, max(world_sizes))  # inline, ranks may share CPUs
+
+
+def _gpus(cluster: Cluster) -> float:
+    return float(torch.cuda.device_count() if cluster.gpus_per_worker else 0)
+
+
+def check_gpus(cluster: Cluster, world_size: int) -> None:
+    """Raises UserError unless this machine has the GPUs of one trial."""
+    gpus = _gpus(cluster)
+    if (needed := cluster.gpus_per_worker * world_size) > gpus:
+        raise UserError(
+            f"a trial needs {needed:g} GPU{'s' * (needed > 1)} (cluster.gpus_per_worker={cluster.gpus_per_worker:g}), "
+            f"but torch sees {gpus:g} here: use cluster.gpus_per_worker=0 to train on CPUs, or a machine with GPUs"
+        )

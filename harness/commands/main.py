@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in COMMANDS:
         return import_module(f"harness.commands.{first}").main(arguments[1:])
-    if first == "--version":
+    if first == "--version" and len(arguments) == 1:
         print(f"harness {__version__}")
         return ExitCode.DONE
     if not arguments:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         return ExitCode.DONE
     if print_help_if_asked(arguments):
         return ExitCode.DONE
-    if first[0] not in "+~-" and "=" not in first:
+    if first[:1] not in ("+", "~", "-") and "=" not in first:
         near = get_close_matches(first, COMMANDS, 1)
         hint = f": did you mean {near[0]!r}?" if near else f": choose one of {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {first!r}{hint}")

@@ -11,6 +11,7 @@ from harness.launch.inline import InlineGangs
 from harness.launch.measures import Measures, Row
 from harness.launch.tasks import Cluster
 from harness.plan.exit_codes import ExitCode
+from harness.plan.imports import user_code
 from harness.record.code_fingerprint import Fingerprint, code_fingerprint
 
 
@@ -30,7 +31,8 @@ class Measurement(Measures, Protocol):
 
 def run_measurement(question: Measurement, config: Configuration, cluster: Cluster, console: Console) -> int:
     """Measure in this process and report; a dry run announces only."""
-    question.announce(console, cluster)
+    with user_code(f"question {type(question).__name__} fails"):
+        question.announce(console, cluster)
     if config.dry_run:
         return ExitCode.DONE
     code = code_fingerprint(config.trial_specs)  # of the code as it is before it runs

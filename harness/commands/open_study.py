@@ -9,7 +9,7 @@ from harness.plan.errors import UserError
 from harness.record.code_fingerprint import code_fingerprint
 from harness.record.examination import find_examination
 from harness.record.provenance import cpu_model, git_state, usable_cpus, versions
-from harness.record.study import Study
+from harness.record.study import Study, check_same
 
 
 def open_study(progress: StudyProgress, splits: Splits, take_over: bool = False) -> Study:
@@ -21,6 +21,15 @@ def open_study(progress: StudyProgress, splits: Splits, take_over: bool = False)
         if not config.cluster.share_study or not progress.folder.is_being_run:
             raise
         return Study.join(config.folder, description, config.allow_mixed_code)
+
+
+def check_resumes(progress: StudyProgress, splits: Splits) -> None:
+    """Raises UserError if the study exists and could not be resumed: another experiment's, or made by other code."""
+    if progress.folder.exists:
+        config = progress.config
+        check_same(
+            config.folder, progress.folder.description(), _description(progress, splits), config.allow_mixed_code
+        )
 
 
 def _description(progress: StudyProgress, splits: Splits) -> dict[str, Any]:

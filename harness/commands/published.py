@@ -58,7 +58,10 @@ def main(arguments: Sequence[str]) -> int:
     folder = given.out or Path("outputs") / "published" / names
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a directory: give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created ({error.strerror}): give another --out") from error
     return ExitCode.DONE if write_reports(console, folder, findings) else ExitCode.FAILED
 
 

@@ -4,16 +4,15 @@ import time
 
 from rich.console import Console
 
-from harness.analyse.experiment import as_experiment, build_question, concluded
+from harness.analyse.experiment import as_experiment, concluded
 from harness.analyse.results import Records
-from harness.commands.checks import check_arm_columns, check_plan, check_slurm_job, load_data
+from harness.commands.checks import check_folder, check_gpus, check_slurm_job, check_study, load_question
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
 from harness.commands.open_study import open_study
 from harness.commands.run_trials import run_trials
 from harness.commands.study_progress import StudyProgress
-from harness.config.build import build_design
 from harness.config.configuration import Configuration
 from harness.launch.drain import Drain
 from harness.launch.tasks import cluster_of
@@ -30,17 +29,14 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     """Plan, run, conclude and report one study; returns the exit code. Raises UserError before anything starts."""
     console = make_console()
     check_slurm_job(config)
-    splits = load_data(config)
-    cluster, design = cluster_of(config.cluster), build_design(config, len(splits.train))
-    question = build_question(config, design)
+    splits, design, question = load_question(config)
+    cluster = cluster_of(config.cluster)
     if isinstance(question, Measurement):
+        check_gpus(cluster, world_size=1)
+        check_folder(config.folder)
         return run_measurement(question, config, cluster, console)
-    progress = StudyProgress(config, cluster, design, as_experiment(question))
-    check_arm_columns(progress)
-    progress = settle_micro_batch(progress, console)
-    planned = progress.plan()
-    unfinished = [p for p in planned if not progress.is_finished(p)]
-    check_plan(planned, unfinished, splits, progress.cluster)
+    progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
+    planned, unfinished = check_study(progress, splits)
     if config.dry_run:
         print_plan(console, planned, progress.design, progress.folder, progress.follows)
         return ExitCode.DONE

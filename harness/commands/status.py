@@ -2,9 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,8 @@ from harness.plan.trial import PlannedTrial
 from harness.record.claims import claimed_by
 from harness.record.journal import TrialRecord, damaged, newest_attempt
 from harness.record.study import StudyFolder
+from harness.record.submission import Submission, read_submission
+from harness.record.terminal import duration_text
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,14 @@ class TrialStatus:
 
     planned: PlannedTrial
     record: TrialRecord
-    quiet_s: float | None  # since the last line of its journal; None before the first line
+    written_at: float | None  # last line of its journal, seconds since 1970; None before the first line
     lease: str | None  # of the driver that has claimed it, where several share the study
+    finished_at: float | None = None  # seconds since 1970
+
+    @property
+    def quiet_s(self) -> float | None:
+        """Seconds since the last line of its journal; None before the first line."""
+        return None if self.written_at is None else max(0.0, time.time() - self.written_at)
 
     @property
     def state(self) -> str:
@@ -33,7 +42,7 @@ class TrialStatus:
             return "damaged"
         if self.record.outcome is not None:
             return str(self.record.outcome)
-        return "waiting" if self.quiet_s is None else "started"
+        return "waiting" if self.written_at is None else "started"
 
 
 @command
@@ -46,60 +55,92 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def show(console: Console, folder: StudyFolder) -> None:
-    """Print the drivers of a study, its trials by state, and the unfinished ones. UserError if it is not a study."""
+    """Print the state of a study, its trials by state, and the unfinished ones. UserError if it is not a study."""
+    submission = read_submission(folder.path)
+    if submission is not None and not folder.exists and not folder.lease_held():
+        _print_lines(console, [f"{folder.path.parent.name} {folder.path.name}: {_queued(folder, submission)}"])
+        return
     description = folder.description()
     if not folder.is_being_run:  # a driver that has just started has planned nothing yet
         folder.check_planned()
     trials = [_trial_status(folder, planned) for planned in {p.key: p for p in folder.plan()}.values()]
     counts = Counter(trial.state for trial in trials)
     finished = sum(trial.record.is_finished for trial in trials)
-    console.print(
-        f"{description['experiment']} {folder.path.name}: {finished} of {count(len(trials), 'trial')} finished"
-    )
+    name = f"{description['experiment']} {folder.path.name}"
+    console.print(f"{name}: {finished} of {count(len(trials), 'trial')} finished")
     console.print(
         "  " + (", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing planned")
     )
     started = [trial for trial in trials if trial.state == "started"]
-    for line in _drivers(folder, started):
-        console.print(f"  {line}", markup=False, highlight=False)
+    lease = folder.lease_held()
+    if submission is not None and lease and submission.at > lease["heartbeat"] and not folder.is_being_run:
+        lines = [_queued(folder, submission)]  # resumed: the next driver waits for its job
+    else:
+        lines = _drivers(folder, trials)
+    _print_lines(console, [f"  {line}" for line in lines])
     if started:
         drivers = {_lease(folder, driver): _name(driver) for driver in (folder, *folder.helpers())}
         console.print(_table(started, drivers))
-    for line in folder.damage():
-        console.print(damaged(line), markup=False, highlight=False, soft_wrap=True)
+    _print_lines(console, map(damaged, folder.damage()))
     for trial in trials:
+        label = trial.planned.trial.label
         if trial.record.damage is not None:
-            where = f"{trial.planned.trial.label}, trials/{trial.planned.key}: {trial.record.damage}"
-            console.print(damaged(where), markup=False, highlight=False, soft_wrap=True)
+            _print_lines(console, [damaged(f"{label}, trials/{trial.planned.key}: {trial.record.damage}")])
         if trial.state == "failed":
-            reason = trial.record.record.get("error", "no reason given")
-            console.print(f"failed: {trial.planned.trial.label}: {reason}", markup=False, highlight=False)
+            _print_lines(console, [f"failed: {label}: {trial.record.record.get('error', 'no reason given')}"])
+
+
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _queued(folder: StudyFolder, submission: Submission) -> str:
+    """A study whose job has not started a driver."""
+    state = submission.state()
+    if state is not None:
+        verb = "starting" if state.startswith("running") else "queued"
+        return f"{verb}: Slurm job {submission.job} is {state}"
+    ago = duration_text(time.time() - submission.at)
+    return (
+        f"submitted {ago} ago as Slurm job {submission.job}, which has started no driver; squeue does not list it "
+        f"here: see {folder.path}/slurm-*.out"
+    )
 
 
 def _trial_status(folder: StudyFolder, planned: PlannedTrial) -> TrialStatus:
     path = folder.trial_path(planned)
+    written = _written_at(path / f"events.{newest_attempt(path)}.jsonl")
+    lease = None if written is None else (claimed_by(path) or {}).get("lease")
+    return TrialStatus(planned, folder.record(planned), written, lease, _written_at(path / "record.json"))
+
+
+def _written_at(path: Path) -> float | None:
     try:
-        written = (path / f"events.{newest_attempt(path)}.jsonl").stat().st_mtime
+        return path.stat().st_mtime
     except OSError:
-        return TrialStatus(planned, folder.record(planned), None, None)
-    claim = claimed_by(path) or {}
-    return TrialStatus(planned, folder.record(planned), max(0.0, time.time() - written), claim.get("lease"))
+        return None
 
 
-def _drivers(folder: StudyFolder, started: Sequence[TrialStatus]) -> list[str]:
+def _drivers(folder: StudyFolder, trials: Sequence[TrialStatus]) -> list[str]:
     """One line for the leading driver, and one for each helper that is alive or has left trials behind."""
     lease, helpers = folder.lease_held(), folder.helpers()
     if not lease:
         return ["no driver has started yet"]
     counts = {_lease(folder, driver): 0 for driver in (folder, *helpers)}
-    for trial in started:
-        if trial.lease in counts:
+    for trial in trials:
+        if trial.state == "started" and trial.lease in counts:
             counts[trial.lease] += 1
     process = f"process {_name(folder)}, attempt {lease['attempt']}"
-    ended = "ended" if lease.get("released") else "died or lost its machine"
-    lines = [f"not running (last: {process}, {ended}): run the same command again to resume"]
     if folder.is_being_run:
-        lines = [f"running: {process}, {_heartbeat(folder)}" + (f", trials: {counts['.']}" if helpers else "")]
+        state, *time_left = _progress(trials, lease)
+        own = [f"trials: {counts['.']}"] if helpers else []
+        lines = [f"{state}: {', '.join([process, _heartbeat(folder), *own, *time_left])}"]
+    elif trials and all(trial.record.is_finished for trial in trials) and (folder.path / "results.json").is_file():
+        lines = [f"finished (last: {process})"]
+    else:
+        ended = "ended" if lease.get("released") else "died or lost its machine"
+        lines = [f"not running (last: {process}, {ended}): run the same command again to resume"]
     for helper in helpers:
         count = counts[_lease(folder, helper)]
         if helper.is_being_run:
@@ -107,6 +148,20 @@ def _drivers(folder: StudyFolder, started: Sequence[TrialStatus]) -> list[str]:
         elif count:
             lines.append(f"helper: process {_name(helper)} is gone, {count} of its trials wait for another driver")
     return lines
+
+
+def _progress(trials: Sequence[TrialStatus], lease: Mapping[str, Any]) -> list[str]:
+    """What a driver that is alive does: starting, or running, with the time left at the pace since it started."""
+    began = float(lease.get("started", lease["heartbeat"]))
+    ended = sum(trial.record.is_finished and (trial.finished_at or 0.0) >= began for trial in trials)
+    running = sum(trial.state == "started" and (trial.written_at or 0.0) >= began for trial in trials)
+    left = sum(not trial.record.is_finished for trial in trials)
+    if not left and trials:
+        return ["running", "every planned trial has ended"]
+    if not ended:
+        return ["running", "estimating the time left"] if running else ["starting"]
+    pace_s = (time.time() - began) / (ended + running / 2)  # a running trial counts as half done
+    return ["running", f"about {duration_text(pace_s * (left - running / 2))} left"]
 
 
 def _lease(study: StudyFolder, driver: StudyFolder) -> str:

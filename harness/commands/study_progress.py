@@ -1,14 +1,32 @@
 """A study as a session sees it: its experiment, what that asks for by now, and what of it is finished."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.analyse.experiment import Experiment, Racing, Sequential
 from harness.analyse.results import Records
 from harness.config.configuration import Configuration
 from harness.launch.tasks import Cluster
 from harness.plan.design import Design
+from harness.plan.errors import UserError
+from harness.plan.imports import user_code
 from harness.plan.trial import PlannedTrial, Topology, Trial
 from harness.record.study import StudyFolder
+
+
+def planned_trials(experiment: Experiment, records: Records) -> list[Trial]:
+    """What the experiment asks for; UserError if its class fails or gives anything but trials."""
+    name = f"question {type(experiment).__name__}"
+    with user_code(f"{name} fails to plan its trials"):
+        trials: Any = experiment.trials(records)
+        trials = list(trials) if isinstance(trials, Iterable) else trials
+    if not isinstance(trials, list):
+        raise UserError(f"{name}: trials(records) must return a list of Trial, not {type(trials).__name__}")
+    if wrong := [trial for trial in trials if not isinstance(trial, Trial)]:
+        raise UserError(f"{name}: trials(records) must return a list of Trial, not one with {wrong[0]!r}")
+    if not trials:
+        raise UserError(f"{name} plans no trials: there is nothing to run")
+    return trials
 
 
 class StudyProgress:
@@ -25,7 +43,7 @@ class StudyProgress:
 
     def plan(self) -> list[PlannedTrial]:
         """Every trial asked for so far, each with its topology."""
-        planned = [self._placed(trial) for trial in self.experiment.trials(self.records)]
+        planned = [self._placed(trial) for trial in planned_trials(self.experiment, self.records)]
         self.records.add(planned)
         self.limits()
         return planned

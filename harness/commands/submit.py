@@ -5,7 +5,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from harness.commands.entry import command, find_own_classes
@@ -16,6 +18,9 @@ from harness.config.places import slurm_folder
 from harness.plan.cluster import ClusterConfig, Slurm
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.record.study import unwritable
+from harness.record.submission import write_submission
+from harness.record.tracking.settings import decide
 
 SLURM_IS_EARLY_S = 60  # Slurm may send its warning this much earlier than asked for
 SBATCH_S = 60.0
@@ -34,30 +39,23 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def submit(config: Configuration, arguments: Sequence[str]) -> None:
-    """Submit the command line `arguments`, composed into `config`, with sbatch; UserError if Slurm rejects it."""
+    """Submit the command line `arguments`, composed into `config`, with sbatch; UserError if the job or Slurm would
+    reject it."""
     study, slurm = config.folder, _request(config.cluster)
+    check_job(config)
     command = sbatch_command(config.cluster, slurm, study, arguments)
     if config.dry_run:
         print(shlex.join(command))
         return
     if shutil.which("sbatch") is None:
         raise UserError("sbatch is not on PATH: run this where Slurm jobs are submitted, or use cluster=local")
-    study.mkdir(parents=True, exist_ok=True)  # Slurm writes the job's log there
+    if config.tracking.mode == "online":
+        decide("online")
     # The job needs this Python first on PATH, and the folder of our scripts, as Slurm runs copies of them.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "HARNESS_SLURM": str(slurm_folder())}
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SBATCH_S)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"sbatch did not answer within {SBATCH_S:g} s: check that the Slurm controller is up"
-        ) from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise UserError(
-            f"Slurm rejected the job: {lines[-1].removeprefix('sbatch: ')}; the command was {shlex.join(command)}"
-        )
-    job = done.stdout.strip().split(";")[0]
+    job = _submitted(command, environment, study)
+    write_submission(study, job)
     print(f"submitted job {job}: {shlex.join(command)}")
     print(f"watch:    harness status {study}")
     log = f"{job}_*" if slurm.array > 1 else job
@@ -66,9 +64,54 @@ def submit(config: Configuration, arguments: Sequence[str]) -> None:
     print(f"cancel:   scancel {job}")
 
 
+def check_job(config: Configuration) -> None:
+    """Raises UserError for whatever the job would refuse once it runs, by the checks of the sweep itself; the nodes are
+    those that Slurm will grant."""
+    from harness.analyse.experiment import as_experiment
+    from harness.commands.checks import check_folder, check_study, load_question
+    from harness.commands.measurement import Measurement
+    from harness.commands.open_study import check_resumes
+    from harness.commands.study_progress import StudyProgress
+    from harness.launch.tasks import cluster_of
+
+    slurm = _request(config.cluster)
+    gpus = config.cluster.gpus_per_worker
+    gpus = float(slurm.gpus_per_node > 0) if gpus is None else gpus
+    cluster = cluster_of(replace(config.cluster, gpus_per_worker=gpus))
+    splits, design, question = load_question(config)
+    if isinstance(question, Measurement):
+        check_folder(config.folder)
+        return
+    nodes = [(float(slurm.cpus_per_node), float(slurm.gpus_per_node))] * slurm.nodes
+    progress = StudyProgress(config, cluster, design, as_experiment(question))
+    check_study(progress, splits, nodes)
+    check_resumes(progress, splits)
+
+
+def _submitted(command: Sequence[str], environment: Mapping[str, str], study: Path) -> str:
+    """Run sbatch; returns the job's number. The study's folder exists afterwards, where Slurm writes the job's log,
+    and is removed again if sbatch fails; UserError then."""
+    created = [path for path in (study, *study.parents) if not path.exists()]
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(study, error) from error
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SBATCH_S)
+        if done.returncode == 0:
+            return done.stdout.strip().split(";")[0]
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        reason = f"Slurm rejected the job: {lines[-1].removeprefix('sbatch: ')}; the command was {shlex.join(command)}"
+    except subprocess.TimeoutExpired:
+        reason = f"sbatch did not answer within {SBATCH_S:g} s: check that the Slurm controller is up"
+    for path in created:
+        with suppress(OSError):  # somebody else has put something there by now
+            path.rmdir()
+    raise UserError(reason)
+
+
 def sbatch_command(cluster: ClusterConfig, slurm: Slurm, study: Path, arguments: Sequence[str]) -> list[str]:
-    """The sbatch command; UserError for numbers with which no trial of this configuration could run."""
-    _check(cluster, slurm)
+    """The sbatch command."""
     warning_s = int(cluster.grace_s) + SLURM_IS_EARLY_S
     values = {
         "job-name": f"harness-{study.name}",
@@ -100,21 +143,3 @@ def _request(cluster: ClusterConfig) -> Slurm:
     if cluster.slurm is None:
         raise UserError("harness submit needs cluster=slurm: set cluster.slurm.nodes and the resources of each node")
     return cluster.slurm
-
-
-def _check(cluster: ClusterConfig, slurm: Slurm) -> None:
-    """Raises UserError unless the nodes can hold one trial."""
-    gpus_per_worker = cluster.gpus_per_worker
-    if gpus_per_worker is None:
-        gpus_per_worker = 1.0 if slurm.gpus_per_node else 0.0
-    node = slurm.cpus_per_node // cluster.cpus_per_worker
-    if gpus_per_worker:
-        node = min(node, int(slurm.gpus_per_node / gpus_per_worker + 1e-9))
-    workers = cluster.workers_per_trial or cluster.max_workers_per_trial or 1  # W by TBS: checked in the job
-    if slurm.nodes * node < workers:
-        raise UserError(
-            f"a trial needs {workers} workers of {cluster.cpus_per_worker} CPU and "
-            f"{gpus_per_worker:g} GPU, but {slurm.nodes} node(s) of {slurm.cpus_per_node} CPUs and "
-            f"{slurm.gpus_per_node} GPUs hold {slurm.nodes * node}: raise cluster.slurm.nodes, cpus_per_node or "
-            "gpus_per_node, or lower cluster.workers_per_trial"
-        )

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def read_task(path: Path, folder: Path) -> Task:
     """The task of a trial.json, to be run in `folder`; UserError for a file or a folder that does not fit."""
+    if path.is_dir():
+        raise UserError(f"{path} is a directory, not a trial.json: give the path of the file")
     value = read_json(path)
     if not isinstance(value, Mapping):
         raise UserError(f"{path} is not a trial.json: it is missing or not a JSON object")

@@ -1,6 +1,7 @@
 """The command line: Hydra's overrides and the few flags that make sense here; others are rejected with a hint."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ def command_line(arguments: Sequence[str]) -> Configuration | None:
     """The composed configuration, its values checked; None where only a look at it was asked for."""
     parser = argparse.ArgumentParser(prog="harness", add_help=False, allow_abbrev=False)
     parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--shell-completion", "-sc", action="store_true")
     parser.add_argument("overrides", nargs="*")
@@ -27,12 +28,18 @@ def command_line(arguments: Sequence[str]) -> Configuration | None:
             "question.total_batch_sizes=[16,64,256] seeds=[0,1,2]"
         )
     if flags.shell_completion:
+        word = flags.overrides[0] if len(flags.overrides) == 1 else ""
+        if not re.fullmatch("(install|uninstall|query)=(bash|zsh|fish)", word):
+            raise UserError("--shell-completion needs one of install=bash, install=zsh and install=fish")
         _hydra(arguments)
         return None
-    plain = compose_plain(flags.overrides, flags.config_dir)
+    if len(flags.config_dir) > 1:
+        raise UserError("--config-dir is given twice: give it once")
+    config_dir = flags.config_dir[0] if flags.config_dir else None
+    plain = compose_plain(flags.overrides, config_dir)
     if flags.cfg:
         resolve = ["--resolve"] if "--resolve" in arguments else []
-        _hydra(["--cfg", flags.cfg, *resolve, *effective_overrides(flags.overrides, flags.config_dir)])
+        _hydra(["--cfg", flags.cfg, *resolve, *effective_overrides(flags.overrides, config_dir)])
         return None
     config = Configuration.of(plain)
     check_values(config)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.config.configuration import Configuration
-from harness.config.explain import explain, missing_value, unknown_choice, unreadable_file
+from harness.config.explain import explain, missing_value, nearest, unknown_choice, unreadable_file
 from harness.config.places import available, conf_folder
 from harness.config.privacy import refuse_interpolated_secrets, refuse_secrets
 from harness.config.schema import GROUPS, SCHEMA
@@ -78,15 +78,20 @@ def _resolve_choices(
     """Effective overrides, the configuration they give without Hydra's own part, and the file of every group."""
     register_schema()
     for override in overrides:
-        if _key(override).startswith("hydra.") and _key(override) != SEARCHPATH:
+        if not _key(override):
+            raise UserError(f"cannot read {override!r}: there is no key before the value; write key=value")
+        if re.match("hydra[./]", _key(override)) and _key(override) != SEARCHPATH:
             raise UserError(f"{_key(override)} has no effect here: the harness runs trials without Hydra's launcher")
-    given = [_whole_duration(override) for override in overrides]
+    given = [_in_quotes(_whole_duration(override)) for override in overrides]
     search: list[str] = []
     if config_dir is not None:
+        if not config_dir.strip():
+            raise UserError("--config-dir is empty: give the folder of your own configuration files")
         _check_config_dir(Path(config_dir))
         place = str(Path(config_dir).resolve()).replace("'", "\\'")
         search = [f"{SEARCHPATH}=['file://{place}']"]
     config, choices = _compose([*search, *given])
+    _check_choices(choices, config_dir)
     pair = (choices["dataset"], choices["model"])
     if "workload" in map(_key, given) or _is_for(choices["workload"], pair, search):
         return [*search, *given], config, choices
@@ -101,13 +106,49 @@ def _resolve_choices(
     return overrides, *_compose(overrides)
 
 
+def _check_choices(choices: Mapping[str, str], config_dir: str | None) -> None:
+    """Raises UserError unless one file of every group is chosen, by its name alone."""
+    for group in GROUPS:
+        if not choices.get(group):
+            names = ", ".join(available(group, config_dir))
+            raise UserError(f"{group} cannot be left out: choose one of {names}")
+    for group, name in choices.items():
+        path = PurePosixPath(str(name))
+        nested = group == "experiment" and len(path.parts) > 1
+        if nested or path.is_absolute() or ".." in path.parts or path.suffix in (".yaml", ".yml"):
+            hint = nearest(path.stem, available(group, config_dir))
+            raise UserError(f"{group} {name!r} must be a name without folder and ending{hint}")
+
+
 def _check_config_dir(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"--config-dir {folder} is no folder")
+        raise UserError(f"--config-dir {folder} {'is not a directory' if folder.exists() else 'does not exist'}")
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder)
+        _check_encoding(path)
         if (conf_folder() / name).is_file():
             raise UserError(f"{name} in --config-dir {folder} has the name of a file of the harness: rename it")
+
+
+def _check_encoding(path: Path) -> None:
+    """Raises UserError for a file that is not UTF-8, or has an invisible mark before its `# @package` line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    if text.startswith("\ufeff"):
+        raise UserError(
+            f"{path} begins with a byte-order mark (BOM), which hides its first line: save it as UTF-8 without BOM"
+        )
+
+
+def _in_quotes(override: str) -> str:
+    """A value that Hydra's grammar takes in quotes only, such as study=été or output_dir=~/studies, in quotes."""
+    key, _, value = override.partition("=")
+    needs_quotes = not value.isascii() or value.startswith("~/")
+    return f"{key}='{value}'" if needs_quotes and not set(value) & set("'\"\\[]{}(),$") else override
 
 
 def _key(override: str) -> str:
@@ -132,7 +173,7 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
         raise UserError(unknown_choice(error)) from error
     except YAMLError as error:
         raise UserError(unreadable_file(error)) from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except Exception as error:  # Hydra and OmegaConf fail in many ways on what a person may write
         raise UserError(explain(error, overrides, lambda: _all_keys(overrides))) from error
 
 

@@ -5,15 +5,9 @@ from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from harness.config.expected import described
 from harness.config.explain import nearest
 from harness.plan.errors import UserError
-
-WORDS: dict[Any, tuple[str, str]] = {
-    bool: ("true or false", "true and false"),
-    int: ("an integer", "integers"),
-    float: ("a number", "numbers"),
-    str: ("a string", "strings"),
-}
 
 
 def check_question(make: Any, question: Mapping[str, Any]) -> None:
@@ -27,7 +21,9 @@ def check_question(make: Any, question: Mapping[str, Any]) -> None:
             hint = f": choose one of {', '.join(named)}" if named else ": this question takes no keys"
             raise UserError(f"unknown key 'question.{key}'{nearest(key, named, 'question') or hint}")
         if key in hints and not fits(value, hints[key]):
-            raise UserError(f"question.{key} must be {described(hints[key])}, not {value!r}")
+            is_one = isinstance(value, int | float) and fits([value], hints[key])
+            hint = f": write question.{key}=[{value}]" if is_one else ""
+            raise UserError(f"question.{key} must be {described(hints[key])}, not {value!r}{hint}")
     missing = [name for name, p in named.items() if p.default is p.empty and name not in question]
     if missing:
         raise UserError(f"question.{missing[0]} must be given, e.g. question.{missing[0]}=...")
@@ -49,18 +45,6 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (list, Sequence):
         return isinstance(value, list) and all(fits(item, args[0]) for item in value)
     return True
-
-
-def described(hint: Any) -> str:
-    """An annotation in words."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return " or ".join(described(arg) for arg in args)
-    if hint is type(None):
-        return "null"
-    if origin in (list, Sequence):
-        return f"a list of {WORDS[args[0]][1]}" if args[0] in WORDS else "a list"
-    return WORDS[hint][0]
 
 
 def _hints(make: Any) -> Mapping[str, Any]:

@@ -78,9 +78,10 @@ class Cifar:
 
     def load(self) -> Splits:
         """Downloads and unpacks on first use on a node; later loads read the unpacked files."""
-        folder = prepare_once(
-            Path(self.root).expanduser(), f"cifar-{self.classes}-{self.sha256[:16]}", self._download_and_unpack
-        )
+        root, name = Path(self.root).expanduser(), f"cifar-{self.classes}-{self.sha256[:16]}"
+        if not (root / name).is_dir():
+            self._check_source()
+        folder = prepare_once(root, name, self._download_and_unpack)
         layout = ARCHIVES[self.classes]
         parts = [self._records(folder / file) for file in layout.train_files]
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -102,6 +103,16 @@ class Cifar:
         ]
         fingerprint = tensor_fingerprint(*(t for split in splits for t in (split.images, split.targets)))
         return Splits(*splits, fingerprint=fingerprint, augment=self.augment)
+
+    def _check_source(self) -> None:
+        """Raises UserError for a path that is not a file, before anything is written."""
+        archive = Path(self.source).expanduser()
+        if "://" in self.source or archive.is_file():
+            return
+        if archive.is_dir():
+            file = PurePosixPath(ARCHIVES[self.classes].url).name
+            raise UserError(f"dataset.archive {archive} is a directory: give the path of the archive, {file}")
+        raise UserError(f"dataset.archive {archive} does not exist")
 
     def _download_and_unpack(self, folder: Path) -> None:
         archive = self._verified_archive(folder)
@@ -131,8 +142,6 @@ class Cifar:
         """The archive as a file, downloaded into `folder` where it is a URL."""
         if "://" not in self.source:
             archive = Path(self.source).expanduser()
-            if not archive.is_file():
-                raise UserError(f"dataset.archive {archive} does not exist")
             if (sha256 := pooch.file_hash(str(archive), alg="sha256")) != self.sha256:
                 raise UserError(f"{archive} has SHA-256 {sha256}, not {self.sha256}: download it again")
             return archive
@@ -150,7 +159,10 @@ class Cifar:
         """Images uint8 [n, 3, 32, 32] and labels int64 [n]."""
         label_bytes = ARCHIVES[self.classes].label_bytes
         if not path.is_file():
-            raise UserError(f"the CIFAR-{self.classes} archive {self.source} has no {path.parent.name}/{path.name}")
+            raise UserError(
+                f"{path} does not exist: the CIFAR-{self.classes} archive {self.source} has no such file, or it was "
+                f"removed from the folder; remove {path.parents[1]} to unpack the archive again"
+            )
         content = np.fromfile(path, dtype=np.uint8)
         length = label_bytes + int(np.prod(IMAGE))
         if not len(content) or len(content) % length:

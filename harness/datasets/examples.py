@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.plan.errors import UserError
+
 
 class Batch(NamedTuple):
     inputs: Tensor  # [n, ...]
@@ -83,6 +85,20 @@ class Splits:
     fingerprint: str
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
     augment: Augment | None = None  # for training batches only
+
+
+def check_splits(splits: object) -> Splits:
+    """`splits`, which a data set's `load` returned; UserError unless they are Splits with examples in each of them."""
+    if not isinstance(splits, Splits):
+        given = "None" if splits is None else f"a {type(splits).__name__}"
+        raise UserError(f"load() must return Splits(train, validation, test, fingerprint), not {given}")
+    for name in ("train", "validation", "test"):
+        examples = getattr(splits, name)
+        if missing := [method for method in ("__len__", "to", "batch") if not hasattr(examples, method)]:
+            raise UserError(f"its {name} split, a {type(examples).__name__}, has no {missing[0]}: see TensorExamples")
+        if not len(examples):
+            raise UserError(f"it has no {name} examples: every split needs at least one")
+    return splits
 
 
 class Dataset(Protocol):

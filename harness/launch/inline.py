@@ -56,7 +56,7 @@ def run_inline(feed: Feed, study: Path, cluster: Cluster, listener: Listener, ga
                     feed.put_back(planned.key)
                     return
                 break
-            except Exception:
+            except (Exception, SystemExit):  # a model may call sys.exit
                 reason, final = cause(traceback.format_exc()), failures == cluster.max_failures
                 gangs.drop(planned.topology.batch.world_size)
                 log_file = open_in_place(study / "trials" / planned.key / "log.txt", os.O_APPEND)

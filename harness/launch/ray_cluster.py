@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -20,7 +21,9 @@ from harness.record.provenance import usable_cpus
 from harness.record.scratch import make_scratch
 
 CONNECT_S = 4.0  # time for a port to open
+IMPORT_S = 300.0  # time to import ray, about 1 s on an idle machine; nothing has been asked of the cluster by then
 ANSWER_S = 10.0  # time for the Ray cluster behind it to let us join; an idle one on a slow machine takes about 2 s
+LOADED = 5  # on a loaded machine, so many times as long as importing ray took
 SCRATCH = "harness-"
 OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through it; Ray's default is 30 % of the memory
 
@@ -103,8 +106,8 @@ def token_warning(address: str) -> str | None:
 def running_nodes(address: str) -> list[tuple[float, float]]:
     """(CPUs, GPUs) of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
 
-    UserError within CONNECT_S + ANSWER_S if nothing answers, if something other than Ray does, or if the cluster
-    rejects us: Ray's own client would wait for minutes, print, or end the process.
+    UserError within CONNECT_S + ANSWER_S, longer on a loaded machine, if nothing answers, if something other than Ray
+    does, or if the cluster rejects us: Ray's own client would wait for minutes, print, or end the process.
     """
     host, _, port = address.rpartition(":")
     todo = "start one with `ray start --head`, or use cluster.address=local"
@@ -131,12 +134,18 @@ def running_nodes(address: str) -> list[tuple[float, float]]:
 
 
 def _received(pipe: Connection) -> tuple[list[tuple[float, float]] | None, str]:
+    """What `report_nodes` sends: a word once it has imported ray, then its answer."""
+    began = time.monotonic()
     try:
-        if pipe.poll(ANSWER_S):
+        if not pipe.poll(IMPORT_S):
+            return None, f"ray was not imported within {IMPORT_S:g} s on this machine"
+        pipe.recv()
+        answer_s = max(ANSWER_S, LOADED * (time.monotonic() - began))
+        if pipe.poll(answer_s):
             return pipe.recv()
     except EOFError:
         return None, "Ray ended the connecting process"
-    return None, f"no answer within {ANSWER_S:g} s"
+    return None, f"no answer within {answer_s:.0f} s"
 
 
 def _join(address: str) -> None:

@@ -1,11 +1,13 @@
 """The nodes of a Ray cluster: of the connected one, or of another through a child process that joins it briefly."""
 
 import os
+import time
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 # Ray reads these when imported. By default it tries for 20 s to join, and waits 60 s for a node on this machine.
 SHORT_WAITS = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_gcs_server_request_timeout_seconds": "5"}
+AGAIN = 3  # times as long as importing ray took: when the last try to join begins
 LONGEST = 300  # characters of another program's message
 
 
@@ -38,19 +40,29 @@ def node_resources() -> list[tuple[float, float]]:
 
 
 def report_nodes(address: str, pipe: Connection) -> None:
-    """In a child process: send (node resources, "") of the cluster at `address`, or (None, why we could not join)."""
+    """In a child process: send a word once ray is imported, then (node resources, "") of the cluster at `address`, or
+    (None, why we could not join)."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)  # Ray's C++ code prints its own warnings there
     os.environ.update(SHORT_WAITS)
+    began = time.monotonic()
     import ray
 
-    try:
-        ray.init(address=address, log_to_driver=False)
-        pipe.send((node_resources(), ""))
-    except BaseException as error:
-        pipe.send((None, refusal(error)))
-    ray.shutdown()
+    pipe.send("imported")
+    imported = time.monotonic()
+    last_try = imported + AGAIN * (imported - began)
+    answer: tuple[list[tuple[float, float]] | None, str] | None = None
+    while answer is None:
+        try:
+            ray.init(address=address, log_to_driver=False)
+            answer = node_resources(), ""
+        except BaseException as error:
+            # On a loaded machine these waits are too short: try again, for as long as the import suggests.
+            if time.monotonic() > last_try or "InvalidAuthToken" in str(error):
+                answer = None, refusal(error)
+        ray.shutdown()
+    pipe.send(answer)
 
 
 def refusal(error: BaseException) -> str:

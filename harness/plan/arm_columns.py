@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
-from harness.plan.errors import UserError, one_line
-from harness.plan.imports import import_named
+from harness.plan.errors import UserError
+from harness.plan.imports import import_named, user_code
 
 ColumnValue = float | int | str | None
 
@@ -32,10 +32,8 @@ class ArmColumn:
 
     def value(self, arm: Any) -> ColumnValue:
         """The cell of an ArmFinding as plain data. Raises UserError, without the column's name, where there is none."""
-        try:
+        with user_code():
             value = self.function(arm)
-        except Exception as error:  # whatever a user's function raises
-            raise UserError(one_line(error)) from error
         if value is None or isinstance(value, str):
             return None if value is None else " ".join(value.split())
         if isinstance(value, Real) and not isinstance(value, bool):  # NumPy's numbers become Python's

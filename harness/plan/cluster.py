@@ -13,6 +13,10 @@ from harness.plan.trial import Topology
 VARIABLES = re.compile(r"[\w*?]+")
 AUTO = "auto"  # per_device_batch_size: as large as fits, found by trial runs
 
+# Slurm's own formats (man sbatch): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+MEMORY = re.compile(r"\d+[KMGT]?B?", re.IGNORECASE)
+
 # Smallest value of the numbers of a cluster; null is allowed where the type says so.
 LEAST = {
     "cpus": 1,
@@ -71,6 +75,14 @@ class Slurm:
         for key, least in (("nodes", 1), ("array", 1), ("cpus_per_node", 1), ("gpus_per_node", 0)):
             if getattr(self, key) < least:
                 raise UserError(f"cluster.slurm.{key} must be >= {least}, not {getattr(self, key)}")
+        if not TIME.fullmatch(self.time):
+            raise UserError(f"cluster.slurm.time must be like 90 (minutes), 04:00:00 or 2-00:00:00, not {self.time!r}")
+        if self.memory_per_node is not None and not MEMORY.fullmatch(self.memory_per_node):
+            raise UserError(f"cluster.slurm.memory_per_node must be like 64G or null, not {self.memory_per_node!r}")
+        for key in ("partition", "account"):
+            value = getattr(self, key)
+            if value is not None and not value.strip():
+                raise UserError(f"cluster.slurm.{key} must be a name or null, not {value!r}")
         if self.array > 1 and self.nodes > 1:
             raise UserError(
                 f"cluster.slurm.array={self.array} submits independent jobs of one node each: "

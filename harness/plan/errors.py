@@ -7,5 +7,8 @@ class UserError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """Another library's error, to quote in one of ours: its type and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a class of somebody else's, whose text cannot be had
+        lines = []
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

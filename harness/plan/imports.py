@@ -6,7 +6,8 @@ A driver and its workers import such modules here and nowhere else, so that a na
 import sys
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -17,6 +18,7 @@ from harness.plan.errors import UserError, one_line
 
 PACKAGE = Path(__file__).resolve().parent.parent
 EXPERIMENTS = "experiments"
+NOT_FAULTS = (KeyboardInterrupt, GeneratorExit)  # everything else that a module raises is the module's fault
 
 
 def shipped_folder(name: str) -> Path:
@@ -34,11 +36,25 @@ def import_named(name: str) -> ModuleType:
     _claim_experiments()
     try:
         return import_module(name)
-    except (Exception, SystemExit) as error:
+    except NOT_FAULTS:
+        raise
+    except BaseException as error:
         is_missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
         if is_missing and not isinstance(error, UnknownExperimentError):
             raise
         raise UserError(_failure(error)) from error
+
+
+@contextmanager
+def user_code(what: str = "", reason: Callable[[], str | None] = lambda: None) -> Iterator[None]:
+    """Whatever code of the user's own raises in the block, sys.exit included, becomes a UserError: `reason()` if there
+    is one, else `what` with file, line and cause. A UserError keeps its own words."""
+    try:
+        yield
+    except (UserError, *NOT_FAULTS):
+        raise
+    except BaseException as error:
+        raise UserError(reason() or f"{what}: {_failure(error)}".removeprefix(": ")) from error
 
 
 class UnknownExperimentError(ModuleNotFoundError):
@@ -93,7 +109,8 @@ def _failure(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
         place, cause = (error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
     else:
-        cause = str(error) if isinstance(error, ImportError) else one_line(error)
+        says_enough = isinstance(error, ImportError) and str(error)
+        cause = " ".join(str(error).split()) if says_enough else one_line(error)
     if place is None:
         return cause
     file = Path(place[0])

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from harness.plan.errors import UserError, one_line
-from harness.plan.imports import import_named
+from harness.plan.errors import UserError
+from harness.plan.imports import import_named, user_code
 
 NAME = re.compile(r"[^\W\d][\w.()+-]*")  # no space, comma, slash or bar: names are used in columns, labels and tags
 POWER = re.compile(r"power\((.*)\)")
@@ -57,13 +57,13 @@ class Rule:
     def factor(self, batch_ratio: float) -> float:
         """Factor on the base LR. Raises UserError for a ratio <= 0 and if the function does not return a number > 0."""
         check_ratio(batch_ratio)
-        try:
-            factor = float(self.function(batch_ratio))
-        except Exception as error:  # whatever a user's function raises
-            raise UserError(f"LR rule {self.name} fails at k = {batch_ratio:g}: {one_line(error)}") from error
+        with user_code(f"LR rule {self.name} fails at k = {batch_ratio:g}"):
+            given: Any = self.function(batch_ratio)
+            factor = math.nan if isinstance(given, str | bool) else float(given)
         if not (math.isfinite(factor) and factor > 0):
+            shown = repr(given) if isinstance(given, str | bool) else f"{factor:g}"
             raise UserError(
-                f"LR rule {self.name} gives {factor:g} at k = {batch_ratio:g}: "
+                f"LR rule {self.name} gives {shown} at k = {batch_ratio:g}: "
                 "a factor on the base LR must be a finite number > 0"
             )
         return factor

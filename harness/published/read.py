@@ -142,7 +142,7 @@ def _curve_of(arm: Arm) -> str:
 def _read_json(path: Path, options: ReadingOptions) -> Publication:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if is_collection(content):
         curves, used = read_collection(content, path.name, options.label), ("train_examples", "label")

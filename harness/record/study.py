@@ -187,7 +187,7 @@ class Study(StudyFolder):
         stored = None
         if exists(path / "study.json"):
             stored = _stored(path)
-            _check_same(path, stored, description, allow_mixed_code)
+            check_same(path, stored, description, allow_mixed_code)
         study = Study(path, Lease.take(path, take_over))
         if take_over:
             study.end_helpers_ahead()
@@ -210,7 +210,7 @@ class Study(StudyFolder):
             if time.monotonic() > deadline:
                 raise UserError(f"the driver of study {path.name} has not described it in {STALE_S:g} s: is it alive?")
             time.sleep(0.2)
-        _check_same(path, _stored(path), description, allow_mixed_code)
+        check_same(path, _stored(path), description, allow_mixed_code)
         own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
         own.mkdir(parents=True, exist_ok=True)
         return Study(path, Lease.take(own), leads=False)
@@ -273,6 +273,11 @@ def _stored(path: Path) -> dict[str, Any]:
     return stored
 
 
+def unwritable(path: Path, error: OSError) -> UserError:
+    """The error for a study folder that cannot be created or written."""
+    return UserError(f"study folder {path} cannot be written ({error.strerror}): choose another output_dir")
+
+
 def _make_folder(path: Path) -> None:
     """Create the folder and prove that it can be written; UserError in one line otherwise."""
     probe = path / f".writable.{os.getpid()}"
@@ -281,14 +286,13 @@ def _make_folder(path: Path) -> None:
         open_new(probe).close()
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"study folder {path} cannot be written ({error.strerror}): choose another output_dir"
-        ) from error
+        raise unwritable(path, error) from error
     if path.stat().st_mode & stat.S_IWOTH:
         raise UserError(f"study folder {path} is writable by everyone: run `chmod o-w` on it first")
 
 
-def _check_same(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any], allow_mixed_code: bool) -> None:
+def check_same(path: Path, stored: Mapping[str, Any], given: Mapping[str, Any], allow_mixed_code: bool) -> None:
+    """Raises UserError unless a study with this study.json may be continued as `given` describes it."""
     _check_schema(path, stored)
     if stored.get("experiment") != given["experiment"]:
         raise UserError(

@@ -17,6 +17,10 @@ from harness.plan.trial import PlannedTrial
 QUIET_S = 60.0  # after this time without a line, a log gets one with the progress of the sweep
 NAMED = 4  # running trials that such a line names
 AROUND_ROWS = 6  # lines of a terminal reserved for everything except the rows of running trials
+WIDE = 70  # columns from which on the time left stands next to the bar
+COLUMNS = ("trial", "epochs", "step", "metric", "LR", "examples/s")
+DROPPED = ("examples/s", "step", "epochs")  # in this order where a terminal is narrow; metric, target and LR stay
+SHORTEST_LABEL = 12  # columns of a trial's label, where even that is not enough
 BAR_WIDTH, AROUND_BAR = 30, 62  # columns of the bar at most, and of the counts next to it
 
 
@@ -130,7 +134,7 @@ class Screen:
         if not self._left():
             return ""
         eta = self.eta_s()
-        return f"about {_duration(eta)} left" if eta is not None else "estimating the time left"
+        return f"about {duration_text(eta)} left" if eta is not None else "estimating the time left"
 
     def _progress_line(self) -> str:
         """The progress of the sweep, in one line."""
@@ -147,19 +151,17 @@ class Screen:
             BarColumn(bar_width=max(4, min(BAR_WIDTH, self.console.width - AROUND_BAR))),
             TextColumn(f"running {len(self._running)}  left {left - len(self._running)}" if left else "done"),
             TextColumn(f"failed {len(self.failed)}" if self.failed else ""),
-            TextColumn(self._time_left()),
+            *([TextColumn(self._time_left())] if self.console.width >= WIDE else []),
         )
         progress.add_task("", total=self._feed.total - self.skipped, completed=self.done)
         parts: list[RenderableType] = [progress]
+        if left and self.console.width < WIDE:
+            parts.append(Text(self._time_left()))
         if self._running:
             rows = max(3, self.console.height - AROUND_ROWS)
             states = list(self._running.values())
-            table = Table(box=None, pad_edge=False, header_style="dim")
-            for title in ("trial", "epochs", "step", "metric", "LR", "examples/s"):
-                table.add_column(title, justify="left" if title == "trial" else "right", no_wrap=True)
-            for state in states[:rows]:
-                table.add_row(*_cells(state))
-            parts += [table, *([Text(f"and {len(states) - rows} more")] if len(states) > rows else [])]
+            parts += [_table(states[:rows], self.console.width)]
+            parts += [Text(f"and {len(states) - rows} more")] if len(states) > rows else []
         if self._last_ending and left:
             parts.append(Text(f"last: {self._last_ending}", "dim", no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
@@ -183,32 +185,62 @@ def _ending(planned: PlannedTrial, row: dict[str, Any], seen: Sequence[dict[str,
     return f"reached at {count(crossed, 'epoch')}" + (f", confirmed at {last}" if len(seen) > 1 else "")
 
 
-def _cells(state: dict[str, Any]) -> list[str | Text]:
+def _table(states: Sequence[dict[str, Any]], width: int) -> Table:
+    """One row per running trial, with the columns that fit into `width`; a metric common to all is in the header."""
+    metrics = {state["planned"].trial.arm.settings.target.metric for state in states}
+    metric = metrics.pop() if len(metrics) == 1 else None
+    rows = [_cells(state) for state in states]
+    for row in rows:
+        if metric is not None and row["metric"].plain.startswith(f"{metric} "):
+            row["metric"] = row["metric"][len(metric) + 1 :]
+    titles = list(COLUMNS)
+    headers = {title: title for title in titles} | {"metric": metric or "metric"}
+
+    def used() -> int:
+        return sum(2 + max(len(headers[title]), *(len(row[title]) for row in rows)) for title in titles[1:])
+
+    longest = max(len(row["trial"]) for row in rows)
+    for title in DROPPED:
+        if used() + (SHORTEST_LABEL if title == "epochs" else longest) > width:
+            titles.remove(title)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in titles:
+        table.add_column(headers[title], justify="left" if title == "trial" else "right", no_wrap=True)
+    for row in rows:
+        row["trial"].truncate(max(SHORTEST_LABEL, width - used()), overflow="ellipsis")
+        table.add_row(*(row[title] for title in titles))
+    return table
+
+
+def _cells(state: dict[str, Any]) -> dict[str, Text]:
+    """By column; the budget stands next to the epochs, the target next to the metric."""
     planned, rows = state["planned"], state["rows"]
+    cells = {title: Text() for title in COLUMNS} | {"trial": Text(planned.trial.label)}
     if not rows:
-        return [planned.trial.label, "", "", "starting", "", ""]
+        return cells | {"metric": Text("starting")}
     row = rows[-1]
     settings = planned.trial.arm.settings
     target = settings.target
     value = row["validation"].get(settings.averaging.decide_on, {}).get(target.metric)
-    metric = Text("-" if value is None else f"{target.metric} {value:.4f}", "green" if target.reached(value) else "")
-    return [
-        planned.trial.label,
-        f"{row['epochs']:g}",
-        str(row["step"]),
-        metric,
-        f"{row['lr']:.3g}",
-        f"{row['examples_per_s']:,.0f}",
-    ]
+    aim = f" ({'<=' if target.mode == 'min' else '>='} {target.value:g})" if settings.stop_at_target else ""
+    return cells | {
+        "epochs": Text(f"{row['epochs']:g} of {settings.budget_examples / settings.train_examples:.4g}"),
+        "step": Text(str(row["step"])),
+        "metric": Text(
+            "-" if value is None else f"{target.metric} {value:.4f}{aim}", "green" if target.reached(value) else ""
+        ),
+        "LR": Text(f"{row['lr']:.3g}"),
+        "examples/s": Text(f"{row['examples_per_s']:,.0f}"),
+    }
 
 
 def _where(state: dict[str, Any]) -> str:
     """How far a running trial is, for a line of a log."""
-    _, epochs, _, metric, *_ = map(str, _cells(state))
-    return f" at {count(epochs, 'epoch')}, {metric}" if epochs else " starting"
+    cells = _cells(state)
+    return f" at {cells['epochs']} epochs, {cells['metric']}" if cells["epochs"] else " starting"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Rounded to the precision of an estimate: seconds below 2 minutes, minutes below 2 hours, then hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"

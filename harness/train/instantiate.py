@@ -3,10 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.plan.errors import UserError
 from harness.plan.imports import import_named
+
+T = TypeVar("T")
 
 
 def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
@@ -15,6 +17,15 @@ def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     kwargs = {key: _build(value) for key, value in spec.items() if key != "_target_"}
     check_arguments(spec, *args, **extra)
     return target(*args, **{**kwargs, **extra})
+
+
+def instantiate_as(kind: type[T], role: str, spec: Mapping[str, Any], *args: Any) -> T:
+    """What the spec gives; UserError unless it is a `kind`. `role`: what it is in the configuration, such as model."""
+    value = instantiate(spec, *args)
+    if not isinstance(value, kind):
+        given = "None" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{role} {spec['_target_']} must give a {kind.__module__}.{kind.__name__}, not {given}")
+    return value
 
 
 def resolve(spec: Mapping[str, Any]) -> Callable[..., Any]:
@@ -72,6 +83,35 @@ def check_arguments(spec: Mapping[str, Any], *args: Any, **extra: Any) -> None:
         signature.bind(*args, **{**given, **extra})
     except TypeError as error:
         raise UserError(f"{spec['_target_']}: {error}") from error
+
+
+def misfit(role: str, spec: Mapping[str, Any]) -> str | None:
+    """The first argument that is not of the kind of its default, in words: a reason for a target that has failed.
+
+    `role`: the key of the spec in the configuration, such as optimizer.
+    """
+    try:
+        parameters = inspect.signature(resolve(spec)).parameters
+    except (TypeError, ValueError):
+        return None
+    for key, value in spec.items():
+        default = parameters[key].default if key in parameters else None
+        if (kind := _kind(default)) is not None and _kind(value) != kind:
+            given = "null" if value is None else repr(value)
+            return f"{role}.{key} must be {kind}, not {given}"
+    return None
+
+
+def _kind(value: Any) -> str | None:
+    """What a default says about the values that are allowed; None where it says nothing."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    is_numbers = isinstance(value, list | tuple) and value and {_kind(item) for item in value} == {"a number"}
+    return f"a list of {len(value)} number{'s' * (len(value) > 1)}" if is_numbers else None
 
 
 def _specs_within(value: Any) -> Iterator[Mapping[str, Any]]:

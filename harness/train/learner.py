@@ -21,7 +21,7 @@ from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.buffers import Buffers
 from harness.train.diagnostics import Diagnostics
-from harness.train.instantiate import instantiate
+from harness.train.instantiate import instantiate, instantiate_as
 from harness.train.loader import Loader
 from harness.train.losses import as_float64, every_example_counts, loss_named
 from harness.train.noise_meter import NoiseMeter, check_noise
@@ -72,7 +72,7 @@ class Learner:
         # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            model: nn.Module = instantiate(self.settings.model)
+            model = instantiate_as(nn.Module, "model", self.settings.model)
         model = convert_batch_norm(model, self.settings.batch_norm)
         self.model = model.to(self.world.device, self.precision.dtype)
         if self.speed.channels_last:
@@ -139,7 +139,7 @@ class Learner:
     def _fresh_state(self) -> None:
         """A new optimizer, a new average that starts at the current weights, and all counts at zero."""
         model, averaging = self.model, self.settings.averaging
-        self.optimizer: torch.optim.Optimizer = instantiate(self.settings.optimizer, self._groups())
+        self.optimizer = instantiate_as(torch.optim.Optimizer, "optimizer", self.settings.optimizer, self._groups())
         self.scaler = self.precision.new_scaler()
         self.diagnostics = Diagnostics(model, self.settings.clip_norm)
         if self.noise is not None:

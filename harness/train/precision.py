@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.plan.errors import UserError
+
 # Dtype of weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
     "float32": torch.float32,
@@ -40,6 +42,9 @@ class Precision:
         with self.autocast():
             outputs = model(inputs)
         outputs = getattr(outputs, "logits", outputs)  # the models of transformers return more than logits
+        if not isinstance(outputs, Tensor):
+            given = "None" if outputs is None else f"a {type(outputs).__name__}"
+            raise UserError(f"the model's forward must return a tensor, or an object with logits, not {given}")
         return outputs.to(self.dtype) if outputs.is_floating_point() else outputs
 
     def new_scaler(self) -> "LossScaler | None":

@@ -6,12 +6,14 @@ from dataclasses import replace
 import torch
 
 from harness.datasets.examples import Splits
-from harness.plan.errors import UserError, one_line
+from harness.plan.errors import UserError
 from harness.plan.execution import Speed
+from harness.plan.imports import user_code
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
+from harness.train.instantiate import misfit
 from harness.train.learner import Learner
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -33,15 +35,12 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
     varies_batch_norm = len({str(p.trial.arm.settings.batch_norm) for p in kinds.values()}) > 1
     for p in kinds.values():
         settings = p.trial.arm.settings
-        try:
+        with user_code(
+            f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
+            f"{settings.dataset['_target_']}",
+            lambda settings=settings: misfit("optimizer", settings.optimizer) or misfit("model", settings.model),
+        ):
             learner = _rehearse_one(p, splits, speed)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"model {settings.model['_target_']} cannot be trained with {settings.optimizer['_target_']} on "
-                f"{settings.dataset['_target_']}: {one_line(error)}"
-            ) from error
         if varies_batch_norm and not batch_norms(learner.model):
             raise UserError(
                 f"the arms differ in workload.batch_norm, but model {settings.model['_target_']} has no batch norm: "

@@ -17,6 +17,7 @@ from harness.record.claims import Claims
 from harness.record.journal import Attempt
 from harness.record.lease import Lease
 from harness.record.study import Study
+from harness.record.submission import write_submission
 
 DESCRIPTION = {"experiment": "tbs_sweep", "code_fingerprint": "c", "data_fingerprint": "d"}
 
@@ -62,6 +63,49 @@ def test_trials_under_way_show_their_last_evaluation_and_failed_ones_their_reaso
     assert "failed: linear TBS 128 seed 1: CUDA out of memory" in out
 
 
+def finish(study: Study, seed: int) -> None:
+    done = attempt(study, seed)
+    done.finish({"outcome": Outcome.REACHED})
+    done.close()
+
+
+def test_a_driver_starts_runs_with_an_estimate_and_has_finished(study, capsys):
+    assert re.search(r"running: process .*, about \S+ s left", shown(capsys, study.path))
+    fresh = Study.open(study.path.parent / "fresh", DESCRIPTION)
+    fresh.add_plan([planned("linear", 128, 0)])
+    assert "starting: process" in shown(capsys, fresh.path)
+    finish(fresh, 0)
+    assert "running: process" in shown(capsys, fresh.path)
+    fresh.close()
+    assert "run the same command again to resume" in shown(capsys, fresh.path)  # the report is missing
+    (fresh.path / "results.json").write_text("{}")
+    assert "finished (last: process" in shown(capsys, fresh.path)
+
+
+SQUEUE = """#!/bin/sh
+[ "$2" = --jobs=42 ] && echo "PENDING Priority"
+"""
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_study_whose_job_waits_in_the_queue_has_a_state(tmp_path, capsys, monkeypatch, knows):
+    (tmp_path / "squeue").write_text(SQUEUE)
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    folder = tmp_path / "tbs_sweep" / "s"
+    folder.mkdir(parents=True)
+    write_submission(folder, "42" if knows else "43")
+    state = "queued: Slurm job 42 is pending, Priority" if knows else "as Slurm job 43, which has started no driver"
+    assert state in shown(capsys, folder)
+
+
+def test_a_study_that_was_submitted_again_waits_for_the_new_job(study, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    study.close()
+    write_submission(study.path, "42")
+    assert "Slurm job 42, which has started no driver" in shown(capsys, study.path)
+
+
 def test_a_living_driver_is_told_from_one_that_gave_up_and_one_that_died(study, capsys):
     assert "running: process" in shown(capsys, study.path)
     study.close()
@@ -81,9 +125,9 @@ def test_every_driver_of_a_shared_study_is_shown_with_what_it_runs(study, capsys
         assert Claims(study.path, helper).take(planned("linear", 128, seed).key)
     attempt(study, 3).close()
     me = f"{os.getpid()} on {socket.gethostname()}"
-    lines = re.sub(r"heartbeat \d+ s", "heartbeat N s", shown(capsys, study.path)).splitlines()
+    lines = re.sub(r"(heartbeat|about) \d+ s", r"\1 N s", shown(capsys, study.path)).splitlines()
     assert [line for line in lines if "process" in line] == [
-        f"  running: process {me}, attempt 1, heartbeat N s ago, trials: 1",
+        f"  running: process {me}, attempt 1, heartbeat N s ago, trials: 1, about N s left",
         f"  helper: process {me}, heartbeat N s ago, trials: 1",
         f"  helper: process {me}, heartbeat N s ago, trials: 0",
     ]

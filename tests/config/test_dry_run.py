@@ -79,3 +79,16 @@ def test_an_automatic_micro_batch_is_whole_on_cpus_and_as_the_study_has_it_where
 def test_an_automatic_micro_batch_may_not_decide_what_batch_norm_computes(sweep):
     refusal = sweep("cluster.per_device_batch_size=auto", "workload.batch_norm.span=sync").refusal()
     assert "would let a device's memory decide what workload.batch_norm.span=sync computes" in refusal
+
+
+def test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_batches(sweep):
+    refusal = sweep("cluster.workers_per_trial=2", "question.total_batch_sizes=[16,64]").refusal()
+    groups = "16 cannot be split over 2 workers in batch-norm groups of 16: the nearest valid values are 32 and 64"
+    assert groups in refusal
+    refusal = sweep("cluster.per_device_batch_size=8").refusal()
+    assert "per_device_batch_size 8 is below the batch-norm span of 16 examples: use a multiple of 16" in refusal
+
+
+def test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size(sweep):
+    refusal = sweep("workload.evaluate_every_examples=500").refusal()
+    assert "the nearest valid values are 512 and 1024" in refusal

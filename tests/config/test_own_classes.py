@@ -141,35 +141,6 @@ def test_arguments_that_do_not_fit_an_own_class_are_refused(project, harness, mo
     assert MISFITS[argument] in refusal
 
 
-# A module that cannot be imported -> what is said of it.
-BROKEN = {
-    "import math\nimport nowhere_to_be_found\n": "broken.py, line 2: No module named 'nowhere_to_be_found'",
-    "from my_question import Three\n": "broken.py, line 1: cannot import name 'Three' from 'my_question'",
-    "from experiments.nope import Nope\n": "broken.py, line 1: there is no experiment file nope.py: choose one of ",
-    "class Two:\n    def trials(self, records)\n": "broken.py, line 2: SyntaxError: expected ':'",
-    "\n\nsizes = [undefined]\n": "broken.py, line 3: NameError: name 'undefined' is not defined",
-    "import json\n\njson.loads('{')\n": "broken.py, line 3: JSONDecodeError: Expecting property name",
-    "import sys\nsys.exit(3)\n": "broken.py, line 2: SystemExit: 3",
-    "raise ValueError('first line\\nsecond line')\n": "broken.py, line 1: ValueError: first line",
-    "raise AttributeError\n": "broken.py, line 1: AttributeError",
-}
-NAMED_BY = {
-    "question._target_=broken.Two": "question._target_ 'broken.Two' cannot be imported: ",
-    "model._target_=broken.Own": "_target_ broken.Own cannot be imported: ",
-    "lr_scaling.rules=[none,broken.rule]": "lr_scaling rule 'broken.rule' cannot be imported: ",
-}
-
-
-@pytest.mark.parametrize("text", BROKEN)
-@pytest.mark.parametrize("argument", NAMED_BY)
-def test_a_module_that_cannot_be_imported_is_named_with_line_and_cause(project, harness, monkeypatch, argument, text):
-    for name in ("models", "my_question", "broken"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    (project / "broken.py").write_text(text)
-    refusal = harness("--config-dir", "conf", "+experiment=two", *QUIET, argument).refusal()
-    assert refusal.startswith(NAMED_BY[argument] + BROKEN[text])
-
-
 HALF = """
 class Half:
     def trials(self, records):

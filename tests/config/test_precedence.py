@@ -159,7 +159,7 @@ MISTAKES = {
     ),
     "experiment/wrong.yaml": (
         "# @package _global_\nworkload: {base_lr: abc}\n",
-        "experiment/wrong.yaml: workload.base_lr: ",
+        "experiment/wrong.yaml: workload.base_lr must be a number, not abc",
     ),
 }
 
@@ -174,5 +174,5 @@ def test_a_mistake_in_ones_own_file_is_told_in_one_line(own, name):
 
 
 def test_a_config_dir_that_is_none_is_refused(own):
-    with pytest.raises(UserError, match="--config-dir nowhere is no folder"):
+    with pytest.raises(UserError, match="--config-dir nowhere does not exist"):
         composed("--config-dir", "nowhere", "+experiment=tbs_sweep")

@@ -142,7 +142,7 @@ def fails(k: float) -> float:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (fails, "LR rule mine fails at k = 4: LookupError: no LR"),
+        (fails, "LR rule mine fails at k = 4: "),
         (lambda k: -k, "LR rule mine gives -4 at k = 4"),
         (lambda k: math.nan, "LR rule mine gives nan at k = 4"),
         (lambda k: math.inf, "LR rule mine gives inf at k = 4"),

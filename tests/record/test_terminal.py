@@ -134,13 +134,16 @@ def test_a_log_says_once_a_minute_how_far_a_long_sweep_is(monkeypatch):
         clock.now += 13
         made.trial_rows(PLAN[0], [ROW])
     said = shown(made).splitlines()[1:]
-    first, second = "linear TBS 16 seed 0 at 0.75 epochs, accuracy 0.9312", "linear TBS 16 seed 1 starting"
+    first, second = (
+        "linear TBS 16 seed 0 at 0.75 of 4 epochs, accuracy 0.9312 (>= 0.9)",
+        "linear TBS 16 seed 1 starting",
+    )
     assert said == [f"4 trials left, estimating the time left; running: {first}; {second}"] * 2
 
 
-def view(made: Screen) -> str:
+def view(made: Screen, width: int = 120) -> str:
     picture = StringIO()
-    Console(file=picture, width=120).print(made._view())
+    Console(file=picture, width=width).print(made._view())
     made.close()
     return picture.getvalue()
 
@@ -155,8 +158,31 @@ def test_on_a_terminal_a_running_trial_has_a_row_with_its_metric():
     assert "running 2  left 2" in picture
     assert "estimating the time left" in picture
     line = next(line for line in picture.splitlines() if "seed 0" in line)
-    assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 3 accuracy 0.9312 0.1 1,234"
+    assert " ".join(line.split()) == "linear TBS 16 seed 0 0.75 of 4 3 0.9312 (>= 0.9) 0.1 1,234"
     assert "starting" in next(line for line in picture.splitlines() if "seed 1" in line)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (40, ["trial", "accuracy", "LR"]),
+        (60, ["trial", "epochs", "accuracy", "LR"]),
+        (80, ["trial", "epochs", "step", "accuracy", "LR", "examples/s"]),
+    ],
+)
+def test_a_narrow_terminal_keeps_metric_target_and_lr_whole(width, columns):
+    made = screen(terminal=True)
+    made.console.size = ConsoleDimensions(width, 24)
+    made.trial_started(PLAN[0])
+    made.trial_rows(PLAN[0], [{**ROW, "epochs": 12.75, "step": 31200, "lr": 0.0123, "examples_per_s": 123456.0}])
+    lines = view(made, width).splitlines()
+    header = next(line for line in lines if line.startswith("trial "))
+    assert header.split() == columns
+    row = lines[lines.index(header) + 1]
+    assert "0.9312 (>= 0.9)  0.0123" in row
+    assert ("seed 0" in row and "12.75 of 4" in row) == (width >= 60)
+    assert all(len(line) <= width and "…" not in line.replace(row, "") for line in lines)
+    assert any("estimating the time left" in line for line in lines)
 
 
 def test_a_terminal_too_low_for_all_rows_says_how_many_more_there_are():

@@ -11,6 +11,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "slurm" / "ray_node.sh"
 FAKE = """#!/bin/bash
 for word in "$@"; do case $word in --temp-dir=*) folder=${word#*=} ;; esac; done
 printf '%s\\n' "$@" >"$WRITTEN"
+echo start >>"$WRITTEN.starts"
+if [ "$(wc -l <"$WRITTEN.starts")" -le "${SLOW_STARTS:-0}" ]; then sleep "${SLOW_S:-0}"; exit 1; fi
 mkdir -p "$folder" && printf 10.0.0.1:4321 >"$folder/ray_current_cluster"
 exec sleep 60
 """
@@ -34,7 +36,7 @@ def node(tmp_path):
         named = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
         process = subprocess.Popen([str(SCRIPT), role, str(job)], env={**kept, **ours, **named, **environment})
         deadline = time.monotonic() + 10
-        while not (job / "n1.up").exists() and time.monotonic() < deadline:
+        while not list(job.glob("n1.*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         (job / "stop").touch()
         process.wait(timeout=15)
@@ -74,3 +76,17 @@ def test_no_gpus_and_no_memory_limit_are_no_guesses(node):
     given = run("head")
     assert "--num-gpus=0" in given
     assert not [word for word in given if word.startswith("--memory")]
+
+
+def test_a_node_on_which_ray_itself_was_too_slow_is_started_again(node, tmp_path):
+    run, job = node
+    run("head", SLOW_STARTS="1", SLOW_S="2", HARNESS_START_S="12")
+    assert (job / "n1.up").exists()
+    assert (tmp_path / "arguments.starts").read_text().count("start") == 2
+
+
+def test_a_node_on_which_ray_fails_at_once_is_given_up_at_once(node, tmp_path):
+    run, job = node
+    run("head", SLOW_STARTS="9", HARNESS_START_S="60")
+    assert (job / "n1.failed").exists()
+    assert (tmp_path / "arguments.starts").read_text().count("start") == 1

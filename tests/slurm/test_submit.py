@@ -1,9 +1,11 @@
 """What `harness submit` asks Slurm for, and what it refuses before Slurm is asked."""
 
+import os
 import shlex
 
 import pytest
 
+from harness.commands.main import main as command_line
 from harness.commands.submit import main
 
 SLURM = ["+experiment=tbs_sweep", "cluster=slurm"]
@@ -48,8 +50,18 @@ def test_further_options_and_no_kill_are_handed_on(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["cluster.slurm.nodes=2", "cluster.workers_per_trial=3"], "2 node(s) of 1 CPUs and 0 GPUs hold 2"),
-        (["cluster.slurm.gpus_per_node=2", "cluster.workers_per_trial=4"], "hold 1"),  # one CPU a node
+        (
+            ["cluster.slurm.nodes=2", "cluster.workers_per_trial=4", "question.total_batch_sizes=[64]"],
+            "the cluster has 2 CPUs and 0 GPUs on 2 node(s): at most 2 workers fit",
+        ),
+        (
+            ["cluster.slurm.gpus_per_node=2", "cluster.workers_per_trial=4", "question.total_batch_sizes=[64]"],
+            "at most 1 workers fit; lower cluster.workers_per_trial, cluster.cpus_per_worker or cluster.gpus_per_worker"
+            ", or raise cluster.slurm.nodes",  # one CPU a node
+        ),
+        (["cluster.workers_per_trial=2", "question.total_batch_sizes=[16]"], "the nearest valid values are 32 and 64"),
+        (["question.total_batch_sizes=[0]"], "total batch sizes must be integers >= 1, not 0"),
+        (["model._target_=harness.models.bn_cnn.Nope"], "has no 'Nope'"),
         (["cluster.slurm.array=2", "cluster.slurm.nodes=2"], "use cluster.slurm.nodes=1 or cluster.slurm.array=1"),
         (["cluster.slurm.nodes=0"], "cluster.slurm.nodes must be >= 1, not 0"),
         (["cluster.slurm.nods=2"], "did you mean 'cluster.slurm.nodes'?"),
@@ -68,3 +80,29 @@ def test_a_machine_without_slurm_says_where_to_run_it(capsys, monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main([*SLURM, f"output_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith("error: sbatch is not on PATH")
+
+
+def fake(tmp_path, monkeypatch, script: str) -> None:
+    """An `sbatch` that does what `script` says."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
+def test_a_job_that_slurm_rejects_leaves_no_folder(capsys, monkeypatch, tmp_path):
+    fake(tmp_path, monkeypatch, "echo 'sbatch: error: invalid partition' >&2; exit 1")
+    assert main([*SLURM, f"output_dir={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.startswith("error: Slurm rejected the job: error: invalid partition; ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_watch_command_works_while_the_job_is_queued(capsys, monkeypatch, tmp_path):
+    fake(tmp_path, monkeypatch, "echo 42")
+    assert main([*SLURM, f"output_dir={tmp_path / 'out'}"]) == 0
+    watch = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("watch:"))
+    _, harness, *arguments = shlex.split(watch)
+    assert harness == "harness"
+    assert command_line(arguments) == 0
+    assert "tbs_sweep default: " in (out := capsys.readouterr().out)
+    assert "Slurm job 42" in out
