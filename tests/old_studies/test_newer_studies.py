@@ -4,6 +4,7 @@ A newer version is imitated by planting in a study what this version does not kn
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,11 @@ def refusal(capsys: pytest.CaptureFixture[str], words: Sequence[str]) -> str:
 
 def every_command(study: Path) -> list[list[str]]:
     track = ["track", str(study), "--mode", "offline"]
+    copy = study.parent.parent / "copies" / study.name
+    shutil.copytree(study, copy, dirs_exist_ok=True)
     return [
         ["report", str(study)],
-        ["report", str(study), str(study)],
+        ["report", str(study), str(copy)],
         ["status", str(study)],
         track,
         own_command(study),
@@ -163,7 +166,9 @@ def test_a_key_of_the_configuration_that_is_not_known_is_named(study, capsys, pl
 
 def test_track_and_a_comparison_name_it_too(study, capsys):
     change_file(study / "study.json", lambda value: value["config"]["tracking"].update(UNKNOWN))
-    for words in (["track", str(study), "--mode", "offline"], ["report", str(study), str(study)]):
+    for words in every_command(study):
+        if words[0] == "status":  # it reads no configuration
+            continue
         assert "it has 'tracking.foo' in its configuration, which this version does not know" in refusal(capsys, words)
 
 
