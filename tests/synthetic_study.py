@@ -62,11 +62,11 @@ def write_study(
     }
     write_json(folder / "study.json", {**description(folder.name, overrides), **made_by})
     study = StudyFolder(folder)
-    if not runs:
-        return study
     experiment, _ = reopen(study, trust=True)
     planned = [placed(trial) for trial in experiment.trials(Records(study))]
     append_lines(folder / "plan.jsonl", [p.to_json() for p in planned])
+    if not runs:
+        return study
     for p in {p.key: p for p in planned}.values():
         _write_trial(study.trial_path(p), p.trial, accuracy, diverges(p.trial), hardware(p.trial))
     if timed:

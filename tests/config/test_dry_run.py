@@ -72,7 +72,9 @@ def test_an_automatic_micro_batch_is_whole_on_cpus_and_as_the_study_has_it_where
     assert "256 = 256 x 1 x 1" in sweep(*words).out
     study = sweep(*words).folder / "outputs" / "tbs_sweep" / "default" / "study.json"
     study.parent.mkdir(parents=True)
-    study.write_text('{"experiment": "tbs_sweep", "config": {"cluster": {"per_device_batch_size": 64}}}')  # as an earlier start found it
+    study.write_text(
+        '{"experiment": "tbs_sweep", "config": {"cluster": {"per_device_batch_size": 64}}}'
+    )  # as an earlier start found it
     assert "256 = 64 x 1 x 4" in sweep(*words).out
 
 

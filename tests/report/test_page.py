@@ -208,12 +208,14 @@ def test_the_command_reports_on_it_too(case: str, tmp_path: Path):
     assert Page((study.path / "report.html").read_text()).headings
 
 
-def test_a_torn_last_line_costs_one_evaluation_and_nothing_else(tmp_path: Path):
+def test_a_torn_last_line_of_a_finished_trial_excludes_the_trial_and_nothing_else(tmp_path: Path):
     study = write_study(tmp_path / "study")
     journal = study.trial_path(study.plan()[0]) / "events.1.jsonl"
     journal.write_text(journal.read_text()[:-20])
     findings = findings_of(study)
-    assert findings.arms[0].outcomes.missed == 1  # the evaluation that confirmed it is gone
+    sizes = {arm.total_batch_size: arm.outcomes.n for arm in findings.arms}
+    assert sizes == {16: 2, 128: 3, 512: 3}  # at the base TBS all rules are one arm
+    assert any(study.plan()[0].key in line for line in findings.damage)
     assert Page(page_html(findings, draw_all(findings))).headings
 
 

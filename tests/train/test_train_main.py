@@ -146,6 +146,6 @@ def test_a_folder_of_another_trial_and_a_folder_that_cannot_be_are_refused(worke
 
 def test_a_trial_taken_over_by_another_attempt_ends_with_exit_code_1(tmp_path, capsys, monkeypatch):
     start = Attempt.start
-    monkeypatch.setattr(Attempt, "start", lambda self, step: (Attempt.claim(self.folder), start(self, step)))
+    monkeypatch.setattr(Attempt, "start", lambda self, *row: (Attempt.claim(self.folder), start(self, *row)))
     assert main([str(written(tmp_path, task(tmp_path)))]) == 1
     assert capsys.readouterr().err == f"error: attempt 1 of {tmp_path} was taken over\n"
