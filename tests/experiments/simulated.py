@@ -88,9 +88,10 @@ class Simulation:
             examples = step * settings.total_batch_size
             metrics.append(self.curve(trial, examples))
             attempt.write({**evaluation(step, examples, metrics[-1]), **_position(settings, step)})
-            if settings.stop_at_target and settings.target.crossing(metrics).confirmed is not None:
+            is_over = examples >= settings.budget_examples
+            if (is_over or settings.stop_at_target) and settings.target.crossing(metrics).confirmed is not None:
                 outcome = Outcome.REACHED
-            elif examples >= settings.budget_examples:
+            elif is_over:
                 outcome = Outcome.CENSORED
             elif limit is not None and examples >= limit and not settings.target.reached(metrics[-1]):
                 outcome = Outcome.DOMINATED

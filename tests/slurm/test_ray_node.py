@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def node(tmp_path):
 
     def run(role: str, **environment: str) -> list[str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "CUDA"))}
-        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         ours = {"PATH": path, "WRITTEN": str(tmp_path / "arguments"), "HARNESS_TMP": str(tmp_path / "tmp")}
         named = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1"}
         process = subprocess.Popen([str(SCRIPT), role, str(job)], env={**kept, **ours, **named, **environment})
