@@ -243,7 +243,10 @@ def test_experiments_import_each_other_and_own_questions_import_them_among_decoy
     for study in ("default", "on_ray"):
         folder = tmp_path / "outputs" / "question_of_mine" / study
         assert len(list(folder.rglob("record.json"))) == 2
-        report = program.run(tmp_path, "report", str(folder))
+        refused = program.run(tmp_path, "report", str(folder))
+        assert refused.returncode == 2
+        assert "--trust" in refused.stderr
+        report = program.run(tmp_path, "report", "--trust", str(folder))
         assert (report.returncode, report.stderr) == (0, ""), report.stdout + report.stderr
     plain = program.run(tmp_path, "+experiment=ema", "question._target_=experiments.extended.Extended", "dry_run=true")
     assert (plain.returncode, plain.stderr) == (0, ""), plain.stdout + plain.stderr
