@@ -220,7 +220,7 @@ POINTS = {
         ],
     },
     "P34: seconds carry their hardware": {
-        "train/test_trainer.py": ["test_the_journal_names_what_its_seconds_were_measured_on"],
+        "train/test_clock.py": ["test_the_journal_names_what_its_seconds_were_measured_on"],
         "analyse/test_step_times.py": [
             "test_the_own_clocks_of_trials_on_different_hardware_are_never_combined",
         ],

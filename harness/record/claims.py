@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.record.accounts import is_count
 from harness.record.files import json_line, read_json
-from harness.record.journal import is_number
+from harness.record.journal import is_file_number
 from harness.record.lease import STALE_S, Lease
 from harness.record.study import StudyFolder
 
@@ -60,4 +60,4 @@ def claimed_by(folder: Path) -> dict[str, Any] | None:
 
 def _newest(folder: Path) -> int:
     numbers = (path.name.split(".")[1] for path in folder.glob("claim.*.json"))
-    return max((int(number) for number in numbers if is_number(number)), default=0)
+    return max((int(number) for number in numbers if is_file_number(number)), default=0)

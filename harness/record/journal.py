@@ -113,10 +113,10 @@ def attempt_numbers(folder: Path) -> list[int]:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
     parts = (name.split(".") for name in names)
-    return sorted(int(p[1]) for p in parts if len(p) == 3 and p[::2] == ["events", "jsonl"] and is_number(p[1]))
+    return sorted(int(p[1]) for p in parts if len(p) == 3 and p[::2] == ["events", "jsonl"] and is_file_number(p[1]))
 
 
-def is_number(text: str) -> bool:
+def is_file_number(text: str) -> bool:
     """Whether a part of a file's name is a number that we may have written."""
     return text.isascii() and text.isdigit() and len(text) < 19
 

@@ -14,7 +14,7 @@ import psutil
 from harness.plan.errors import UserError
 from harness.record.accounts import is_count, is_finite
 from harness.record.files import json_line, read_json, write_json
-from harness.record.journal import is_number
+from harness.record.journal import is_file_number
 
 HEARTBEAT_S = 2.0
 STALE_S = 30.0  # a lease of another host older than this is abandoned
@@ -94,7 +94,7 @@ class Lease:
 
 def newest_lease(folder: Path) -> int:
     """Number of a study's newest lease; 0 before the first."""
-    return max((int(path.stem) for path in folder.glob("leases/*.json") if is_number(path.stem)), default=0)
+    return max((int(path.stem) for path in folder.glob("leases/*.json") if is_file_number(path.stem)), default=0)
 
 
 def _lease_path(folder: Path, number: int) -> Path:

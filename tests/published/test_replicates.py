@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from made_up import WORKLOAD, description, placed
+from published_tables import places, refusal
 from tracked_studies import Deaf, attempt
 
 from harness.commands.published import main
@@ -25,20 +26,6 @@ def table(folder: Path, header: str, *rows: str) -> Path:
     path = folder / "table.csv"
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
-
-
-def places(curve) -> dict[int, list[float]]:
-    return {arm.total_batch_size: [run.place for run in arm.observations] for arm in curve.arms}
-
-
-def refusal(path: Path, options: ReadingOptions | None = None) -> str:
-    with pytest.raises(UserError) as refused:
-        read(path, options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
-# -- rows of costs ------------------------------------------------------------------------------------------------
 
 
 def test_five_models_are_not_five_seeds(tmp_path):

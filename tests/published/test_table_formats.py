@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
+from published_tables import places, refusal
 
 from harness.commands.published import main
 from harness.commands.report import main as report
-from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.published.columns import ReadingOptions
 from harness.published.read import read
@@ -23,17 +23,6 @@ def written(folder: Path, content: str | bytes, name: str = "table.csv") -> Path
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
-
-
-def places(curve) -> dict[int, list[float]]:
-    return {arm.total_batch_size: [run.place for run in arm.observations] for arm in curve.arms}
-
-
-def refusal(path: Path, options: ReadingOptions | None = None) -> str:
-    with pytest.raises(UserError) as refused:
-        read(path, options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
 
 
 def with_decimal_comma(delimiter: str) -> str:

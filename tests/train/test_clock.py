@@ -1,10 +1,14 @@
 """P8: three clocks that only move forward, read where the device has been waited for."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trials import events, run, run_on_ranks, task
 
+from harness.record.journal import read_trial
 from harness.train.clock import Clock
+from harness.train.machine import machine
 
 SECTIONS = st.lists(st.tuples(st.sampled_from(["train", "evaluate", None]), st.floats(0, 1e4)), max_size=30)
 
@@ -76,3 +80,12 @@ def test_the_device_is_waited_for_before_every_reading():
     clock = ticking.clock()
     go(ticking, clock, [("train", 1.0), ("evaluate", 1.0)])
     assert ticking.log == ["read", *["wait", "read"] * 3]
+
+
+def test_the_journal_names_what_its_seconds_were_measured_on(worker, tmp_path):
+    run(worker, task(tmp_path / "one"))
+    run_on_ranks(task(tmp_path / "two", world=2))
+    model = machine(torch.device("cpu")).device
+    for name in ("one", "two"):
+        assert events(tmp_path / name)[0]["hardware"] == model
+        assert read_trial(tmp_path / name).hardware == (model,)

@@ -17,7 +17,6 @@ from small_trials import (
     evaluations,
     events,
     run,
-    run_on_ranks,
     task,
     timeless,
 )
@@ -35,7 +34,6 @@ from harness.record.journal import read_trial
 from harness.train import learner
 from harness.train.checkpoint import load_checkpoint
 from harness.train.instantiate import instantiate
-from harness.train.machine import machine
 from harness.train.trainer import Execution
 from harness.train.worker import Worker
 
@@ -393,12 +391,3 @@ def test_a_target_out_of_reach_is_censored_at_the_budget(small):
     assert NEVER.crossing([1.0] * 5) == (None, None, None)
     assert small[-1]["outcome"] == Outcome.CENSORED
     assert small[-1]["step"] == 12
-
-
-def test_the_journal_names_what_its_seconds_were_measured_on(worker, tmp_path):
-    run(worker, task(tmp_path / "one"))
-    run_on_ranks(task(tmp_path / "two", world=2))
-    model = machine(torch.device("cpu")).device
-    for name in ("one", "two"):
-        assert events(tmp_path / name)[0]["hardware"] == model
-        assert read_trial(tmp_path / name).hardware == (model,)
