@@ -112,13 +112,16 @@ class StudyFolder:
     def damage(self) -> list[str]:
         """A line on each file of the study itself that holds something damaged; trials have their own `damage`."""
         damaged = {
-            "plan.jsonl": ("its trials are excluded", [planned for _, planned in self._plan()]),
-            "timing.jsonl": ("these timings are excluded", read_rows(self.path / "timing.jsonl")),
+            "plan.jsonl": ("its trial", "their trials", [planned for _, planned in self._plan()]),
+            "timing.jsonl": ("its timing", "their timings", read_rows(self.path / "timing.jsonl")),
         }
         found = {}
-        for name, (consequence, rows) in damaged.items():
-            if lines := [str(number) for number, row in enumerate(rows, 1) if row is None]:
-                found[name] = f"line {', '.join(lines)} of {name} is damaged: {consequence}"
+        for name, (one, several, rows) in damaged.items():
+            lines = [str(number) for number, row in enumerate(rows, 1) if row is None]
+            if len(lines) == 1:
+                found[name] = f"line {lines[0]} of {name} is damaged: {one} is excluded"
+            elif lines:
+                found[name] = f"lines {', '.join(lines)} of {name} are damaged: {several} are excluded"
         for name in damaged:
             if exists(self.path / name) and not (self.path / name).is_file():
                 found[name] = f"{name} is not a file"

@@ -46,7 +46,7 @@ def test_the_same_command_runs_damaged_trials_again_and_nothing_else(calm, capsy
     # `status` and `report` know only trials that the plan still lists.
     assert main(["status", str(calm.folder)]) == 0
     shown = capsys.readouterr().out
-    assert "of plan.jsonl is damaged: its trials are excluded" in shown
+    assert "of plan.jsonl is damaged: its trial is excluded" in shown
     assert sum(where in shown for where in listed) >= 1
 
     again = sweep(calm.folder.parents[1], *GRID)
