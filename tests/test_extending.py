@@ -61,7 +61,11 @@ def test_the_pages_model_data_and_optimizer_are_swept(folder):
 
 @pytest.mark.parametrize(
     ("choice", "rules"),
-    [("logarithmic", ["none", "mine.logarithmic"]), ("cube_root", ["none", "cube_root"]), ("power", ["power(0.75)"])],
+    [
+        ("logarithmic", ["none", "mine.logarithmic"]),
+        pytest.param("cube_root", ["none", "cube_root"], marks=pytest.mark.long),
+        pytest.param("power", ["power(0.75)"], marks=pytest.mark.long),
+    ],
 )
 def test_the_pages_question_is_answered_under_its_own_rules_and_under_a_power(folder, choice, rules):
     command = COMMANDS[3].replace("lr_scaling=logarithmic", f"lr_scaling={choice}")

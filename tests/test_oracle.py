@@ -135,7 +135,10 @@ def test_linear_scaling_is_perfect_up_to_a_point_and_the_other_rules_never_are()
 # -- the harness against the closed form ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STUDIES)
+SLOWER = ("scaling", "accumulated_floor")  # the longest of them, and one more way to split a batch
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in SLOWER else n for n in STUDIES])
 def test_every_curve_and_crossing_is_the_closed_forms(studies, name):
     arms, _ = studies(name)
     assert discrepancies(arms) == []

@@ -91,6 +91,7 @@ def test_on_a_loaded_machine_an_answer_may_take_as_long_as_importing_ray_suggest
     thread.join()
 
 
+@pytest.mark.long
 def test_a_cluster_that_does_not_know_our_token_is_refused(sweep, cluster, environment):
     address, _ = cluster
     environment({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64})
@@ -100,6 +101,7 @@ def test_a_cluster_that_does_not_know_our_token_is_refused(sweep, cluster, envir
     )
 
 
+@pytest.mark.long
 def test_more_workers_than_a_running_cluster_has_are_refused_before_the_study_exists(harness, cluster, environment):
     address, token = cluster
     environment(token)
@@ -110,6 +112,7 @@ def test_more_workers_than_a_running_cluster_has_are_refused_before_the_study_ex
     assert "the cluster has 2 CPUs and 0 GPUs on 1 node(s): at most 2 workers fit" in refusal
 
 
+@pytest.mark.long
 def test_a_running_cluster_that_is_large_enough_is_accepted(sweep, cluster, environment):
     address, token = cluster
     environment(token)
@@ -118,6 +121,7 @@ def test_a_running_cluster_that_is_large_enough_is_accepted(sweep, cluster, envi
     assert "64 = 32 x 2 x 1" in said.out
 
 
+@pytest.mark.long
 def test_a_machine_that_is_no_node_of_the_cluster_is_told_so(sweep, cluster, environment):
     # The last test of this module: it takes this machine's node away from the cluster.
     address, token = cluster

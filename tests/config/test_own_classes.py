@@ -102,7 +102,7 @@ def outcomes(project: Path) -> list[str]:
     return [json.loads(path.read_text())["outcome"] for path in records]
 
 
-@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize("script", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_own_model_workload_and_question_run_inline(project, script):
     done = run(project, "cluster=inline", script=script)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr

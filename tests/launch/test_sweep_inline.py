@@ -21,6 +21,7 @@ class Breaks(BnCnn):
 '''
 
 
+@pytest.mark.long
 def test_the_same_command_resumes_and_a_longer_grid_adds_only_what_is_new(tmp_path):
     first = sweep(tmp_path, *INLINE, "seeds=[0]", SMALLER)
     assert first.code == 0, first.err

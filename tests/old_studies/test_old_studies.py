@@ -185,6 +185,7 @@ def test_the_readme_quotes_the_first_screen_of_the_archived_sweep(outputs):
         assert line in readme
 
 
+@pytest.mark.long
 def test_every_arm_is_found_under_its_old_timing_key_and_a_time_slower_than_its_trials_makes_no_headline(
     as_it_was, outputs
 ):

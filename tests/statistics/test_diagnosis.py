@@ -119,6 +119,7 @@ def test_a_curve_that_cannot_predict_an_arm_is_not_said_to_describe_the_sweep(co
     assert found == Diagnosis(None, sentence)
 
 
+@pytest.mark.long
 def test_describing_and_a_large_left_out_error_never_stand_in_one_sentence():
     """Random rises of four and five arms: a shape is only named where it predicts left-out arms to 15 %."""
     rng = np.random.default_rng(0)

@@ -60,6 +60,7 @@ def test_one_rank_runs_where_ray_hydra_and_wandb_are_not_installed(worker, tmp_p
     assert lines[5].endswith(f"loss {score['loss']:.4f}, accuracy {score['accuracy']:.4f}")
 
 
+@pytest.mark.long
 def test_torchrun_runs_two_ranks_without_them(tmp_path):
     path = written(tmp_path / "door", task(tmp_path, world=2))
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
