@@ -120,6 +120,7 @@ def test_the_target_is_at_least_three_times_every_arms_noise_floor(overrides):
     assert min(factors.values()) >= 3, factors
 
 
+@pytest.mark.long
 def test_linear_scaling_is_perfect_up_to_a_point_and_the_other_rules_never_are():
     crossings = {arm: truth.crossings("averaged", 0, truth.target)[0] for arm, truth in truths(ALL_TBS).items()}
     for rule, power in (("none", 1.0), ("sqrt", 0.5)):
@@ -144,6 +145,7 @@ def test_every_curve_and_crossing_is_the_closed_forms(studies, name):
     assert discrepancies(arms) == []
 
 
+@pytest.mark.long
 def test_every_crossing_of_the_scaling_study_takes_part(studies):
     for arm in studies("scaling")[0]:
         last = arm.truth.examples[window(arm.truth, arm.decide_on) - CONFIRM]
@@ -152,6 +154,7 @@ def test_every_crossing_of_the_scaling_study_takes_part(studies):
             assert high <= last, arm.rule
 
 
+@pytest.mark.long
 def test_the_table_of_results_is_the_closed_forms(studies):
     arms, folder = studies("scaling")
     truths = {(arm.rule, arm.total_batch_size): arm.truth for arm in arms}
@@ -194,6 +197,7 @@ PERCENT: list[tuple[str, Sequence[str]]] = [  # what is wrong by one percent, an
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("factor", [0.99, 1.01])
 @pytest.mark.parametrize(("quantity", "seen_by"), PERCENT)
 def test_an_error_of_one_percent_is_seen(studies, quantity, seen_by, factor):
@@ -201,6 +205,7 @@ def test_an_error_of_one_percent_is_seen(studies, quantity, seen_by, factor):
         assert discrepancies(studies(name)[0], scaled(quantity, factor)), name
 
 
+@pytest.mark.long
 def test_a_schedule_that_is_one_update_off_is_seen(studies):
     def longer_warm_up(truth: Truth) -> Truth:
         return replace(truth, warmup_updates=truth.warmup_updates + 1)

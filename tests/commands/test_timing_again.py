@@ -40,6 +40,7 @@ def test_thirty_updates_in_three_rounds_that_last_the_time_asked_for(study):
         assert row["device"] in row["key"]
 
 
+@pytest.mark.long
 def test_a_finished_study_is_not_timed_again_and_a_longer_grid_is_timed_as_a_whole_where_it_has_old_rows(study):
     rows = study.timings()
     assert main([*COMMAND, TWO]) == 0

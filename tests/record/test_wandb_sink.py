@@ -103,6 +103,7 @@ def test_a_sweep_of_54_trials_arrives_once_and_a_second_upload_changes_nothing(s
     assert server.state() == before
 
 
+@pytest.mark.long
 def test_an_offline_sweep_asks_nobody_and_reads_back_whole(tmp_path, monkeypatch):
     study, planned = open_study(tmp_path / "s", [*SMALL, "lr_scaling.rules=[none]"])
     assert len(planned) == 2
@@ -180,6 +181,7 @@ def tracked(tmp_path_factory):
         yield Tracked(study, planned, server, said, key)
 
 
+@pytest.mark.long
 def test_a_retry_gets_a_run_of_its_own_with_the_rows_it_keeps(tracked):
     label = study_label(tracked.study)
     first = tracked.planned[0].key
@@ -252,6 +254,7 @@ def test_an_ill_server_delays_nobody_and_a_later_upload_recovers_everything(tmp_
             check_server(well, study, planned)
 
 
+@pytest.mark.long
 def test_runs_become_whole_while_the_timing_pass_goes_on(server, tmp_path):
     study, planned = open_study(tmp_path / "s")
     sink, said = open_sink(study, "online", finish_s=60)
