@@ -174,5 +174,6 @@ def test_a_rule_needs_no_configuration_file_and_the_plan_prints_its_source(proje
 def test_a_rule_that_fails_is_one_line_before_the_first_trial(project):
     refused = harness(project, "+experiment=tbs_sweep", "lr_scaling.rules=[none,newcomers_rules.broken]", *TINY)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("error: LR rule newcomers_rules.broken fails at k = 1: ZeroDivisionError: ")
+    where = "newcomers_rules.py, line 8: ZeroDivisionError: "
+    assert refused.stderr.startswith(f"error: LR rule newcomers_rules.broken fails at k = 1: {where}")
     assert refused.stderr.count("\n") == 1

@@ -256,7 +256,7 @@ for bs in (32, 64):
     assert {arm["total_batch_size"]: arm["epochs_by_seed"] for arm in arms} == {32: [2.0], 64: [4.0]}
     missing = track(tmp_path / "t", "--from-wandb", str(tmp_path / "wandb"), "--target", "accuracy>=0.75")
     assert missing.returncode == 2
-    assert "give --column total_batch_size=KEY" in missing.stderr
+    assert "give --column metric=KEY (did you mean 'val/acc'?)" in missing.stderr
 
 
 @pytest.mark.long
