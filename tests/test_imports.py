@@ -11,7 +11,7 @@ PACKAGE = ROOT / "harness"
 # Bottom to top. A package imports from lower layers, and from its own layer as far as ALSO says.
 LAYERS = (
     ("plan",),
-    ("models", "datasets", "optimizers", "statistics", "config", "record"),
+    ("models", "datasets", "optimizers", "objectives", "statistics", "config", "record"),
     ("train", "analyse", "record.tracking"),
     ("launch", "questions", "published"),
     ("experiments", "report"),
@@ -23,6 +23,7 @@ ALLOWED = {
     "models": ("plan.errors",),
     "datasets": ("plan.errors",),
     "optimizers": ("plan.errors", "plan.parameter_groups"),
+    "objectives": ("plan",),
     "statistics": ("plan",),
     "record": ("plan",),
     "record.tracking": ("plan", "record"),
@@ -37,6 +38,7 @@ ALLOWED = {
         "models",
         "datasets",
         "optimizers",
+        "objectives",
     ),
     "launch": ("plan", "train", "record"),
     "analyse": (
@@ -71,7 +73,7 @@ KNOWN_TO = {
     "ray": ("launch",),
     "wandb": ("record", "record.tracking"),
     "wandb_workspaces": ("record.tracking",),
-    "torch": ("models", "datasets", "optimizers", "train", "launch"),
+    "torch": ("models", "datasets", "optimizers", "objectives", "train", "launch"),
     "matplotlib": ("report",),
     "jinja2": ("report",),
 }

@@ -17,12 +17,12 @@ import torch
 from noisy_quadratic import CONFIRM, Arm, Truth, arms_of, discrepancies, run_study, truth_of, window
 
 from harness.config.compose import compose_config
+from harness.objectives.losses import LOSSES
 from harness.record.study import StudyFolder
 from harness.train import learner as learner_module
 from harness.train.averaging import AveragedModel
 from harness.train.evaluation import Evaluator
 from harness.train.learner import Learner
-from harness.train.losses import LOSSES
 from harness.train.stream import ExampleStream
 
 TBS = (8, 16, 32, 64, 128, 256, 512)

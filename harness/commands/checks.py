@@ -16,6 +16,7 @@ from harness.datasets.examples import Splits, check_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
+from harness.objectives.losses import loss_named
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.imports import user_code
@@ -24,7 +25,6 @@ from harness.plan.trial import PlannedTrial
 from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
 from harness.train.instantiate import check_arguments, instantiate, instantiate_as, misfit
-from harness.train.losses import loss_named
 from harness.train.rehearsal import rehearse
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from harness.commands.entry import Parser, command, find_own_classes, print_error
+from harness.objectives.losses import loss_named
 from harness.plan.counted import count
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -17,7 +18,6 @@ from harness.plan.trial import Arm, Trial
 from harness.record.files import read_json
 from harness.record.journal import LostTrialError, read_trial
 from harness.train.instantiate import check_arguments
-from harness.train.losses import loss_named
 from harness.train.trainer import Execution
 from harness.train.worker import COLLECTIVE_TIMEOUT, Task, Worker
 

@@ -32,6 +32,8 @@ def twin(cls: type) -> type:
 def _schema_type(hint: Any) -> Any:
     """An annotation as OmegaConf takes it."""
     origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType) and any(get_origin(arg) is Mapping for arg in args):
+        return Any  # OmegaConf has unions of plain values only; the class checks the value
     if origin in (Union, UnionType):
         return reduce(or_, map(_schema_type, args))
     if hint is Duration:

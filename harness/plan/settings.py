@@ -86,7 +86,7 @@ class Settings:
 
     dataset: Spec
     model: Spec
-    loss: str
+    loss: str | Spec  # a name, or a loss of the user's own by `_target_`
     optimizer: Spec  # resolved: `lr` is the peak LR
     schedule: Spec  # resolved: durations are updates
     total_batch_size: int
@@ -103,6 +103,7 @@ class Settings:
     adascale_ratio: int = 0  # base batches whose gradients set each update's LR (train.adascale); 0: the LR is planned
     start: Start | None = None  # None: from scratch; steps and examples count from here in either case
     keep_at_examples: Sequence[int] = ()  # evaluations whose state is kept for branches; not part of the identity
+    metrics: Sequence[str | Spec] = ()  # what is measured; (): the metrics of the loss; not part of the identity
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")
@@ -152,7 +153,7 @@ class Settings:
         What is only measured changes no result and is never included.
         """
         dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
-        changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=()))
+        changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=(), metrics=()))
         if self.start is not None:
             changed["start"] = {"settings": self.start.settings.identity, "examples": self.start.examples}
         return {**changed, "dataset": dataset}
@@ -171,8 +172,7 @@ class Settings:
         nested: dict[str, Any] = {
             name: from_fields(kind, value[name], name) for name, kind in NESTED.items() if name in value
         }
-        if "keep_at_examples" in value:
-            nested["keep_at_examples"] = tuple(value["keep_at_examples"])
+        nested |= {name: tuple(value[name]) for name in ("keep_at_examples", "metrics") if name in value}
         if (start := value.get("start")) is not None:
             check_known(start, ("settings", "examples"), "start")
             nested["start"] = Start(Settings.from_json(start["settings"]), start["examples"])

@@ -21,7 +21,7 @@ class WorkloadConfig:
     """What a configuration says about a workload besides its dataset, model, optimizer and schedule."""
 
     name: str
-    loss: str
+    loss: str | Spec  # a name, or a loss of the user's own by `_target_`
     target: Target
     budget: Duration
     base_batch_size: int
@@ -33,9 +33,14 @@ class WorkloadConfig:
     clip_norm: float | None = Settings.clip_norm  # largest global norm of a gradient, the same at every TBS
     stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests need
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
+    metrics: Sequence[str | Spec] = ()  # what is measured, by name or `_target_`; (): the metrics of the loss
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:
+        for key, value in (("loss", self.loss), *(("metrics", metric) for metric in self.metrics)):
+            is_spec = isinstance(value, Mapping) and isinstance(value.get("_target_"), str)
+            if not (is_spec or (isinstance(value, str) and value)):
+                raise UserError(f"workload.{key} must be a name or a mapping with a _target_, not {value!r}")
         if not (isfinite(self.base_lr) and self.base_lr > 0):
             raise UserError(f"workload.base_lr must be a number > 0, not {self.base_lr}")
         if self.base_batch_size < 1:
@@ -147,6 +152,7 @@ class Workload(WorkloadConfig):
             dataset=self.dataset,
             model=self.model,
             loss=self.loss,
+            metrics=tuple(self.metrics),
             optimizer=optimizer,
             # AdaScale's schedule is that of the base batch size; the gains set the pace through it.
             schedule=self.resolved_schedule(self.base_batch_size if adaptive else total_batch_size),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
-NUMBER_PACKAGES = ("plan", "models", "datasets", "optimizers", "train")
+NUMBER_PACKAGES = ("plan", "models", "datasets", "optimizers", "objectives", "train")
 COMPATIBLE = Path(__file__).with_name("compatible.json")
 # Fields of a syntax tree that do not affect what runs, or that only some versions of Python fill.
 NOT_SYNTAX = frozenset(("ctx", "kind", "type_comment", "type_ignores"))

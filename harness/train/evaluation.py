@@ -5,8 +5,8 @@ from torch import nn
 
 from harness.datasets.examples import Batch, Examples
 from harness.train.batch_norm import batch_norms, reestimate
+from harness.train.counts import as_float64
 from harness.train.learner import Learner
-from harness.train.losses import as_float64
 from harness.train.seeds import derive_seed
 from harness.train.stream import group_layout
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Splits
+from harness.objectives.losses import loss_named
 from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
 from harness.plan.execution import Speed
@@ -20,10 +21,10 @@ from harness.train.adascale import GainController, check_gain
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.buffers import Buffers
+from harness.train.counts import as_float64, every_example_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.instantiate import instantiate, instantiate_as
 from harness.train.loader import Loader
-from harness.train.losses import as_float64, every_example_counts, loss_named
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.precision import Precision
 from harness.train.seeds import derive_seed

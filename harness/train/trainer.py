@@ -24,12 +24,12 @@ from harness.record.limit import read_limit
 from harness.train.branch import begin_branch, keep_state
 from harness.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from harness.train.clock import Clock, device_wait
+from harness.train.counts import exploded
 from harness.train.diagnostics import memory_peak_bytes
 from harness.train.evaluation import Evaluator
 from harness.train.frozen_noise import measure_noise
 from harness.train.learner import Learner
 from harness.train.learner_state import rank_state, restore, restore_rank_state, state_of
-from harness.train.losses import exploded
 from harness.train.machine import gang_hardware
 from harness.train.world import World
 

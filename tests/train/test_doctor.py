@@ -12,6 +12,7 @@ from small_trials import CNN, DIGITS, GHOST, run
 from test_learner import TOKENS, TokenModel
 
 from harness.datasets.examples import Splits
+from harness.objectives.losses import LOSSES
 from harness.plan.duration import Duration
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
@@ -26,7 +27,6 @@ from harness.train.doctor import (
     examine,
     without_dropout,
 )
-from harness.train.losses import LOSSES
 from harness.train.worker import Task, Worker
 from harness.train.world import World
 

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Splits, TensorExamples
+from harness.objectives.losses import IGNORED
 from harness.plan.settings import Settings
+from harness.train.counts import exploded
 from harness.train.learner import Learner
 from harness.train.learner_state import state_of
-from harness.train.losses import IGNORED, exploded
 from harness.train.stream import ExampleStream
 from harness.train.world import World
 

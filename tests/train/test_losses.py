@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from harness.datasets.examples import TensorExamples
 from harness.datasets.synthetic_images import SyntheticImages
+from harness.objectives.losses import IGNORED, LOSSES, loss_named
 from harness.plan.errors import UserError
-from harness.train.losses import IGNORED, LOSSES, every_example_counts, loss_named
+from harness.train.counts import every_example_counts
 
 
 def some_batch(n: int, classes: int = 5, tokens: int | None = None, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

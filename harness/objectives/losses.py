@@ -1,15 +1,13 @@
 """Losses as sums and counts, so that the mean over the global batch is taken once, however it is split (P1)."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.datasets.examples import Examples
 from harness.plan.errors import UserError
+from harness.plan.settings import Spec
 
 IGNORED = -100  # target value of an element that does not count: torch's convention
 
@@ -54,32 +52,8 @@ LOSSES = {
 }
 
 
-def loss_named(name: str) -> Loss:
+def loss_named(name: str | Spec) -> Loss:
     """A loss by its conf name. Losses whose value depends on which examples share a batch are not available (P1)."""
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise UserError(f"unknown loss {name!r}: choose one of {', '.join(LOSSES)}")
     return LOSSES[name]
-
-
-def every_example_counts(examples: Examples) -> bool:
-    """Whether no example of a data set with one target each is ignored; False also where that cannot be told.
-
-    Then the count of a batch is its length, which saves a reduction over ranks and a pass over all gradients.
-    """
-    targets = getattr(examples, "targets", None)
-    return isinstance(targets, Tensor) and targets.dim() == 1 and not bool((targets == IGNORED).any())
-
-
-def as_float64(value: int | Tensor, device: torch.device) -> Tensor:
-    """A count or a sum as a float64 scalar on `device`, ready to be reduced over ranks."""
-    return (
-        value.detach().to(device, torch.float64)
-        if isinstance(value, Tensor)
-        else torch.tensor(float(value), dtype=torch.float64, device=device)
-    )
-
-
-def exploded(losses: list[float], first_loss: float, factor: float = 1e3) -> int | None:
-    """Index of the first loss that is non-finite or `factor` times the first one of the trial (P11), else None."""
-    limit = factor * max(abs(first_loss), 1e-8) if math.isfinite(first_loss) else -math.inf
-    return next((i for i, loss in enumerate(losses) if not math.isfinite(loss) or loss > limit), None)
