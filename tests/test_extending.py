@@ -62,7 +62,7 @@ def test_the_pages_model_data_and_optimizer_are_swept(folder):
 @pytest.mark.parametrize(
     ("choice", "rules"),
     [
-        ("logarithmic", ["none", "mine.logarithmic"]),
+        pytest.param("logarithmic", ["none", "mine.logarithmic"], marks=pytest.mark.long),
         pytest.param("cube_root", ["none", "cube_root"], marks=pytest.mark.long),
         pytest.param("power", ["power(0.75)"], marks=pytest.mark.long),
     ],

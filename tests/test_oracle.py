@@ -136,7 +136,7 @@ def test_linear_scaling_is_perfect_up_to_a_point_and_the_other_rules_never_are()
 # -- the harness against the closed form ----------------------------------------------------------------------------
 
 
-SLOWER = ("scaling", "accumulated_floor")  # the longest of them, and one more way to split a batch
+SLOWER = ("scaling", "accumulated_floor", "small_batch_floor")  # with the long tests
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in SLOWER else n for n in STUDIES])

@@ -57,6 +57,7 @@ def test_a_sweep_is_a_function_of_its_index(tmp_path):
 # -- the checks can fail ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_sound_report_has_no_fault_with_its_figures_drawn(sound, tmp_path):
     assert contradictions(sound, tmp_path / "report") == []
 

@@ -88,6 +88,7 @@ def test_a_study_that_was_not_timed_has_no_seconds(study):
 # -- slower than the trials -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_exclusive_time_slower_than_the_packed_one_makes_no_headline(study):
     findings = findings_of(timed(study, step_s={**STEP_S, 128: 0.0147}))
     for arm in arms_at(findings, 128):

@@ -52,6 +52,7 @@ def test_help_ends_with_0_and_says_nothing_on_stderr(tmp_path, door):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_finished_sweep_ends_with_0_and_an_empty_stderr_whatever_lies_in_the_folder(tmp_path):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "__init__.py").write_text("raise RuntimeError('not the experiments of the harness')\n")

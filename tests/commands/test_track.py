@@ -64,6 +64,7 @@ def test_nothing_imports_wandb_before_it_is_needed():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.long
 def test_an_offline_rebuild_is_whole_and_the_second_one_writes_nothing(finished):
     study, planned = finished
     # Twice in one process: importing what a report takes costs more than both.

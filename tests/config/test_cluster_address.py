@@ -67,6 +67,7 @@ def test_a_host_that_does_not_exist_is_refused(sweep):
     )
 
 
+@pytest.mark.long
 def test_something_that_listens_and_never_answers_is_given_up_after_seconds(sweep, environment, monkeypatch):
     assert ray_cluster.CONNECT_S + ray_cluster.ANSWER_S < 20  # Ray's own client waits for a minute
     monkeypatch.setattr(ray_cluster, "ANSWER_S", 3.0)

@@ -59,6 +59,7 @@ def test_updates_and_examples_prefer_different_batch_sizes(tmp_path):
     assert sizes["updates"] > sizes["examples"]
 
 
+@pytest.mark.long
 def test_an_interrupted_bayesian_search_asks_for_the_same_points(tmp_path):
     bayes = [*JOINT, "question.sampler=bayesian", "question.batch=3"]
     alone = Simulation(new_study(tmp_path / "alone", *bayes), learns)

@@ -48,7 +48,7 @@ def rows(folder: Path, table: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-SLOWER = ("weight_decay_search", "lr_batch_momentum")  # with the long tests
+SLOWER = ("weight_decay_search", "lr_batch_momentum", "tuned")  # with the long tests
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if n in SLOWER else ()) for n in RUNS])

@@ -47,6 +47,7 @@ def full(tmp_path_factory):
     return run.experiment.conclude(Records(run.study))
 
 
+@pytest.mark.long
 def test_racing_finds_the_lrs_and_medians_of_the_grid_run_to_its_end(found, full):
     keys = ("total_batch_size", "best_lr", "epochs", "tied_low", "tied_high", "at_edge")
     winners = [[{key: row[key] for key in keys} for row in table(f, "tuned_lr")] for f in (found, full)]
@@ -61,6 +62,7 @@ def test_racing_finds_the_lrs_and_medians_of_the_grid_run_to_its_end(found, full
 SMALL = ["question.total_batch_sizes=[16]", "question.lr_range=[0.08,0.64]", "seeds=[0]"]
 
 
+@pytest.mark.long
 def test_neither_the_order_of_trials_nor_an_interruption_anywhere_changes_what_is_found(tmp_path):
     alone = simulated(tmp_path / "alone", *SMALL)
     alone.run()

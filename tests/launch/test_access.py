@@ -138,6 +138,7 @@ def test_joining_without_a_token_warns_and_with_one_does_not(monkeypatch):
     assert token_warning("10.0.0.1:6379") is None
 
 
+@pytest.mark.long
 def test_a_study_folder_that_everyone_may_write_is_refused(tmp_path):
     folder = tmp_path / "tbs_sweep" / "s"
     folder.mkdir(parents=True)

@@ -35,6 +35,7 @@ def test_the_same_command_resumes_and_a_longer_grid_adds_only_what_is_new(tmp_pa
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.long
 def test_a_diverging_arm_is_an_outcome_and_not_an_error(tmp_path):
     arguments = ["question.total_batch_sizes=[256]", "seeds=[0]", "workload.base_lr=1e6"]
     found = sweep(tmp_path, *INLINE, *arguments)

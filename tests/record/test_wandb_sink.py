@@ -401,6 +401,7 @@ def test_online_without_a_key_is_refused_in_one_line(tmp_path, monkeypatch):
             WandbSink.prepare(Tracking("online"), print)
 
 
+@pytest.mark.long
 def test_auto_falls_back_and_says_why(tmp_path, monkeypatch):
     with WandbServer() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -414,6 +415,7 @@ def test_auto_falls_back_and_says_why(tmp_path, monkeypatch):
     assert list((study.path / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.long
 def test_event_files_hold_the_rows_for_tensorboard(tmp_path):
     study, planned = open_study(tmp_path / "s")
     sink, _ = open_sink(study, "disabled", tensorboard=True, finish_s=60)

@@ -150,6 +150,7 @@ def test_one_arm_is_no_choice(tmp_path: Path):
     assert findings_of(write_study(tmp_path / "one", one)).first_screen is None
 
 
+@pytest.mark.long
 def test_a_section_that_fails_is_named_and_everything_else_is_written(findings: Findings, tmp_path: Path):
     torn = Plot("torn", "A torn figure", "", "x", "y", [Series("s", [1.0, 2.0], [1.0])])
     broken = Section("A broken section", ["Its sentence."], [torn])

@@ -68,6 +68,7 @@ class Elements(HTMLParser):
         self.attributes += attrs
 
 
+@pytest.mark.long
 def test_the_page_has_its_own_script_and_no_other(study, printed):
     page = (study / "report.html").read_text()
     found = Elements(page)

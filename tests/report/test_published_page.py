@@ -105,6 +105,7 @@ def test_the_study_s_own_line_in_an_overlay_is_its_main_table(findings: Findings
     assert list(line.y) == [arm.epochs for arm in findings.arms if arm.label == "linear"]
 
 
+@pytest.mark.long
 def test_overlay_writes_the_study_s_report_with_the_published_curves(study: StudyFolder):
     assert report([str(study.path), "--overlay", "mlperf_resnet", "--overlay", "smith2018"]) == 0
     page = (study.path / "report.html").read_text()

@@ -90,6 +90,7 @@ def test_reestimated_statistics_are_the_mean_over_ghost_groups_at_the_weights_gi
     torch.testing.assert_close(reestimated(ALONE, GHOST, images(64)), by_hand(images(64), 16), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [2, 5])
 def test_reestimated_statistics_are_the_same_on_any_number_of_ranks_also_where_some_have_no_group(ranks):
     alone = reestimated(ALONE, GHOST, images(64))

@@ -57,7 +57,7 @@ def test_a_trial_stopped_after_every_update_has_the_rows_of_one_left_alone(worke
 @pytest.mark.parametrize(
     "settings",
     [
-        replace(SMALL, batch_norm=replace(GHOST, half_life_examples=256.0)),
+        pytest.param(replace(SMALL, batch_norm=replace(GHOST, half_life_examples=256.0)), marks=pytest.mark.long),
         replace(SMALL, batch_norm=replace(GHOST, statistics="running", half_life_examples=256.0)),
         replace(WITHOUT_BATCH_NORM, model={"_target_": "running_mean.Centred"}),
     ],

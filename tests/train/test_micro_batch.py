@@ -63,6 +63,7 @@ def planned(tbs: int, model: dict[str, str]) -> PlannedTrial:
     return PlannedTrial(Trial(Arm("digits", "sgd", "none", 16, 0.1, settings), 0), topology(settings))
 
 
+@pytest.mark.long
 def test_one_cap_serves_every_model_and_size_of_the_plan():
     assert find_cap([planned(16, CNN), planned(128, CNN), planned(64, CNN)], INLINE) == 128
     assert find_cap([planned(128, CNN), planned(128, GREEDY)], INLINE) == 32

@@ -68,6 +68,7 @@ def test_the_part_of_a_step_that_waits_for_streamed_data_is_told(worker, tmp_pat
     assert worker.time_rounds(task(tmp_path), few, 1)[0].loader_fraction == 0.0
 
 
+@pytest.mark.long
 def test_all_ranks_time_the_same_steps_and_agree_on_the_seconds(tmp_path):
     first, second = on_ranks(2, timed, task(tmp_path, world=2), THIRTY)
     assert [(r.steps, r.seconds) for r in first] == [(r.steps, r.seconds) for r in second]
