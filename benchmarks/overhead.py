@@ -27,11 +27,11 @@ import torch
 from bare_loop import BareTrial, cpu_seconds_per_update, load
 
 from harness.plan.batch import plan_batch
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.record.files import read_lines
 from harness.record.provenance import cpu_model, usable_cpus
-from harness.train.instantiate import instantiate
 from harness.train.learner import Learner
 from harness.train.world import World
 

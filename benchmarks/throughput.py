@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from harness.datasets.examples import Splits, TensorExamples
 from harness.plan.batch import plan_batch
 from harness.plan.execution import Speed
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
 from harness.plan.trial import Topology
 from harness.record.provenance import cpu_model
 from harness.train.allocator import keep_freed_memory
 from harness.train.clock import device_wait
-from harness.train.instantiate import instantiate
 from harness.train.learner import Learner
 from harness.train.world import World
 

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from harness.plan.duration import Duration
+from harness.plan.instantiate import instantiate
 from harness.plan.schedules import Schedule
 from harness.plan.target import Target
 from harness.plan.workload import Workload
-from harness.train.instantiate import instantiate
 
 ROOT = Path(__file__).parent.parent
 TRAIN_EXAMPLES, BUDGET_EPOCHS, EVALUATE_EVERY = 1024, 24, 512

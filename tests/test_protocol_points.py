@@ -29,7 +29,7 @@ POINTS = {
             "test_an_update_follows_the_gradient_of_the_mean_over_the_global_batch",
             "test_ranks_follow_the_gradient_of_the_mean_over_the_global_batch",
         ],
-        "train/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_batch_is_not_offered"],
+        "objectives/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_micro_batch_must_declare_it"],
         "train/test_doctor.py": ["test_a_mean_of_means_is_found"],
     },
     "P2: one stream of permutations, cut over ranks and micro-batches": {
@@ -239,7 +239,7 @@ NOT_YET = {
 TRAPS = {
     "a mean of means over micro-batches of unequal counts": {"train/test_doctor.py": ["test_a_mean_of_means_is_found"]},
     "a loss that sums over or depends on a batch, scaled twice by DDP": {
-        "train/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_batch_is_not_offered"],
+        "objectives/test_losses.py": ["test_a_loss_that_depends_on_who_shares_a_micro_batch_must_declare_it"],
     },
     "a partial batch dropped, padded or leaking into the next epoch": {
         "train/test_stream.py": ["test_every_epoch_of_the_stream_is_a_permutation_of_the_training_set"],

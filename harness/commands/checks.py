@@ -16,15 +16,16 @@ from harness.datasets.examples import Splits, check_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
-from harness.objectives.losses import loss_named
+from harness.objectives.objective import objective_named
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.imports import user_code
+from harness.plan.instantiate import check_arguments, instantiate, instantiate_as, misfit
+from harness.plan.loss_choice import loss_name
 from harness.plan.schedules import Schedule
 from harness.plan.trial import PlannedTrial
 from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
-from harness.train.instantiate import check_arguments, instantiate, instantiate_as, misfit
 from harness.train.rehearsal import rehearse
 
 
@@ -42,7 +43,7 @@ def load_data(config: Configuration) -> Splits:
     check_arguments(config.dataset)
     check_arguments(config.model)
     check_arguments(config.optimizer, [], lr=1.0)
-    metrics = loss_named(config.workload.loss).metrics
+    metrics = objective_named(config.workload.loss).metrics
     name = config.dataset["_target_"]
     with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
         splits = instantiate(config.dataset).load()
@@ -53,7 +54,7 @@ def load_data(config: Configuration) -> Splits:
     for key, target in (("target", config.workload.target), ("read_beside", config.workload.read_beside)):
         if target is not None and target.metric not in metrics:
             raise UserError(
-                f"workload.{key}.metric {target.metric!r} is not measured with loss {config.workload.loss}: "
+                f"workload.{key}.metric {target.metric!r} is not measured with loss {loss_name(config.workload.loss)}: "
                 f"choose one of {', '.join(metrics)}"
             )
     return checked

@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 
 from harness.commands.entry import Parser, command, find_own_classes, print_error
-from harness.objectives.losses import loss_named
+from harness.objectives.objective import objective_named
 from harness.plan.counted import count
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
+from harness.plan.instantiate import check_arguments
 from harness.plan.stored import NewerFormatError, check_known, check_schema
 from harness.plan.trial import Arm, Trial
 from harness.record.files import read_json
 from harness.record.journal import LostTrialError, read_trial
-from harness.train.instantiate import check_arguments
 from harness.train.trainer import Execution
 from harness.train.worker import COLLECTIVE_TIMEOUT, Task, Worker
 
@@ -88,7 +88,7 @@ def check(task: Task, world_size: int) -> None:
     for spec in (settings.dataset, settings.model, settings.schedule):
         check_arguments(spec)
     check_arguments(settings.optimizer, [])
-    loss_named(settings.loss)
+    objective_named(settings.loss)
 
 
 def run(task: Task) -> None:

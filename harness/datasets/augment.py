@@ -28,6 +28,8 @@ class Augmentation:
     dtype of the inputs.
     """
 
+    every_target_counts = True  # an augmentation that marks targets as ignored must not say so
+
     def __init__(
         self,
         pad_crop: int = 4,
@@ -56,6 +58,11 @@ class Augmentation:
         """See `examples.Augment`; inputs are floating [n, C, H, W], targets int64 [n]."""
         key = counter_key(seed, epoch, example)
         inputs, targets = batch
+        if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not isinstance(targets, Tensor):
+            raise UserError(
+                "augment works on inputs that are one tensor of images [n, C, H, W], with one tensor of targets: "
+                "leave it out, or write an augmentation of your own"
+            )
         if self.pad_crop:
             inputs = pad_crop(inputs, key, self.pad_crop)
         if self.flip:

@@ -4,22 +4,29 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from harness.datasets.tree import Tree, count_examples, floats_in, leaves, take, to_device
 from harness.plan.errors import UserError
 
 
 class Batch(NamedTuple):
-    inputs: Tensor  # [n, ...]
-    targets: Tensor  # [n] or [n, ...]
+    """Tensors, or trees of them (see datasets.tree), whose first axis is the examples."""
+
+    inputs: Tree
+    targets: Tree
 
 
 class Examples(Protocol):
-    """A set of examples; `batch` must gather them without Python work per example."""
+    """A set of examples; `batch` must gather them without Python work per example.
+
+    An attribute `every_target_counts` may say whether all targets have one shape and none is ignored; without it, the
+    tensors of an attribute `targets` are looked through (see train.counts).
+    """
 
     def __len__(self) -> int: ...
 
@@ -36,36 +43,39 @@ class Examples(Protocol):
 class HostExamples(Examples, Protocol):
     """Examples larger than the device's memory: `batch(index)` is `deliver(gather(index on the host), index)`."""
 
-    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+    def gather(self, index: Tensor, pinned: bool) -> Any:
         """What `deliver` needs of the examples at `index` (int64 [n], on the host), on the host; several threads may
         call it at once. `pinned`: in page-locked memory, so that the copy to a GPU is asynchronous."""
         ...
 
-    def deliver(self, gathered: Tensor, index: Tensor) -> Batch:
+    def deliver(self, gathered: Any, index: Tensor) -> Batch:
         """The batch at `index` (int64 [n], on the device) from what `gather` returned."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorExamples:
-    """Examples that fit on the device as tensors."""
+    """Examples that fit on the device as tensors, or as trees of tensors (see datasets.tree)."""
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Any
+    targets: Any
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return count_examples(self.targets)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TensorExamples":
-        inputs = self.inputs.to(dtype) if self.inputs.is_floating_point() else self.inputs
-        return TensorExamples(inputs.to(device), self.targets.to(device))
+        return TensorExamples(to_device(floats_in(self.inputs, dtype), device), to_device(self.targets, device))
 
     def batch(self, index: Tensor) -> Batch:
-        return Batch(self.inputs.index_select(0, index), self.targets.index_select(0, index))
+        return Batch(take(self.inputs, index), take(self.targets, index))
 
 
 class Augment(Protocol):
-    """Random changes of training batches on the device, drawn per example from a counter hash (P2)."""
+    """Random changes of training batches on the device, drawn per example from a counter hash (P2).
+
+    An attribute `every_target_counts = True` promises that it marks no target as ignored and keeps shapes the same
+    from batch to batch, which saves a reduction over ranks.
+    """
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
         """A function of its arguments alone. `epoch`, `example`: int64 [n], the permutation each example comes from
@@ -126,11 +136,11 @@ def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> lis
     return [np.sort(line[a:b]) for a, b in pairwise(bounds)]
 
 
-def tensor_fingerprint(*tensors: Tensor) -> str:
-    """SHA-256 over shapes, dtypes and bytes."""
+def tensor_fingerprint(*trees: Tree) -> str:
+    """SHA-256 over shapes, dtypes and bytes, and the places of tensors in a tree."""
     digest = hashlib.sha256()
-    for tensor in tensors:
+    for place, tensor in (leaf for tree in trees for leaf in leaves(tree)):
         array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(f"{place}{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]

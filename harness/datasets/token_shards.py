@@ -23,6 +23,8 @@ class ShardedTokens:
     `shards`: uint16 [blocks, context + 1] each, on the host.
     """
 
+    every_target_counts = True
+
     def __init__(self, shards: Sequence[np.ndarray]) -> None:
         self.shards = shards
         self.ends = np.cumsum([len(shard) for shard in shards])

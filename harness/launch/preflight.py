@@ -18,13 +18,13 @@ from harness.launch.causes import cause
 from harness.launch.environment import fetch
 from harness.launch.ray_probe import live_nodes
 from harness.plan.errors import UserError
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Spec
 from harness.record.code_fingerprint import code_fingerprint, fingerprint_text
 from harness.record.drain_flag import is_current
 from harness.record.files import write_whole
 from harness.record.provenance import versions
 from harness.record.study import Study
-from harness.train.instantiate import instantiate
 from harness.train.trainer import Execution
 
 ANSWER_S = 300.0  # time for every node to import torch and to read the data set

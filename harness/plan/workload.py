@@ -10,6 +10,7 @@ from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
+from harness.plan.loss_choice import check_loss
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
 from harness.plan.target import Target
@@ -41,6 +42,7 @@ class WorkloadConfig:
             is_spec = isinstance(value, Mapping) and isinstance(value.get("_target_"), str)
             if not (is_spec or (isinstance(value, str) and value)):
                 raise UserError(f"workload.{key} must be a name or a mapping with a _target_, not {value!r}")
+        check_loss(self.loss)
         if not (isfinite(self.base_lr) and self.base_lr > 0):
             raise UserError(f"workload.base_lr must be a number > 0, not {self.base_lr}")
         if self.base_batch_size < 1:

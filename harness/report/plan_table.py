@@ -11,6 +11,7 @@ from rich.table import Table
 from harness.plan.batch import BatchPlan
 from harness.plan.coscaling import timescale_epochs
 from harness.plan.design import Design
+from harness.plan.loss_choice import loss_name
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.trial import PlannedTrial
 from harness.record.study import StudyFolder
@@ -55,7 +56,8 @@ def print_plan(
     stops = any(settings.stop_at_target for settings in trials)
     cost = f"{examples:,} training examples ({words.count(f'{examples / workload.train_examples:,.0f}', 'epoch')})"
     for line in (
-        f"workload      {workload.name}: {workload.train_examples:,} training examples, loss {workload.loss}",
+        f"workload      {workload.name}: {workload.train_examples:,} training examples, loss "
+        f"{loss_name(workload.loss)}",
         f"target        {_each(map(_target, trials))}",
         f"evaluation    {_each(map(_grid, trials))}",
         f"optimizer     {', '.join(_shared(optimizers[0], changed)) or 'as the table says'}",

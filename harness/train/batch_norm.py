@@ -5,6 +5,9 @@ Here evaluation statistics are re-estimated on a fixed set of training examples,
 examples.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.datasets.examples import Batch
+from harness.datasets.tree import call, count_examples
 from harness.plan.errors import UserError
 from harness.plan.settings import BatchNorm
 from harness.train.world import World
@@ -118,11 +122,17 @@ def batch_norms(model: nn.Module) -> list[SpanBatchNorm]:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) -> None:
+def reestimate(
+    model: nn.Module,
+    batch: Batch,
+    plan: BatchNorm,
+    world: World,
+    forward: Callable[[nn.Module, Batch], Any] = lambda model, batch: call(model, batch.inputs),
+) -> None:
     """Set every layer's evaluation statistics to the mean over ghost groups of `batch` at the current weights.
 
     `batch` holds this rank's groups in group layout; the groups are divided among the ranks, and one reduction makes
-    the statistics the same on every rank, whatever their number.
+    the statistics the same on every rank, whatever their number. `forward` calls the model with a batch.
     """
     layers = batch_norms(model)
     if not layers:
@@ -132,8 +142,8 @@ def reestimate(model: nn.Module, batch: Batch, plan: BatchNorm, world: World) ->
         model.eval()  # dropout off; only the batch norms below see groups
     for layer in layers:
         layer.training = layer.collecting = layer.estimating = True
-    if len(batch.targets):
-        model(batch.inputs)
+    if count_examples(batch.targets):
+        forward(model, batch)
     for layer in layers:
         layer.training = layer.collecting = layer.estimating = False
     sums = [layer.collected() for layer in layers]

@@ -21,12 +21,12 @@ from harness.plan.coscaling import CoScaling
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
+from harness.plan.instantiate import instantiate
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings
 from harness.plan.target import Target
 from harness.plan.trial import Arm, Topology, Trial
 from harness.plan.workload import Workload
-from harness.train.instantiate import instantiate
 from harness.train.stream import ExampleStream, cut
 from harness.train.trainer import Execution
 from harness.train.worker import Task

@@ -1,9 +1,13 @@
 """Scores of a learner's weights, raw or averaged, on a set of examples (P3 and P6)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples
+from harness.plan.errors import UserError
 from harness.train.batch_norm import batch_norms, reestimate
 from harness.train.counts import as_float64
 from harness.train.learner import Learner
@@ -42,25 +46,26 @@ class Evaluator:
             model.eval()
         self._prepare_statistics(model)
         start, stop = world.share(len(examples))
-        zero = torch.zeros((), dtype=torch.float64, device=world.device)
-        sums = [zero] * (1 + len(loss.metrics))  # the count, then each metric
+        sums = torch.zeros(len(loss.metrics), 2, dtype=torch.float64, device=world.device)  # sum and count of each
         together = self._examples_together(model, examples, start) if start < stop else 1
         for first in range(start, stop, together):
             index = torch.arange(first, min(first + together, stop), device=world.device)
             batch = examples.batch(index)
-            scores = loss.scores(learner.outputs(model, batch.inputs), batch.targets)
-            parts = [loss.count(batch.targets), *(scores[name] for name in loss.metrics)]
-            sums = [total + as_float64(part, world.device) for total, part in zip(sums, parts, strict=True)]
+            scores = loss.scores(learner.outputs(model, batch), batch.targets)
+            parts = [as_float64(part, world.device) for name in loss.metrics for part in scores[name]]
+            sums += torch.stack(parts).view_as(sums)
         if was_training:
             model.train()
-        count, *totals = world.sum(torch.stack(sums)).tolist()
-        return {name: total / count for name, total in zip(loss.metrics, totals, strict=True)}
+        scored = dict(zip(loss.metrics, world.sum(sums).tolist(), strict=True))
+        if not all(count for _, count in scored.values()):
+            raise UserError(f"none of these {len(examples)} examples has a target that counts: leave the split larger")
+        return {name: total / count for name, (total, count) in scored.items()}
 
     def _examples_together(self, model: nn.Module, examples: Examples, first: int) -> int:
         """As many as `batch_examples` and OUTPUT_BYTES allow; the same on every machine, since it rounds sums."""
         if self._together is None:
             batch = examples.batch(torch.tensor([first], device=self.learner.world.device))
-            size = self.learner.outputs(model, batch.inputs).nbytes
+            size = _bytes_of(self.learner.outputs(model, batch))
             self._together = max(1, min(self.batch_examples, OUTPUT_BYTES // max(size, 1)))
         return self._together
 
@@ -72,7 +77,7 @@ class Evaluator:
             self._share_running(model)
             return
         with self.learner.precision.autocast():
-            reestimate(model, self.statistics_batch(), plan, self.learner.world)
+            reestimate(model, self.statistics_batch(), plan, self.learner.world, self.learner.forward)
 
     def _share_running(self, model: nn.Module) -> None:
         """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
@@ -97,3 +102,11 @@ class Evaluator:
             batch = learner.splits.train.batch(index.to(learner.world.device))
             self._statistics = Batch(learner.laid_out(batch.inputs), batch.targets)
         return self._statistics
+
+
+def _bytes_of(outputs: Any) -> int:
+    """Bytes of the outputs of one example; a weight that is returned with them is not one."""
+    if isinstance(outputs, Tensor):
+        return outputs.nbytes if outputs.dim() and len(outputs) == 1 else 0
+    values = outputs.values() if isinstance(outputs, Mapping) else outputs
+    return sum(map(_bytes_of, values)) if isinstance(outputs, Mapping | tuple | list) else 0

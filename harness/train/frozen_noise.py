@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.datasets.examples import Batch
+from harness.datasets.tree import Tree, count_examples, map_tree
 from harness.plan.gradient_noise import FROZEN_BLOCKS, two_batch
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
@@ -70,7 +71,7 @@ def measure_frozen(learner: Learner, step: int) -> dict[str, Any]:
     squares = torch.zeros(len(flat), FROZEN_BLOCKS, dtype=torch.float64, device=world.device)
     trees = [GradientTree(drawn.shape[1], world.device) for _ in flat]
     counted = torch.zeros((), dtype=torch.float64, device=world.device)
-    learner.seed_random(derive_seed(learner.seed, "noise", step, world.rank))
+    learner.seed_random(_random_seed(learner, step))
     with _as_in_training(learner):
         for block in range(*world.share(FROZEN_BLOCKS)):
             for count, gradients in _gradients(learner, drawn[block], step):
@@ -114,37 +115,60 @@ def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int
     for units in drawn.split(together):
         index = units.flatten()
         batch = learner.augmented(learner.splits.train.batch(index), index, torch.full_like(index, step))
-        count = learner.count(batch.targets)
-        yield count, (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch)
+        yield (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch, step)
 
 
-def _of_group(learner: Learner, batch: Batch) -> Tensor:
+def _of_group(learner: Learner, batch: Batch, step: int) -> tuple[int | Tensor, Tensor]:
     """The mean gradient [1, size] of one batch-norm group."""
     parameters = [p for p in learner.model.parameters() if p.requires_grad]
     with torch.enable_grad():
-        outputs = learner.precision.forward(learner.model, batch.inputs)
-        loss = learner.loss.total(outputs, batch.targets) / len(batch.targets)
+        total, count = learner.train_loss.measure(learner.outputs_of(learner.model, batch), batch.targets)
+        loss = total / count_examples(batch.targets)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    return torch.cat([gradient.flatten() for gradient in gradients])[None]
+    return count, torch.cat([gradient.flatten() for gradient in gradients])[None]
 
 
-def _of_examples(learner: Learner, batch: Batch) -> Tensor:
-    """The exact gradient of each example, [examples, size]."""
+def _of_examples(learner: Learner, batch: Batch, step: int) -> tuple[int | Tensor, Tensor]:
+    """The exact gradient of each example, [examples, size]; one by one where torch.func cannot follow the model."""
+    if learner.vmaps:
+        try:
+            return _together(learner, batch)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError):
+            learner.vmaps = False
+            learner.seed_random(_random_seed(learner, step))  # as if it had not been tried
+    parts = [_of_group(learner, _example(batch, i), step) for i in range(count_examples(batch.targets))]
+    counts, gradients = zip(*parts, strict=True)
+    return sum(counts), torch.cat(gradients)
+
+
+def _example(batch: Batch, i: int) -> Batch:
+    """Example `i` as a batch."""
+    return Batch(*(map_tree(lambda leaf: leaf[i : i + 1], tree) for tree in batch))
+
+
+def _together(learner: Learner, batch: Batch) -> tuple[int | Tensor, Tensor]:
     model = learner.model
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
     fixed |= dict(model.named_buffers())
 
-    def loss(parameters: dict[str, Tensor], inputs: Tensor, target: Tensor) -> Tensor:
-        def call(inputs: Tensor) -> Tensor:
-            return torch.func.functional_call(model, {**parameters, **fixed}, (inputs,))
+    def loss(parameters: dict[str, Tensor], inputs: Tree, targets: Tree) -> tuple[Tensor, Tensor]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return torch.func.functional_call(model, {**parameters, **fixed}, args, kwargs)
 
-        return learner.loss.total(learner.precision.forward(call, inputs[None]), target[None])
+        one = Batch(*(map_tree(lambda leaf: leaf[None], tree) for tree in (inputs, targets)))
+        total, count = learner.train_loss.measure(learner.outputs_of(call, one), one.targets)
+        return total, torch.as_tensor(count, device=total.device)
 
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
+    gradient = torch.func.grad(loss, has_aux=True)
+    each = torch.func.vmap(gradient, in_dims=(None, 0, 0), randomness="different")
     with sdpa_kernel(SDPBackend.MATH):  # under vmap the fused attention kernels run one by one, each with a warning
-        gradients = each(trained, batch.inputs, batch.targets)
-    return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
+        gradients, counts = each(trained, *(map_tree(lambda leaf: leaf, tree) for tree in batch))
+    return counts.sum(), torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
+
+
+def _random_seed(learner: Learner, step: int) -> int:
+    return derive_seed(learner.seed, "noise", step, learner.world.rank)
 
 
 @contextmanager

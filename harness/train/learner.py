@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Splits
-from harness.objectives.losses import loss_named
+from harness.datasets.tree import Tree, call, map_tree
+from harness.objectives.objective import Measured, objective_named
 from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
 from harness.plan.execution import Speed
+from harness.plan.instantiate import instantiate, instantiate_as
 from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
@@ -21,9 +23,8 @@ from harness.train.adascale import GainController, check_gain
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.buffers import Buffers
-from harness.train.counts import as_float64, every_example_counts
+from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
-from harness.train.instantiate import instantiate, instantiate_as
 from harness.train.loader import Loader
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.precision import Precision
@@ -57,10 +58,14 @@ class Learner:
         self.splits = splits
         self.speed = speed or Speed()
         self.precision = Precision(topology.precision, world.device)
-        self.loss = loss_named(settings.loss)
+        self.loss = objective_named(settings.loss).to(world.device, self.precision.dtype, self.precision.compute)
+        counts_are_known = every_target_counts(splits.train, splits.augment)
+        self.train_loss = self.loss.where_all_count() if counts_are_known else self.loss
+        # Whether micro-batches of one size may count differently, so that counts must be summed over ranks.
+        self._counts_vary = not (counts_are_known or self.loss.counts_examples)
+        self.vmaps = True  # whether torch.func can follow the model (see frozen_noise)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
-        self._every_example_counts = every_example_counts(splits.train)
         self.loader = Loader(splits.train, world.device)
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
@@ -126,7 +131,7 @@ class Learner:
             examples %= self.settings.train_examples
             self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
             batch = self.augmented(self.loader.batch(examples), examples, torch.zeros_like(examples))
-            self.loss.total(self.outputs(self.model, batch.inputs), batch.targets).backward()
+            self.measure(self.model, batch)[0].backward()
             unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
             self.model.zero_grad(set_to_none=True)
         self.buffers.load(buffers)
@@ -207,22 +212,19 @@ class Learner:
             self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
         loss_share = self._loss_share if self.scaler is None else self.scaler.scale(self._loss_share)
         total: Tensor | None = None
-        counted: Tensor | None = None
+        counted: int | Tensor = 0
         for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
             batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
-            count = self.count(batch.targets)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
-                outputs = self.outputs(self.train_model, batch.inputs)
-                loss = self.loss.total(outputs, batch.targets)
+                loss, count = self.measure(self.train_model, batch)
                 loss.backward(loss_share)
             share = loss.detach() / self.batch.total_batch_size
             total = share if total is None else total + share
-            if isinstance(count, Tensor):
-                counted = count if counted is None else counted + count
+            counted = counted + count
         assert total is not None
-        factor = None if counted is None else self._recount(counted)
+        factor = self._recount(counted)
         if factor is not None:
             total = total * factor
         if self.noise is not None:
@@ -240,9 +242,10 @@ class Learner:
             self.average.update()
         return total
 
-    def count(self, targets: Tensor) -> int | Tensor:
-        """Counted elements of training targets: an int where that does not depend on the data."""
-        return len(targets) if self._every_example_counts else self.loss.count(targets)
+    def measure(self, model: Callable[..., Any], batch: Batch) -> Measured:
+        """Sum, in the dtype of the weights, and count of the loss of training examples."""
+        total, count = self.train_loss.measure(self.outputs(model, batch), batch.targets)
+        return total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
         """Training examples as the model receives them: augmented where the data set defines an augmentation."""
@@ -264,14 +267,24 @@ class Learner:
         self.diagnostics.after_step()
         return True
 
-    def outputs(self, model: Callable[..., Any], inputs: Tensor) -> Tensor:
-        """The outputs of `model` in this trial's precision and memory format."""
-        return self.precision.forward(model, self.laid_out(inputs))
+    def forward(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """What `model` returns for a batch; to be called under this trial's autocast."""
+        seen = {} if self.loss.targets_as is None else {self.loss.targets_as: batch.targets}
+        return call(model, batch.inputs, **seen)
 
-    def laid_out(self, inputs: Tensor) -> Tensor:
+    def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """What the loss takes of the outputs of `model`, in this trial's precision and memory format."""
+        return self.outputs_of(model, Batch(self.laid_out(batch.inputs), batch.targets))
+
+    def outputs_of(self, model: Callable[..., Any], batch: Batch) -> Any:
+        """The same for a batch that is laid out already, or whose layout does not matter."""
+        with self.precision.autocast():
+            outputs = self.forward(model, batch)
+        return self.precision.raised(self.loss.read(outputs))
+
+    def laid_out(self, inputs: Tree) -> Tree:
         """Images in the memory format of the model; anything else as it is."""
-        images = self.speed.channels_last and inputs.dim() == 4
-        return inputs.contiguous(memory_format=torch.channels_last) if images else inputs
+        return map_tree(_channels_last, inputs) if self.speed.channels_last else inputs
 
     def _set_hyperparameters(self, step: int) -> None:
         """Set LR, and momentum and weight decay where the schedule has them, of update `step` in every group (P4)."""
@@ -303,10 +316,16 @@ class Learner:
         if self.world.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _recount(self, counted: Tensor) -> Tensor:
-        """Where the count depends on the data (tokens): turn 1/examples into 1/count in the gradients."""
-        count = self.world.sum(as_float64(counted, self.world.device))
-        factor = self.batch.total_batch_size / count.clamp(min=1)
+    def _recount(self, counted: int | Tensor) -> Tensor | None:
+        """Where not examples are counted (but tokens, or weights): turn 1/examples into 1/count in the gradients, and
+        return the factor; None where examples are. `counted`: what this rank has counted of the batch."""
+        varies = self._counts_vary or isinstance(counted, Tensor)
+        if not varies and counted * self.world.size == self.batch.total_batch_size:
+            return None
+        # A number that depends on shapes alone is the same on every rank.
+        count = as_float64(counted, self.world.device)
+        count = self.world.sum(count) if varies else count * self.world.size
+        factor = self.batch.total_batch_size / count.where(count > 0, 1.0)
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
@@ -333,3 +352,7 @@ class Learner:
         self.buffers.load(buffers)
         self._fresh_state()
         self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs

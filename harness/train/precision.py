@@ -1,13 +1,12 @@
 """The precision of a trial: dtype of the weights, autocast, loss scaling, TF32."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from harness.plan.errors import UserError
 
 # Dtype of weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
@@ -37,15 +36,23 @@ class Precision:
         half = HALF.get(self.name)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
-    def forward(self, model: Callable[..., Any], inputs: Tensor) -> Tensor:
-        """The model's output, in the dtype of the weights: losses and their sums are never taken in half precision."""
-        with self.autocast():
-            outputs = model(inputs)
-        outputs = getattr(outputs, "logits", outputs)  # the models of transformers return more than logits
-        if not isinstance(outputs, Tensor):
-            given = "None" if outputs is None else f"a {type(outputs).__name__}"
-            raise UserError(f"the model's forward must return a tensor, or an object with logits, not {given}")
-        return outputs.to(self.dtype) if outputs.is_floating_point() else outputs
+    @property
+    def compute(self) -> torch.dtype:
+        """The dtype of matrix products."""
+        return HALF.get(self.name, self.dtype)
+
+    def raised(self, outputs: Any) -> Any:
+        """Outputs in the dtype of the weights: losses and their sums are never taken in half precision."""
+        if isinstance(outputs, Tensor):
+            return outputs.to(self.dtype) if outputs.is_floating_point() else outputs
+        if self.name not in HALF:
+            return outputs
+        if isinstance(outputs, MutableMapping):  # of its own type, which may have attributes too
+            raised = copy.copy(outputs)
+            for name, value in outputs.items():
+                raised[name] = self.raised(value)
+            return raised
+        return tuple(map(self.raised, outputs)) if isinstance(outputs, tuple | list) else outputs
 
     def new_scaler(self) -> "LossScaler | None":
         return LossScaler(self.device) if self.name == "fp16" else None

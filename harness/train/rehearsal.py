@@ -9,11 +9,11 @@ from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.imports import user_code
+from harness.plan.instantiate import misfit
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
-from harness.train.instantiate import misfit
 from harness.train.learner import Learner
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -59,7 +59,7 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learne
         count = max(LEAST_EXAMPLES, learner.group)
         batch = splits.train.batch(torch.arange(count) % len(splits.train))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            learner.loss.total(learner.outputs(learner.model, batch.inputs), batch.targets)
+            learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
     return learner
 
 

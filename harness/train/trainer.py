@@ -166,7 +166,7 @@ def train(
         progress.evaluations += 1
         progress.first_loss = losses[0] if progress.first_loss is None else progress.first_loss
 
-        burst = exploded(losses, progress.first_loss)
+        burst = exploded(losses, progress.first_loss, learner.loss.diverges_at)
         diverged_step = None if burst is None else start + burst + 1
         scores = {} if diverged_step is not None else evaluator.validation_scores()
         noise = {} if diverged_step is not None else measure_noise(learner, start, target_step)

@@ -18,13 +18,13 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from harness.datasets.examples import Splits
 from harness.plan.errors import UserError
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.timing import Machine, RoundLimits
 from harness.plan.trial import Topology
 from harness.record.files import write_json
 from harness.record.journal import Attempt
 from harness.train.allocator import keep_freed_memory
-from harness.train.instantiate import instantiate
 from harness.train.machine import machine, resident_bytes
 from harness.train.micro_batch import largest_micro_batch
 from harness.train.precision import DTYPES

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.datasets.augment import Augmentation
-from harness.train.instantiate import check_arguments, instantiate, resolve
+from harness.plan.instantiate import check_arguments, instantiate, resolve
 
 CONF = Path(__file__).parents[2] / "conf"
 FILES = ("cifar10", "cifar100", "image_folder", "stdlib_text", "synthetic_images", "token_shards")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from harness.datasets.quadratic import NoisyQuadratic
 from harness.plan.errors import UserError
-from harness.train.instantiate import instantiate
+from harness.plan.instantiate import instantiate
 from harness.train.stream import ExampleStream
 
 CONF = Path(__file__).parents[2] / "conf"

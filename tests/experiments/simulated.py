@@ -10,13 +10,13 @@ from made_up import description, evaluation, placed
 from harness.analyse.experiment import Experiment, Racing, reopen
 from harness.analyse.findings import Findings
 from harness.analyse.results import Records
+from harness.plan.instantiate import instantiate
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.trial import PlannedTrial, Trial
 from harness.record.files import append_lines, write_json
 from harness.record.journal import Attempt, read_trial
 from harness.record.study import StudyFolder
-from harness.train.instantiate import instantiate
 
 NO_RECORDS = Records(StudyFolder(Path("a study that nobody has begun")))
 Curve = Callable[[Trial, int], float]  # the validation accuracy of a trial after so many examples

@@ -12,8 +12,8 @@ from harness.analyse.results import Records
 from harness.config.build import build_design
 from harness.config.compose import compose_config
 from harness.plan.errors import UserError
+from harness.plan.instantiate import instantiate
 from harness.plan.trial import Trial
-from harness.train.instantiate import instantiate
 
 SIZES = "question.total_batch_sizes=[16,64,256]"
 

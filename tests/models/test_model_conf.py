@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from harness.plan.errors import UserError
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import BatchNorm
 from harness.train.batch_norm import batch_norms, convert_batch_norm
-from harness.train.instantiate import instantiate
 
 CONF = Path(__file__).parents[2] / "conf"
 IMAGES = {"shape": (4, 3, 32, 32), "outputs": (4, 10)}

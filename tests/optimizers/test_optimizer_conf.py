@@ -11,8 +11,8 @@ from torch import nn
 
 from harness.models.mlp import MLP
 from harness.optimizers.groups import parameter_groups
+from harness.plan.instantiate import instantiate
 from harness.plan.parameter_groups import ParameterGroups
-from harness.train.instantiate import instantiate
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))

@@ -18,10 +18,10 @@ from torch.optim import lr_scheduler
 from harness.plan.duration import Duration
 from harness.plan.errors import UserError
 from harness.plan.horizons import Decay, MomentumRangeTest, OneCycle, RangeTest, WithHorizon
+from harness.plan.instantiate import instantiate
 from harness.plan.schedules import Constant, Cyclical, Exponential, MultiStep, Plateau, Schedule, Step
 from harness.plan.target import Target
 from harness.plan.workload import Workload
-from harness.train.instantiate import instantiate
 
 ROOT = Path(__file__).parents[2]
 CONF = {path.stem: path for path in sorted((ROOT / "conf" / "schedule").glob("*.yaml"))}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_trials import EVERY_EVALUATION, SMALL, WITHOUT_BATCH_NORM, evaluations, run, run_on_ranks, task, timeless
 
+from harness.objectives.cross_entropy import CrossEntropy
 from harness.plan.errors import UserError
 from harness.plan.settings import Averaging, Settings
 
@@ -48,17 +49,15 @@ def test_without_noise_the_gain_is_1_and_the_trial_is_the_one_without_scaling(wo
 
 def test_noise_alone_gives_the_gain_of_linear_scaling(worker, tmp_path, monkeypatch):
     """A loss whose gradient has no mean: every base batch with a random sign of its own."""
-    from harness.train import learner as module
-
-    total = module.loss_named("cross_entropy").total
+    sound = CrossEntropy.measure
     generator = torch.Generator().manual_seed(0)
 
-    def signed(outputs: Any, targets: Any) -> Any:
+    def signed(self: CrossEntropy, outputs: Any, targets: Any) -> Any:
         sign = 1 if torch.rand((), generator=generator) < 0.5 else -1
-        return sign * total(outputs, targets)
+        total, count = sound(self, outputs, targets)
+        return sign * total, count
 
-    real = module.loss_named
-    monkeypatch.setattr(module, "loss_named", lambda name: replace(real(name), total=signed))
+    monkeypatch.setattr(CrossEntropy, "measure", signed)
     # A tiny LR: the model stays where it is, and so does the size of the gradient that the signs cancel.
     still = replace(ADASCALE, optimizer={**ADASCALE.optimizer, "lr": 1e-9}, budget_examples=64 * 60)
     still = replace(still, evaluate_every_examples=64 * 60, averaging=Averaging())

@@ -9,11 +9,11 @@ from processes import on_ranks
 from running_mean import Centred
 from small_trials import WITHOUT_BATCH_NORM, evaluations, run, task, topology
 
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Settings
 from harness.train.averaging import AveragedModel, decay_per_step
 from harness.train.buffers import Buffers
 from harness.train.evaluation import Evaluator
-from harness.train.instantiate import instantiate
 from harness.train.learner import Learner
 from harness.train.world import World
 

@@ -12,7 +12,7 @@ from small_trials import CNN, DIGITS, GHOST, run
 from test_learner import TOKENS, TokenModel
 
 from harness.datasets.examples import Splits
-from harness.objectives.losses import LOSSES
+from harness.objectives.cross_entropy import CrossEntropy
 from harness.plan.duration import Duration
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
@@ -122,12 +122,14 @@ def test_a_sound_workload_passes_every_check(workload, worker, tmp_path):
 
 
 def test_a_mean_of_means_is_found(worker, tmp_path, monkeypatch):
-    sound = LOSSES["cross_entropy"]
+    sound = CrossEntropy.measure
 
-    def mean(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return sound.total(logits, targets) / sound.count(targets) * len(targets)
+    def mean(self: CrossEntropy, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, int]:
+        total, count = sound(self, logits, targets)
+        return total / count * len(targets), len(targets)
 
-    monkeypatch.setitem(LOSSES, "cross_entropy", replace(sound, total=mean, count=len))
+    monkeypatch.setattr(CrossEntropy, "measure", mean)
+    monkeypatch.setattr(CrossEntropy, "counts_examples", True)
     assert "2 accumulation steps = one batch" in failed(LANGUAGE, tmp_path, worker)
 
 

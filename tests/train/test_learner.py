@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Splits, TensorExamples
-from harness.objectives.losses import IGNORED
+from harness.objectives.objective import IGNORED
 from harness.plan.settings import Settings
 from harness.train.counts import exploded
 from harness.train.learner import Learner

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from small_trials import NEVER, SMALL, events, task
 
 from harness.commands.train import main
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Averaging, BatchNorm, Settings
 from harness.record.files import write_json
-from harness.train.instantiate import instantiate
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 IMAGES = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Batch, Splits, TensorExamples
-from harness.train.instantiate import instantiate
+from harness.plan.instantiate import instantiate
 from harness.train.learner import Learner
 from harness.train.loader import AHEAD, Loader
 from harness.train.world import World

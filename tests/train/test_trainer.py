@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Batch, Splits
 from harness.models.mlp import MLP
+from harness.plan.instantiate import instantiate
 from harness.plan.outcome import Outcome
 from harness.plan.settings import Settings
 from harness.plan.target import Target
@@ -33,7 +34,6 @@ from harness.record.files import read_json
 from harness.record.journal import read_trial
 from harness.train import learner
 from harness.train.checkpoint import load_checkpoint
-from harness.train.instantiate import instantiate
 from harness.train.trainer import Execution
 from harness.train.worker import Worker
 

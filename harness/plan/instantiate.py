@@ -14,9 +14,14 @@ T = TypeVar("T")
 def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     """Call the spec's target with its keyword arguments (nested specs first), then `args` and `extra`."""
     target = resolve(spec)
-    kwargs = {key: _build(value) for key, value in spec.items() if key != "_target_"}
+    kwargs = build_arguments(spec)
     check_arguments(spec, *args, **extra)
     return target(*args, **{**kwargs, **extra})
+
+
+def build_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec's keyword arguments, with nested specs instantiated."""
+    return {key: _build(value) for key, value in spec.items() if key != "_target_"}
 
 
 def instantiate_as(kind: type[T], role: str, spec: Mapping[str, Any], *args: Any) -> T:

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from harness.plan.errors import UserError
-from harness.train.instantiate import check_arguments, instantiate, resolve
+from harness.plan.instantiate import check_arguments, instantiate, resolve
 
 
 class Point:

@@ -1,0 +1,85 @@
+"""A batch's inputs and targets as trees: a tensor, or a mapping or tuple of trees, examples first in every tensor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from harness.plan.errors import UserError
+
+Tree: TypeAlias = Tensor | Mapping[str, "Tree"] | tuple["Tree", ...]
+
+
+def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """The tree of `function` of each tensor; mappings become dicts, and lists tuples."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {name: map_tree(function, value) for name, value in tree.items()}
+    if isinstance(tree, tuple | list):
+        return tuple(map_tree(function, value) for value in tree)
+    raise UserError(f"a batch may hold tensors in mappings and tuples, not {a(tree)}")
+
+
+def leaves(tree: Tree) -> Iterator[tuple[str, Tensor]]:
+    """(place, tensor) of every tensor; a place is like `.input_ids` or `[0].mask`, and empty for a single tensor."""
+    if isinstance(tree, Tensor):
+        yield "", tree
+    elif isinstance(tree, Mapping):
+        yield from ((f".{name}{place}", leaf) for name, value in tree.items() for place, leaf in leaves(value))
+    elif isinstance(tree, tuple | list):
+        yield from ((f"[{i}]{place}", leaf) for i, value in enumerate(tree) for place, leaf in leaves(value))
+    else:
+        raise UserError(f"a batch may hold tensors in mappings and tuples, not {a(tree)}")
+
+
+def count_examples(tree: Tree) -> int:
+    """The length of the first tensor's first axis."""
+    if isinstance(tree, Tensor):
+        return len(tree)
+    first = next(leaves(tree), None)
+    if first is None:
+        raise UserError("a batch holds no tensor: its inputs and its targets need at least one each")
+    return len(first[1])
+
+
+def check_examples(tree: Tree, examples: int, name: str) -> None:
+    """Raises UserError unless the first axis of every tensor has `examples`; `name`: inputs or targets."""
+    count_examples(tree)
+    for place, leaf in leaves(tree):
+        if leaf.dim() == 0 or len(leaf) != examples:
+            raise UserError(
+                f"{name}{place} of {examples} examples has the shape {list(leaf.shape)}: its first axis must be the "
+                "examples"
+            )
+
+
+def take(tree: Tree, index: Tensor) -> Tree:
+    """The examples at `index` (int64 [n], on the device of the tree)."""
+    return map_tree(lambda leaf: leaf.index_select(0, index), tree)
+
+
+def floats_in(tree: Tree, dtype: torch.dtype) -> Tree:
+    """The tree with its floating tensors in `dtype`."""
+    return map_tree(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
+
+
+def to_device(tree: Tree, device: torch.device, non_blocking: bool = False) -> Tree:
+    """`non_blocking`: only for copies to a device, from page-locked memory."""
+    return map_tree(lambda leaf: leaf.to(device, non_blocking=non_blocking), tree)
+
+
+def call(function: Callable[..., Any], inputs: Tree, **more: Any) -> Any:
+    """f(x) of a tensor, f(**x) of a mapping, f(*x) of a tuple; `more`: further keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return function(**inputs, **more)
+    if isinstance(inputs, tuple | list):
+        return function(*inputs, **more)
+    return function(inputs, **more)
+
+
+def a(value: Any) -> str:
+    """The type of a value in words: `a dict`, `None`."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
