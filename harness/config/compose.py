@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from harness.config.configuration import Configuration
 from harness.config.explain import explain, missing_value, nearest, unknown_choice, unreadable_file
+from harness.config.own_files import PARTS, chosen, is_inline, register_own_files, search_path
 from harness.config.places import available, conf_folder
 from harness.config.privacy import refuse_interpolated_secrets, refuse_secrets
 from harness.config.schema import GROUPS, SCHEMA
@@ -27,8 +28,9 @@ SEARCHPATH = "hydra.searchpath"
 
 
 def register_schema() -> None:
-    """Make the typed schema known to Hydra under the name conf/config.yaml refers to."""
+    """Make known to Hydra the typed schema, under the name conf/config.yaml refers to, and folders of a user's own."""
     ConfigStore.instance().store(name="schema", node=SCHEMA)
+    register_own_files()
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Configuration:
@@ -61,7 +63,7 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
     except OmegaConfBaseException as error:
         raise UserError(missing_value(error)) from error
     assert isinstance(plain, dict)
-    names = {group: choices[group] for group in ("experiment", *GROUPS)}
+    names = {group: chosen(choices[group], plain.get(group)) for group in ("experiment", *GROUPS)}
     composed = {**{str(key): value for key, value in plain.items()}, "choices": names, "overrides": given}
     refuse_secrets(composed, os.environ)  # before any value is checked, and perhaps quoted
     return composed
@@ -88,8 +90,8 @@ def _resolve_choices(
         if not config_dir.strip():
             raise UserError("--config-dir is empty: give the folder of your own configuration files")
         _check_config_dir(Path(config_dir))
-        place = str(Path(config_dir).resolve()).replace("'", "\\'")
-        search = [f"{SEARCHPATH}=['file://{place}']"]
+        place = search_path(Path(config_dir)).replace("'", "\\'")
+        search = [f"{SEARCHPATH}=['{place}']"]
     config, choices = _compose([*search, *given])
     _check_choices(choices, config_dir)
     pair = (choices["dataset"], choices["model"])
@@ -97,6 +99,12 @@ def _resolve_choices(
         return [*search, *given], config, choices
     # A dataset or a model was chosen: the pair has its own target, budget and base LR, or none.
     name, known = "_".join(pair), available("workload", config_dir)
+    if any(map(is_inline, pair)):
+        part, other = ("dataset", "model") if is_inline(pair[0]) else ("model", "dataset")
+        raise UserError(
+            f"{part} is that of workload {choices['workload']}, so its target, budget and base LR may not suit {other} "
+            f"{choices[other]}: take them as they are by workload={choices['workload']}, or choose another workload"
+        )
     if name not in known:
         raise UserError(
             f"no workload for dataset {pair[0]} with model {pair[1]}: known pairs are {', '.join(known)}; write "
@@ -169,6 +177,8 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     """The configuration without Hydra's own part, and which file of each group it took; UserError as above."""
     try:
         return _hydra_compose(overrides)
+    except UserError:
+        raise
     except MissingConfigException as error:
         raise UserError(unknown_choice(error)) from error
     except YAMLError as error:

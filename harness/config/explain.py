@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from harness.config.expected import described, example, hint_at, is_list
+from harness.config.own_files import file_name
 from harness.config.schema import GROUPS
 from harness.plan.duration import UNITS
 
@@ -37,7 +38,7 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     cause = _deepest(error)
     text = f"{error}\n{cause}"
     file = re.match(r"In '([^']+)': .*\n", text)  # the mistake is in a file, not on the command line
-    where = f"{file.group(1)}.yaml: " if file else ""
+    where = f"{file_name(file.group(1))}: " if file else ""
     match = re.search(r"full_key: (\S+)", text)
     full_key = getattr(cause, "full_key", None) or (match.group(1) if match else "")
     if isinstance(error, OverrideParseException):
