@@ -49,12 +49,28 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
 
     Raises UserError, one line, for anything a person typed wrongly.
     """
+    return _composed(overrides, config_dir)[0]
+
+
+def compose_unresolved(
+    overrides: Sequence[str], config_dir: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same with interpolations as they are written, and the file of every group, `inline:` for a workload's own."""
+    _, unresolved, choices = _composed(overrides, config_dir)
+    return _with_whole_durations(unresolved), dict(choices)
+
+
+def _composed(
+    overrides: Sequence[str], config_dir: str | None
+) -> tuple[dict[str, Any], Mapping[Any, Any], Mapping[str, str]]:
+    """The plain data of a command, the same before interpolations were resolved, and the file of every group."""
     given = list(overrides)
     overrides, config, choices = _resolve_choices(overrides, config_dir)
     if "experiment" not in choices:
         names = ", ".join(available("experiment", config_dir))
         raise UserError(f"which experiment? Add +experiment=NAME with one of: {names}")
     unresolved = OmegaConf.to_container(config)
+    assert isinstance(unresolved, dict)
     refuse_interpolated_secrets(unresolved)
     try:
         # Hydra lets `+` and `~` bend the schema; what remains must fit it once more.
@@ -62,23 +78,27 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
     except OmegaConfBaseException as error:
         raise UserError(explain(error, overrides, lambda: _all_values(overrides))) from error
     try:
-        plain = OmegaConf.to_container(typed, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(typed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(missing_value(error)) from error
-    assert isinstance(plain, dict)
-    plain = {str(k): _in_one_unit(value, str(k)) if k in HAVE_DURATIONS else value for k, value in plain.items()}
+    assert isinstance(resolved, dict)
+    plain = _with_whole_durations(resolved)
     names = {group: chosen(choices[group], plain.get(group)) for group in ("experiment", *GROUPS)}
     composed = {**plain, "choices": names, "overrides": given}
     refuse_secrets(composed, os.environ)  # before any value is checked, and perhaps quoted
     check_specs(plain)
     if config_dir and (file := Path(config_dir, "workload", f"{choices['workload']}.yaml")).is_file():
         check_changed_parts(file, choices, plain)
-    return composed
+    return composed, unresolved, choices
+
+
+def _with_whole_durations(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same with every duration in one unit; UserError for one in two units."""
+    return {str(k): _in_one_unit(value, str(k)) if k in HAVE_DURATIONS else value for k, value in values.items()}
 
 
 def _in_one_unit(value: Any, key: str) -> Any:
-    """The same without the units that a duration leaves empty; `key` is its dotted key. Raises UserError for a duration
-    in two units."""
+    """The same without the units that a duration leaves empty; `key` is its dotted key."""
     if is_duration(value):
         given = {unit: amount for unit, amount in value.items() if amount is not None}
         if len(given) > 1:

@@ -109,7 +109,7 @@ def _file(config_path: str) -> str:
 
 def _check_form(values: Any, file: str) -> None:
     """Raises UserError unless a file of a workload or an experiment has keys, and parts that are mappings."""
-    is_text = isinstance(values, dict) and set(values.values()) == {None} and not WHOLE & set(values)
+    is_text = isinstance(values, dict) and any(value is None and " " in str(key) for key, value in values.items())
     if not isinstance(values, dict) or not values or is_text:
         given = "a text" if is_text else "a list" if values else "an empty file"
         raise UserError(f"{file} must hold keys and values, such as `seeds: [0]`, not {given}")
