@@ -63,7 +63,7 @@ def _check(name: str, folder: Path, file: Path) -> None:
     if folder.resolve() == conf_folder().resolve():
         raise UserError(f"--config-dir {folder} is the harness's own: give a folder of your own")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--config-dir {folder} is not a directory")
+        raise UserError(f"--config-dir {folder} is not a directory: give another one")
     if file.exists():
         raise UserError(f"{file} exists: choose another name, or remove it")
     if name in available("workload"):

@@ -33,6 +33,12 @@ def hint_at(key: str) -> Any:
     return hint
 
 
+def keys_of(key: str) -> list[str]:
+    """The keys that a mapping takes which may be null; none for every other key."""
+    classes = [arg for arg in get_args(hint_at(key)) if is_dataclass(arg)]
+    return [field.name for cls in classes for field in fields(cls)]
+
+
 def is_list(hint: Any) -> bool:
     return get_origin(hint) in (list, Sequence)
 

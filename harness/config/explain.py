@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from harness.config.expected import arguments_of, described, example, hint_at, is_list
+from harness.config.expected import arguments_of, described, example, hint_at, is_list, keys_of
 from harness.config.own_files import file_name
 from harness.config.schema import GROUPS
 from harness.plan.duration import UNITS
@@ -187,7 +187,7 @@ def _unknown_key(key: str, all_values: Callable[[], Mapping[str, Any]], override
     if key == "optimizer.lr":
         return "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
     values = all_values()
-    names = [other.rpartition(".")[2] for other in values if other.rpartition(".")[0] == parent]
+    names = [other.rpartition(".")[2] for other in values if other.rpartition(".")[0] == parent] or keys_of(parent)
     if not names:  # the parent itself is unknown or has no keys
         return f"unknown key {key!r}{nearest(key, values)}"
     if set(names) <= set(UNITS):
