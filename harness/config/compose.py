@@ -57,7 +57,7 @@ def compose_unresolved(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The same with interpolations as they are written, and the file of every group, `inline:` for a workload's own."""
     _, unresolved, choices = _composed(overrides, config_dir)
-    return _with_whole_durations(unresolved), dict(choices)
+    return _without_empty_units(unresolved), dict(choices)
 
 
 def _composed(
@@ -82,7 +82,7 @@ def _composed(
     except OmegaConfBaseException as error:
         raise UserError(missing_value(error)) from error
     assert isinstance(resolved, dict)
-    plain = _with_whole_durations(resolved)
+    plain = _without_empty_units(resolved)
     names = {group: chosen(choices[group], plain.get(group)) for group in ("experiment", *GROUPS)}
     composed = {**plain, "choices": names, "overrides": given}
     refuse_secrets(composed, os.environ)  # before any value is checked, and perhaps quoted
@@ -92,7 +92,7 @@ def _composed(
     return composed, unresolved, choices
 
 
-def _with_whole_durations(values: Mapping[Any, Any]) -> dict[str, Any]:
+def _without_empty_units(values: Mapping[Any, Any]) -> dict[str, Any]:
     """The same with every duration in one unit; UserError for one in two units."""
     return {str(k): _in_one_unit(value, str(k)) if k in HAVE_DURATIONS else value for k, value in values.items()}
 

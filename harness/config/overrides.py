@@ -8,7 +8,7 @@ from harness.plan.errors import UserError
 GROUPS_OF_PARAMETERS = "parameter_groups"  # patterns of parameter names are keys and items below it
 FACTORS = "parameter_groups.lr_factors"  # a mapping whose keys are patterns
 LOSS = "workload.loss"  # a name or a mapping with a _target_
-OVER_NULL = re.compile(r"\+*(workload)\.(read_beside)(?:\.(\w+))?=(.*)")  # null in some workloads, a mapping in others
+OVER_NULL = re.compile(r"\+*workload\.read_beside(?:\.(\w+))?=(.*)")  # null in some workloads, a mapping in others
 SPECIAL = re.compile(r"([\[\](){}:=, ])")  # Hydra's grammar takes these in a text with a backslash only
 
 
@@ -44,9 +44,9 @@ def _whole_duration(override: str) -> str:
 def _over_null(override: str) -> str:
     """A mapping where null may stand, or a key of it, as part of what holds it: Hydra merges it only from there."""
     found = OVER_NULL.fullmatch(override)
-    if not found or not (found[3] or found[4].startswith("{")):
+    if not found or not (found[1] or found[2].startswith("{")):
         return override
-    return f"{found[1]}={{{found[2]}: {f'{{{found[3]}: {found[4]}}}' if found[3] else found[4]}}}"
+    return f"workload={{read_beside: {f'{{{found[1]}: {found[2]}}}' if found[1] else found[2]}}}"
 
 
 def _patterns(override: str) -> str:

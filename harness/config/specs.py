@@ -40,9 +40,10 @@ def check_changed_parts(file: Path, choices: Mapping[str, str], values: Mapping[
     """Raises UserError where a workload's file gives a part without `_target_` and keys that the default of the group
     does not take: its author means a class of their own."""
     given = keys_of_file(file)
-    for part in set(PARTS) - chosen_parts(given):
+    for part in PARTS:
         changes = given.get(part)
-        if not isinstance(changes, Mapping) or "_target_" in changes or is_inline(choices[part]):
+        is_chosen = part in chosen_parts(given) or is_inline(choices[part])
+        if not isinstance(changes, Mapping) or "_target_" in changes or is_chosen:
             continue
         arguments = arguments_of(values[part].get("_target_"))
         for key in changes:
