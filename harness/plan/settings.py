@@ -17,6 +17,7 @@ Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value,
 
 SPANS = ("none", "ghost", "sync", "per_device")
 PATHS = ("root", "folder", "archive")  # arguments of a data set that say where it is stored, not what it is
+UNIDENTIFIED = (*PATHS, "worker_processes")  # arguments of a data set that change none of its bits
 STATISTICS = ("reestimated", "running")
 
 
@@ -152,7 +153,7 @@ class Settings:
         A field at its default is left out, so that a setting added later does not rename the trials made before it.
         What is only measured changes no result and is never included.
         """
-        dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
+        dataset = {key: value for key, value in self.dataset.items() if key not in UNIDENTIFIED}
         changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=(), metrics=()))
         if self.start is not None:
             changed["start"] = {"settings": self.start.settings.identity, "examples": self.start.examples}

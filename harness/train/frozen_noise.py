@@ -114,7 +114,8 @@ def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int
     together = 1 if batch_norms(learner.model) else max(1, min(CHUNK_EXAMPLES, CHUNK_VALUES // size))
     for units in drawn.split(together):
         index = units.flatten()
-        batch = learner.augmented(learner.splits.train.batch(index), index, torch.full_like(index, step))
+        epoch = torch.full_like(index, step)
+        batch = learner.augmented(learner.loader.draw(index, epoch), index, epoch)
         yield (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch, step)
 
 

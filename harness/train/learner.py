@@ -66,7 +66,7 @@ class Learner:
         self.vmaps = True  # whether torch.func can follow the model (see frozen_noise)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
-        self.loader = Loader(splits.train, world.device)
+        self.loader = Loader(splits.train, world.device, derive_seed(seed, "draw"))
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
         check_noise(settings, topology.precision)
@@ -130,7 +130,8 @@ class Learner:
             examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
             examples %= self.settings.train_examples
             self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
-            batch = self.augmented(self.loader.batch(examples), examples, torch.zeros_like(examples))
+            epochs = torch.zeros_like(examples)
+            batch = self.augmented(self.loader.batch(examples, epochs), examples, epochs)
             self.measure(self.model, batch)[0].backward()
             unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
             self.model.zero_grad(set_to_none=True)
@@ -181,7 +182,7 @@ class Learner:
             drawn = [of(*span) for of in (self.stream.positions, self.stream.epochs)]
             mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
             on_device = mine.to(self.world.device)
-            with self.loader.ahead(mine[:, 0].flatten(0, 1)):
+            with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
                 for step in range(first, last):
                     yield step, on_device[step - first]
 
@@ -216,7 +217,8 @@ class Learner:
         for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
-            batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
+            drawn = indices[number], epochs[number]
+            batch = self.augmented(self.loader.batch(*drawn), *drawn)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
                 loss, count = self.measure(self.train_model, batch)
                 loss.backward(loss_share)

@@ -94,7 +94,7 @@ def test_the_fingerprint_follows_the_content_of_the_shards_in_use(folder):
 
 def test_shards_are_read_for_their_digest_only_once(folder, capfd):
     load(folder)
-    assert "(3 of 3)" in capfd.readouterr().err
+    assert "digests of 3 shards computed" in capfd.readouterr().err
     load(folder)
     assert capfd.readouterr().err == ""
 
