@@ -12,7 +12,7 @@ from harness.analyse.own_columns import made_up, try_columns
 from harness.commands.study_progress import StudyProgress, planned_trials
 from harness.config.build import build_design
 from harness.config.configuration import Configuration
-from harness.datasets.examples import Splits, check_splits
+from harness.datasets.examples import Splits, check_splits, declared_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
@@ -39,14 +39,16 @@ def check_slurm_job(config: Configuration) -> None:
 
 
 def load_data(config: Configuration) -> Splits:
-    """Check every `_target_` against its signature, and load the data set for its size and fingerprint."""
+    """Check every `_target_` against its signature, and load the data set for its size and fingerprint; for a dry run,
+    only if it does not declare its sizes or can be loaded at once."""
     check_arguments(config.dataset)
     check_arguments(config.model)
     check_arguments(config.optimizer, [], lr=1.0)
     metrics = objective_named(config.workload.loss).metrics
     name = config.dataset["_target_"]
     with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
-        splits = instantiate(config.dataset).load()
+        dataset = instantiate(config.dataset)
+        splits = (declared_splits(dataset) if config.dry_run else None) or dataset.load()
     try:
         checked = check_splits(splits)
     except UserError as error:

@@ -39,6 +39,12 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     planned, unfinished = check_study(progress, splits)
     if config.dry_run:
         print_plan(console, planned, progress.design, progress.folder, progress.follows)
+        if not splits.is_loaded:
+            line = (
+                f"not loaded    {config.dataset['_target_']}: its sizes are as declared; its files, and whether the "
+                "model fits its examples, are not checked"
+            )
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         return ExitCode.DONE
 
     screen = Screen(console)

@@ -4,6 +4,7 @@ import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pooch
@@ -101,8 +102,11 @@ class Cifar:
         self.sha256 = sha256 or ARCHIVES[classes].sha256
         self.name = f"cifar-{classes}-{self.sha256[:16]}"
 
-    def declared_sizes(self) -> tuple[int, int, int]:
-        """Those of the official archives."""
+    def declared_sizes(self) -> tuple[int, int, int] | None:
+        """Those of the official archives; None for another one."""
+        if self.sha256 != ARCHIVES[self.classes].sha256:
+            return None
+        self._check_validation(TRAIN_IMAGES)
         return TRAIN_IMAGES - self.validation, self.validation, TEST_IMAGES
 
     def is_prepared(self) -> bool:
@@ -117,11 +121,7 @@ class Cifar:
         layout = ARCHIVES[self.classes]
         parts = [self._records(folder / file) for file in layout.train_files]
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        if not 0 < self.validation < len(labels):
-            raise UserError(
-                f"dataset.validation must be between 1 and {len(labels) - 1} of the {len(labels)} training images, "
-                f"not {self.validation}"
-            )
+        self._check_validation(len(labels))
         train, validation = stratified_split(labels, [len(labels) - self.validation, self.validation], self.split_seed)
         test_images, test_labels = self._records(folder / layout.test_file)
         normalise = normalisation(channel_sums(images[train]), len(train) * IMAGE[1] * IMAGE[2])
@@ -135,6 +135,13 @@ class Cifar:
         ]
         fingerprint = tensor_fingerprint(*(t for split in splits for t in (split.images, split.targets)))
         return Splits(*splits, fingerprint=fingerprint, augment=self.augment)
+
+    def _check_validation(self, images: int) -> None:
+        if not 0 < self.validation < images:
+            raise UserError(
+                f"dataset.validation must be between 1 and {images - 1} of the {images} training images, not "
+                f"{self.validation}"
+            )
 
     def _check_source(self) -> None:
         """Raises UserError for a path that is not a file, before anything is written."""
@@ -184,7 +191,8 @@ class Cifar:
                 raise UserError(f"{archive} has SHA-256 {sha256}, not {self.sha256}: download it again")
             return archive
         try:
-            downloader = choose_downloader(self.source, progressbar=DownloadProgress(self.source))
+            bar: Any = DownloadProgress(self.source)  # annotated as a bool there
+            downloader = choose_downloader(self.source, progressbar=bar)
             return Path(pooch.retrieve(self.source, f"sha256:{self.sha256}", DOWNLOADED, folder, downloader=downloader))
         except ValueError as error:  # pooch: hash mismatch, or a URL it cannot read
             raise UserError(f"{self.source} is rejected: {error}") from error

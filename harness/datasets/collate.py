@@ -104,9 +104,10 @@ def _combine(
     first = trees[0]
     if all(isinstance(tree, Tensor) for tree in trees):
         if len(kinds := {alike(leaf) for leaf in trees}) > 1:
+            shapes = " or ".join(sorted(kinds)[:2])
             raise UserError(
-                f"examples of different shapes cannot be one batch ({_what(name)} is {' or '.join(sorted(kinds)[:2])}): "
-                "pad or crop them in a transform"
+                f"examples of different shapes cannot be one batch ({_what(name)} is {shapes}): pad or crop them in a "
+                "transform"
             )
         return function(list(trees))
     if len(parts := {_structure(tree) for tree in trees}) > 1:

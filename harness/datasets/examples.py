@@ -106,6 +106,11 @@ class Splits:
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
     augment: Augment | None = None  # for training batches only
 
+    @property
+    def is_loaded(self) -> bool:
+        """False for a dry run that knows only what the data set declares."""
+        return not isinstance(self.train, DeclaredExamples)
+
 
 def check_splits(splits: object) -> Splits:
     """`splits`, which a data set's `load` returned; UserError unless they are Splits with examples in each of them."""
@@ -153,6 +158,8 @@ def declared_splits(dataset: object) -> Splits | None:
     sizes = dataset.declared_sizes() if isinstance(dataset, DeclaresSizes) else None
     if sizes is None or (isinstance(dataset, Prepares) and dataset.is_prepared()):
         return None
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise UserError(f"its declared_sizes() must be the examples of train, validation and test, not {sizes}")
     return Splits(*map(DeclaredExamples, sizes), fingerprint="")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from harness.datasets.examples import Augment, Batch, Examples, Splits, TensorEx
 from harness.datasets.prepare import is_prepared, prepare_once
 from harness.datasets.progress import Progress
 from harness.datasets.readers import Readers
+from harness.datasets.transforms import Transform, Transforms, list_of_callables
 from harness.plan.errors import UserError
 
 SAMPLED = 32  # examples of each split whose bytes are in the fingerprint
@@ -68,7 +69,7 @@ class Fields:
 
     inputs: str | Sequence[str] | None
     targets: str | Sequence[str] | None
-    transforms: Sequence[Callable[[Any], Any]] = ()
+    transforms: Sequence[Transform] = ()
 
     def __call__(self, example: Any) -> tuple[Any, Any]:
         """(inputs, targets): named columns of a dict; of a tuple, the last item is the target."""
@@ -125,8 +126,8 @@ class MapStyle:
         test: Any,
         inputs: str | Sequence[str] | None = None,
         targets: str | Sequence[str] | None = None,
-        transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None = None,
-        evaluation_transform: Callable[[Any], Any] | Sequence[Callable[[Any], Any]] | None = None,
+        transform: Transforms | None = None,
+        evaluation_transform: Transforms | None = None,
         augment: Augment | None = None,
         split_seed: int = 0,
         resident: bool = False,
@@ -147,8 +148,8 @@ class MapStyle:
             )
         self.given = {"train": train, "validation": validation, "test": test}
         self.fields = Fields(inputs, targets)
-        self.transform = _listed("transform", transform)
-        self.evaluation_transform = _listed("evaluation_transform", evaluation_transform)
+        self.transform = list_of_callables("dataset.transform", transform)
+        self.evaluation_transform = list_of_callables("dataset.evaluation_transform", evaluation_transform)
         self.augment = augment
         self.split_seed = split_seed
         self.resident = resident
@@ -215,10 +216,8 @@ class MapStyle:
         carved = {name: value for name, value in self.given.items() if isinstance(value, int)}
         held, wanted = len(rows["train"]), sum(carved.values())
         if wanted >= held:
-            raise UserError(
-                f"dataset.train has {held:,} examples, too few to take {' and '.join(f'{n:,}' for n in carved.values())} "
-                f"of them for {' and '.join(carved)} and leave one for training"
-            )
+            taken = " and ".join(f"{number:,} for {name}" for name, number in carved.items())
+            raise UserError(f"dataset.train has {held:,} examples, too few to take {taken} and leave one for training")
         if carved:
             labels = _labels(built["train"], self.fields.targets)
             labels = np.zeros(held, dtype=np.int64) if labels is None else labels
@@ -239,20 +238,13 @@ def _as_target(leaf: Tensor) -> Tensor:
     return leaf if leaf.is_floating_point() or leaf.dtype == torch.bool else leaf.long()
 
 
-def _listed(name: str, given: Any) -> Sequence[Callable[[Any], Any]]:
-    transforms = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    for transform in transforms:
-        if not callable(transform):
-            raise UserError(f"dataset.{name} must be callable, or a list of callables, not {transform!r}")
-    return transforms
-
-
 def _check_map_style(name: str, dataset: Any) -> None:
     """Raises UserError, with the alternative, for what cannot be read by index."""
     kind = f"dataset.{name}, a {type(dataset).__module__}.{type(dataset).__qualname__},"
     if isinstance(dataset, Mapping):
         raise UserError(f"{kind} has several splits ({', '.join(map(str, dataset))}): choose one, e.g. by split=train")
-    has_random_access = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    is_torchs_stream = issubclass(type(dataset), IterableDataset)
+    has_random_access = hasattr(dataset, "__getitem__") and not is_torchs_stream
     if not has_random_access and hasattr(dataset, "__iter__"):
         raise UserError(
             f"{kind} can only be iterated: without random access its order could not be the same at every total batch "

@@ -43,6 +43,8 @@ def prepare_once(folder: Path, name: str, build: Callable[[Path], None], parts: 
             finally:
                 if parts is None:
                     shutil.rmtree(partial, ignore_errors=True)
+                elif partial.is_dir() and not any(partial.iterdir()):
+                    partial.rmdir()
     return done
 
 

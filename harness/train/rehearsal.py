@@ -55,7 +55,7 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learne
     check_speed(settings, topology, speed)
     eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
     learner = Learner(settings, planned.trial.seed, topology, world, splits, eager)
-    if topology.device == "cpu":
+    if topology.device == "cpu" and splits.is_loaded:
         count = max(LEAST_EXAMPLES, learner.group)
         batch = splits.train.batch(torch.arange(count) % len(splits.train))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
