@@ -59,24 +59,59 @@ def _what(name: str) -> str:
     return f"part {name}" if name else "it"
 
 
-def collate(examples: Sequence[Tree]) -> Tree:
-    """Examples of one structure as a batch; UserError where their shapes differ."""
-    return _combine(examples, torch.stack, lambda leaf: f"{list(leaf.shape)} {leaf.dtype}")
+Padding = Mapping[str, float]  # by column, or `inputs` or `targets` of examples without columns: what fills the end
 
 
-def join(batches: Sequence[Tree], pinned: bool = False) -> Tree:
+def collate(examples: Sequence[Tree], padding: Padding | None = None) -> Tree:
+    """Examples of one structure as a batch; UserError where their shapes differ without `padding` for it."""
+    return _combine(examples, lambda leaves, name: torch.stack(_alike(leaves, 0, name, padding)))
+
+
+def join(batches: Sequence[Tree], padding: Padding | None = None, pinned: bool = False) -> Tree:
     """Batches one after another, in memory of their own; `pinned`: page-locked."""
 
-    def joined(leaves: list[Tensor]) -> Tensor:
-        shape = (sum(len(leaf) for leaf in leaves), *leaves[0].shape[1:])
-        return torch.cat(leaves, out=torch.empty(shape, dtype=leaves[0].dtype, pin_memory=pinned))
+    def joined(leaves: list[Tensor], name: str) -> Tensor:
+        alike = _alike(leaves, 1, name, padding)
+        shape = (sum(len(leaf) for leaf in alike), *alike[0].shape[1:])
+        return torch.cat(alike, out=torch.empty(shape, dtype=alike[0].dtype, pin_memory=pinned))
 
-    return _combine(batches, joined, lambda leaf: f"{list(leaf.shape[1:])} {leaf.dtype}")
+    return _combine(batches, joined)
+
+
+def _alike(leaves: list[Tensor], axis: int, name: str, padding: Padding | None) -> list[Tensor]:
+    """The leaves with one shape from `axis` on, where an example begins: padded at the end of that axis if `padding`
+    names their column. UserError where they differ otherwise."""
+    kinds = {(leaf.shape[axis:], leaf.dtype) for leaf in leaves}
+    if len(kinds) == 1:
+        return leaves
+    value = (padding or {}).get(_column(name))
+    is_length_alone = len({(shape[1:], dtype) for shape, dtype in kinds}) == 1 and all(shape for shape, _ in kinds)
+    if value is None or not is_length_alone:
+        shown = " or ".join(sorted(f"{list(shape)} {dtype}" for shape, dtype in kinds)[:2])
+        advice = "pad or crop them in a transform"
+        if is_length_alone:
+            advice = f"set dataset.padding.{_column(name)} to the value that fills the shorter ones"
+        raise UserError(
+            f"examples of different shapes or types cannot be one batch ({_what(name)} is {shown}): {advice}"
+        )
+    longest = max(shape[0] for shape, _ in kinds)
+
+    def padded(leaf: Tensor) -> Tensor:
+        missing = (*leaf.shape[:axis], longest - leaf.shape[axis], *leaf.shape[axis + 1 :])
+        return torch.cat([leaf, leaf.new_full(missing, value)], axis)
+
+    return [padded(leaf) for leaf in leaves]
+
+
+def _column(name: str) -> str:
+    """The column of a place like [0][input_ids]; `inputs` or `targets` for examples without columns."""
+    last = name.rpartition("[")[2].rstrip("]")
+    return {"[0]": "inputs", "[1]": "targets"}.get(name, last)
 
 
 def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     """The tree with every leaf replaced by `function` of it."""
-    return _combine([tree], lambda leaves: function(leaves[0]), lambda leaf: "")
+    return _combine([tree], lambda leaves, name: function(leaves[0]))
 
 
 def digest(tree: Tree) -> str:
@@ -94,26 +129,15 @@ def digest(tree: Tree) -> str:
     return sha.hexdigest()
 
 
-def _combine(
-    trees: Sequence[Tree],
-    function: Callable[[list[Tensor]], Tensor],
-    alike: Callable[[Tensor], str],
-    name: str = "",
-) -> Tree:
-    """One tree of the structure of all `trees`, each leaf `function` of theirs, of which `alike` must be equal."""
+def _combine(trees: Sequence[Tree], function: Callable[[list[Tensor], str], Tensor], name: str = "") -> Tree:
+    """One tree of the structure of all `trees`, each leaf `function` of theirs and of its place."""
     first = trees[0]
     if all(isinstance(tree, Tensor) for tree in trees):
-        if len(kinds := {alike(leaf) for leaf in trees}) > 1:
-            shapes = " or ".join(sorted(kinds)[:2])
-            raise UserError(
-                f"examples of different shapes cannot be one batch ({_what(name)} is {shapes}): pad or crop them in a "
-                "transform"
-            )
-        return function(list(trees))
+        return function(list(trees), name)
     if len(parts := {_structure(tree) for tree in trees}) > 1:
         raise UserError(f"examples must all have the same parts, not {' or '.join(sorted(parts)[:2])}")
     keys = list(first) if isinstance(first, Mapping) else range(len(first))
-    inner = [_combine([tree[key] for tree in trees], function, alike, f"{name}[{key}]") for key in keys]
+    inner = [_combine([tree[key] for tree in trees], function, f"{name}[{key}]") for key in keys]
     return dict(zip(keys, inner, strict=True)) if isinstance(first, Mapping) else tuple(inner)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from harness.datasets.collate import Tree, join, map_tree
+from harness.datasets.collate import Tree, as_tensors, join, map_tree
 from harness.datasets.counter_hash import counter_key
 from harness.datasets.examples import Augment, Batch, Examples, Splits, TensorExamples, stratified_split
 from harness.datasets.prepare import is_prepared, prepare_once
@@ -113,6 +113,9 @@ class MapStyle:
     generators of torch, numpy or Python: they are seeded for each example by (seed, epoch, example), so its bits are
     the same at any number of `worker_processes` (of each rank), on any topology and after a resume.
 
+    `padding` names columns whose examples differ in length (`inputs` or `targets` where there are no columns) and the
+    value that fills each up to the longest of its micro-batch: 0 for a mask, -100 for targets that do not count.
+
     `resident`: read everything once and keep it on the device; for data without random choices that fit there.
     `sizes`: examples of each split where they are known, so that a dry run need not load anything.
     """
@@ -128,6 +131,7 @@ class MapStyle:
         targets: str | Sequence[str] | None = None,
         transform: Transforms | None = None,
         evaluation_transform: Transforms | None = None,
+        padding: Mapping[str, float] | None = None,
         augment: Augment | None = None,
         split_seed: int = 0,
         resident: bool = False,
@@ -150,6 +154,8 @@ class MapStyle:
         self.fields = Fields(inputs, targets)
         self.transform = list_of_callables("dataset.transform", transform)
         self.evaluation_transform = list_of_callables("dataset.evaluation_transform", evaluation_transform)
+        whole = {name: place for name, place in ((inputs, "inputs"), (targets, "targets")) if isinstance(name, str)}
+        self.padding = {whole.get(name, name): value for name, value in (padding or {}).items()}
         self.augment = augment
         self.split_seed = split_seed
         self.resident = resident
@@ -181,6 +187,7 @@ class MapStyle:
             {f"dataset.{name}": source for name, source in sources.items()}
             | {"dataset.train in training": partial(_example, built["train"], train)},
             self.worker_processes,
+            self.padding,
         )
         splits = {}
         for name in SPLITS:
@@ -230,7 +237,8 @@ class MapStyle:
 
 
 def _example(dataset: Any, fields: Fields, index: int) -> tuple[Any, Any]:
-    return fields(dataset[index])
+    inputs, targets = fields(dataset[index])
+    return as_tensors(inputs, "inputs"), as_tensors(targets, "targets")
 
 
 def _as_target(leaf: Tensor) -> Tensor:
@@ -296,6 +304,7 @@ def _fingerprint(splits: Mapping[str, MapExamples]) -> str:
                 "of its own"
             )
         sha.update("".join(digests).encode())
+        examples.readers.read(examples.source, rows, keys)  # they must fit in one batch
     return sha.hexdigest()[:16]
 
 
@@ -311,7 +320,7 @@ def _resident(name: str, examples: MapExamples) -> TensorExamples:
     for some in rows.split(READ_AT_ONCE):
         parts.append(examples.readers.read(examples.source, some, counter_key(0, some)))
         progress.advance(len(some))
-    inputs, targets = join(parts)
+    inputs, targets = join(parts, examples.readers.padding)
     if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
         raise UserError("dataset.resident=true needs examples of one input and one target: use resident=false")
     return TensorExamples(inputs, _as_target(targets.float() if targets.dtype == torch.float64 else targets))

@@ -17,13 +17,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.datasets.collate import Tree, as_tensors, collate, digest, join
+from harness.datasets.collate import Padding, Tree, as_tensors, collate, digest, join
 from harness.plan.errors import UserError, one_line
 
 LOOK_EVERY_S = 1.0  # how soon a reader notices that the process it reads for has been killed
@@ -41,8 +42,9 @@ class Failure:
 class Readers:
     """`processes` readers of the examples of `sources`, started at the first read."""
 
-    def __init__(self, sources: Mapping[str, Source], processes: int) -> None:
+    def __init__(self, sources: Mapping[str, Source], processes: int, padding: Padding | None = None) -> None:
         self.sources = sources
+        self.padding = padding
         self.processes = processes
         self._pool: ProcessPoolExecutor | None = None
         self._starting = threading.Lock()
@@ -50,7 +52,7 @@ class Readers:
     def read(self, source: str, index: Tensor, keys: Tensor, pinned: bool = False) -> Tree:
         """The examples at `index` as one batch, read with the random numbers of `keys` (int64 [n], both on the host).
         Several threads may call it at once. UserError for what is wrong with the data set."""
-        return join(self._spread(_read, source, index, keys), pinned)
+        return join(self._spread(partial(_read, self.padding), source, index, keys), self.padding, pinned)
 
     def digests(self, source: str, index: Tensor, keys: Tensor) -> list[str]:
         """A digest of each of these examples."""
@@ -129,12 +131,12 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _read(source: str, index: list[int], keys: list[int]) -> Tree | Failure:
+def _read(padding: Padding | None, source: str, index: list[int], keys: list[int]) -> Tree | Failure:
     examples = _examples(source, index, keys)
     if isinstance(examples, Failure):
         return examples
     try:
-        return collate(examples)
+        return collate(examples, padding)
     except UserError as error:
         return Failure(str(error))
 
