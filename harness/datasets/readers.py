@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -48,6 +49,7 @@ class Readers:
         self.processes = processes
         self._pool: ProcessPoolExecutor | None = None
         self._starting = threading.Lock()
+        self._end: Callable[[], Any] = bool  # what ends the processes: called by itself when this object goes
 
     def read(self, source: str, index: Tensor, keys: Tensor, pinned: bool = False) -> Tree:
         """The examples at `index` as one batch, read with the random numbers of `keys` (int64 [n], both on the host).
@@ -60,9 +62,8 @@ class Readers:
 
     def close(self) -> None:
         """End the processes; the next read starts new ones."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        self._pool = None
+        self._end()
 
     def _spread(self, work: Callable[..., Any], source: str, index: Tensor, keys: Tensor) -> list[Any]:
         """`work` on contiguous parts of `index`, one a process."""
@@ -75,7 +76,7 @@ class Readers:
             ]
             results = [future.result() for future in futures]
         except BrokenProcessPool as error:
-            self._pool = None
+            self.close()
             raise RuntimeError(
                 "a process that reads the data set was killed: it needs less memory with a smaller "
                 "dataset.worker_processes, and a larger /dev/shm where that is small (docker run --shm-size)"
@@ -93,6 +94,7 @@ class Readers:
                     initializer=_become_reader,
                     initargs=(self.sources, os.getpid()),
                 )
+                self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
                 with warnings.catch_warnings(), _as_no_daemon():
                     warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: this process has threads
                     self._pool.submit(int).result()  # starts all of them
