@@ -218,17 +218,21 @@ class PerExample:
     GPU, transforms given to `dataset.transform` of a map-style data set run in other processes instead.
     """
 
+    every_target_counts = True  # targets are not changed
+
     def __init__(self, transforms: Transforms) -> None:
         self.transforms = list_of_callables("augment.transforms", transforms)
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
+        images = batch.inputs
+        if not isinstance(images, Tensor):
+            raise UserError("augment.transforms work on inputs that are one tensor of images: leave them out")
         keys = counter_key(seed, epoch, example).tolist()
-        devices = [batch.inputs.device] if batch.inputs.is_cuda else []
-        with torch.random.fork_rng(devices):
-            changed = [self._changed(image, key) for image, key in zip(batch.inputs, keys, strict=True)]
-        if len({image.shape for image in changed}) > 1 or changed[0].shape != batch.inputs.shape[1:]:
+        with torch.random.fork_rng([images.device] if images.is_cuda else []):
+            changed = [self._changed(image, key) for image, key in zip(images, keys, strict=True)]
+        if any(image.shape != images.shape[1:] for image in changed):
             raise UserError(
-                f"augment.transforms must keep the shape {list(batch.inputs.shape[1:])} of an image, not make it "
+                f"augment.transforms must keep the shape {list(images.shape[1:])} of an image, not make it "
                 f"{list(changed[-1].shape)}"
             )
         return Batch(torch.stack(changed), batch.targets)

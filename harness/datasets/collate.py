@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.datasets.tree import Tree, leaves
 from harness.plan.errors import UserError
-
-Tree = Any  # a tensor, or a dict or tuple of trees; in a batch every leaf has the example axis first
 
 
 def as_tensors(value: Any, name: str = "") -> Tree:
@@ -109,36 +108,30 @@ def _column(name: str) -> str:
     return {"[0]": "inputs", "[1]": "targets"}.get(name, last)
 
 
-def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The tree with every leaf replaced by `function` of it."""
-    return _combine([tree], lambda leaves, name: function(leaves[0]))
-
-
 def digest(tree: Tree) -> str:
-    """SHA-256 of a tree's structure, shapes, dtypes and bytes."""
+    """SHA-256 of a tree's places, shapes, dtypes and bytes."""
     sha = hashlib.sha256()
-
-    def add(leaf: Tensor) -> Tensor:
-        array = leaf.contiguous()
-        sha.update(f"{array.dtype}{tuple(array.shape)}".encode())
-        sha.update(array.flatten().view(torch.uint8).numpy().tobytes() if array.numel() else b"")
-        return leaf
-
-    sha.update(_structure(tree).encode())
-    map_tree(add, tree)
+    for place, leaf in leaves(tree):
+        sha.update(f"{place} {leaf.dtype} {tuple(leaf.shape)}".encode())
+        sha.update(leaf.contiguous().flatten().view(torch.uint8).numpy().tobytes() if leaf.numel() else b"")
     return sha.hexdigest()
 
 
 def _combine(trees: Sequence[Tree], function: Callable[[list[Tensor], str], Tensor], name: str = "") -> Tree:
     """One tree of the structure of all `trees`, each leaf `function` of theirs and of its place."""
-    first = trees[0]
-    if all(isinstance(tree, Tensor) for tree in trees):
-        return function(list(trees), name)
+    tensors = [tree for tree in trees if isinstance(tree, Tensor)]
+    if len(tensors) == len(trees):
+        return function(tensors, name)
     if len(parts := {_structure(tree) for tree in trees}) > 1:
         raise UserError(f"examples must all have the same parts, not {' or '.join(sorted(parts)[:2])}")
-    keys = list(first) if isinstance(first, Mapping) else range(len(first))
-    inner = [_combine([tree[key] for tree in trees], function, f"{name}[{key}]") for key in keys]
+    first, parts_of = trees[0], [*map(_parts, trees)]
+    keys = parts_of[0].keys()
+    inner = [_combine([held[key] for held in parts_of], function, f"{name}[{key}]") for key in keys]
     return dict(zip(keys, inner, strict=True)) if isinstance(first, Mapping) else tuple(inner)
+
+
+def _parts(tree: Tree) -> Mapping[Any, Tree]:
+    return tree if isinstance(tree, Mapping) else dict(enumerate(tree))
 
 
 def _structure(tree: Tree) -> str:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from harness.datasets.collate import Tree, as_tensors, join, map_tree
+from harness.datasets.collate import as_tensors, join
 from harness.datasets.counter_hash import counter_key
 from harness.datasets.examples import Augment, Batch, Examples, Splits, TensorExamples, stratified_split
 from harness.datasets.prepare import is_prepared, prepare_once
 from harness.datasets.progress import Progress
 from harness.datasets.readers import Readers
 from harness.datasets.transforms import Transform, Transforms, list_of_callables
+from harness.datasets.tree import Tree, floats_in, map_tree, to_device
 from harness.plan.errors import UserError
 
 SAMPLED = 32  # examples of each split whose bytes are in the fingerprint
@@ -55,12 +56,8 @@ class MapExamples:
         return self.readers.read(self.source, self.rows.index_select(0, index), key, pinned)
 
     def deliver(self, gathered: Tree, index: Tensor) -> Batch:
-        def input_leaf(leaf: Tensor) -> Tensor:
-            moved = leaf.to(index.device, non_blocking=True)
-            return moved.to(self.dtype) if moved.is_floating_point() else moved
-
-        inputs, targets = gathered
-        return Batch(map_tree(input_leaf, inputs), map_tree(lambda leaf: _as_target(input_leaf(leaf)), targets))
+        inputs, targets = floats_in(to_device(gathered, index.device, non_blocking=index.is_cuda), self.dtype)
+        return Batch(inputs, map_tree(_as_target, targets))
 
 
 @dataclass(frozen=True)
@@ -309,7 +306,7 @@ def _fingerprint(splits: Mapping[str, MapExamples]) -> str:
 
 
 def _resident(name: str, examples: MapExamples) -> TensorExamples:
-    """All examples as tensors; UserError where they are drawn or have several inputs."""
+    """All examples as tensors; UserError where they are drawn."""
     rows = examples.rows
     first = rows[:READ_TWICE]
     digests = [examples.readers.digests(examples.source, first, counter_key(draw, first)) for draw in (0, 1)]
@@ -321,6 +318,4 @@ def _resident(name: str, examples: MapExamples) -> TensorExamples:
         parts.append(examples.readers.read(examples.source, some, counter_key(0, some)))
         progress.advance(len(some))
     inputs, targets = join(parts, examples.readers.padding)
-    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
-        raise UserError("dataset.resident=true needs examples of one input and one target: use resident=false")
-    return TensorExamples(inputs, _as_target(targets.float() if targets.dtype == torch.float64 else targets))
+    return TensorExamples(inputs, map_tree(_as_target, floats_in(targets, torch.float32)))

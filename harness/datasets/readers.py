@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.datasets.collate import Padding, Tree, as_tensors, collate, digest, join
+from harness.datasets.collate import Padding, as_tensors, collate, digest, join
+from harness.datasets.tree import Tree
 from harness.plan.errors import UserError, one_line
 
 LOOK_EVERY_S = 1.0  # how soon a reader notices that the process it reads for has been killed
@@ -94,7 +95,7 @@ class Readers:
                     initializer=_become_reader,
                     initargs=(self.sources, os.getpid()),
                 )
-                self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+                self._end = weakref.finalize(self, self._pool.shutdown, cancel_futures=True)
                 with warnings.catch_warnings(), _as_no_daemon():
                     warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: this process has threads
                     self._pool.submit(int).result()  # starts all of them

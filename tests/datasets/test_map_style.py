@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.datasets.examples import Batch, DrawnExamples, Splits, TensorExamples
 from harness.datasets.map_style import MapStyle
 from harness.plan.errors import UserError
-from harness.train.instantiate import instantiate
+from harness.plan.instantiate import instantiate
 from harness.train.loader import Loader
 
 CPU = torch.device("cpu")
