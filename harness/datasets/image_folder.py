@@ -196,7 +196,7 @@ class LazyImages:
     def batch(self, index: Tensor) -> Batch:
         return self.deliver(self.gather(index.cpu(), index.is_cuda), index)
 
-    def gather(self, index: Tensor, pinned: bool) -> Tensor:
+    def gather(self, index: Tensor, pinned: bool) -> Any:
         rows = self.rows.index_select(0, index)
         return self.readers.read(self.source, rows, rows, pinned)  # decoding draws nothing, so any key will do
 

@@ -56,7 +56,8 @@ class MapExamples:
         return self.readers.read(self.source, self.rows.index_select(0, index), key, pinned)
 
     def deliver(self, gathered: Tree, index: Tensor) -> Batch:
-        inputs, targets = floats_in(to_device(gathered, index.device, non_blocking=index.is_cuda), self.dtype)
+        pair: Any = floats_in(to_device(gathered, index.device, non_blocking=index.is_cuda), self.dtype)
+        inputs, targets = pair
         return Batch(inputs, map_tree(_as_target, targets))
 
 
@@ -317,5 +318,6 @@ def _resident(name: str, examples: MapExamples) -> TensorExamples:
     for some in rows.split(READ_AT_ONCE):
         parts.append(examples.readers.read(examples.source, some, counter_key(0, some)))
         progress.advance(len(some))
-    inputs, targets = join(parts, examples.readers.padding)
+    pair: Any = join(parts, examples.readers.padding)
+    inputs, targets = pair
     return TensorExamples(inputs, map_tree(_as_target, floats_in(targets, torch.float32)))
