@@ -1,5 +1,6 @@
 """Data sets of Hugging Face and torchvision, read from small files in their own formats."""
 
+import importlib
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.datasets.examples import Splits
+from harness.datasets.examples import Batch, Splits
 from harness.plan.errors import UserError
 from harness.plan.instantiate import instantiate
 from harness.train.loader import Loader
@@ -25,7 +26,7 @@ def load(root: Path, **given: Any) -> Splits:
 @pytest.fixture
 def rows(tmp_path) -> dict[str, Any]:
     """A Parquet file of token sequences with masks, labels and a column of text."""
-    datasets = pytest.importorskip("datasets")
+    library = pytest.importorskip("datasets.arrow_dataset")  # `datasets` alone is also the name of this folder
     lengths = [2 + i % 5 for i in range(60)]
     columns = {
         "input_ids": [[7] * length for length in lengths],
@@ -33,7 +34,7 @@ def rows(tmp_path) -> dict[str, Any]:
         "label": [i % 2 for i in range(60)],
         "text": ["words"] * 60,
     }
-    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
+    library.Dataset.from_dict(columns).to_parquet(tmp_path / "rows.parquet")
     files = {"path": "parquet", "data_files": str(tmp_path / "rows.parquet"), "cache_dir": str(tmp_path / "hf")}
     return {"_target_": "datasets.load_dataset", **files}
 
@@ -48,7 +49,7 @@ def test_a_hugging_face_data_set_gives_its_columns_padded(tmp_path, rows):
 
 
 def test_a_hugging_face_data_set_with_splits_and_a_stream_are_refused(tmp_path, rows):
-    with pytest.raises(UserError, match="has several splits \\(train\\): choose one, e.g. by split=train"):
+    with pytest.raises(UserError, match=r"has several splits \(train\): choose one, e\.g\. by split=train"):
         load(tmp_path, train=rows, targets="label")
     with pytest.raises(UserError, match="without random access"):
         load(tmp_path, train={**rows, "split": "train", "streaming": True}, targets="label")
@@ -64,8 +65,8 @@ def test_cifar_10_of_torchvision_is_transformed_the_same_by_any_number_of_reader
         (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [i % 10 for i in range(20)]}))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [*"abcdefghij"]}))
     given = {
-        "train": {"_target_": f"{__name__}.Unchecked", "root": str(tmp_path), "train": True},
-        "test": {"_target_": f"{__name__}.Unchecked", "root": str(tmp_path), "train": False},
+        "train": {"_target_": f"{__name__}.unchecked", "root": str(tmp_path), "train": True},
+        "test": {"_target_": f"{__name__}.unchecked", "root": str(tmp_path), "train": False},
         "transform": [
             {"_target_": f"{V2}.RandomCrop", "size": 32, "padding": 4},
             {"_target_": f"{V2}.RandomHorizontalFlip"},
@@ -80,17 +81,11 @@ def test_cifar_10_of_torchvision_is_transformed_the_same_by_any_number_of_reader
     assert not torch.equal(drawn[0], one.train.batch(index).inputs)  # pyright: ignore[reportArgumentType]
 
 
-def Unchecked(root: str, train: bool) -> Any:
+def unchecked(root: str, train: bool) -> Any:
     """torchvision's CIFAR-10 without its check of the official files' MD5 sums."""
-    from torchvision import datasets
-
-    class Small(datasets.CIFAR10):
-        def _check_integrity(self) -> bool:
-            return True
-
-    (Path(root) / "cifar-10-batches-py").exists()
-    datasets.cifar.check_integrity = lambda *_: True
-    return Small(root, train=train)
+    cifar = importlib.import_module("torchvision.datasets.cifar")
+    vars(cifar)["check_integrity"] = lambda *_: True
+    return cifar.CIFAR10(root, train=train)
 
 
 def test_an_image_transform_of_torchvision_augments_one_image_at_a_time():
@@ -101,8 +96,6 @@ def test_an_image_transform_of_torchvision_augments_one_image_at_a_time():
             "transforms": [{"_target_": f"{V2}.RandomErasing", "p": 1.0}],
         }
     )
-    from harness.datasets.examples import Batch
-
     images, index = torch.ones(6, 3, 16, 16), torch.arange(6)
     whole = erase(Batch(images, index), 0, index, index, 1).inputs
     parts = [erase(Batch(images[i : i + 2], index), 0, index[i : i + 2], index[i : i + 2], 1).inputs for i in (0, 2, 4)]
