@@ -42,7 +42,7 @@ def run(folder: Path, command: str, *more: str) -> "subprocess.CompletedProcess[
 
 def test_the_page_shows_a_file_for_every_kind_of_thing():
     assert {name.split("/")[-2] for name, _ in FILES if "/" in name} == {
-        *("model", "workload", "lr_scaling", "experiment"),
+        *("dataset", "model", "workload", "lr_scaling", "experiment"),
     }
     assert len(COMMANDS) == 7
 
