@@ -5,6 +5,7 @@ The probes of harness.train.doctor show that something is wrong; these calls of 
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,21 +104,26 @@ def check_randomness(subject: Subject, examples: Sequence[int]) -> Iterator[Chec
                 f"the model sets torch's seed in its forward {mode}, so that every update draws "
                 "the same numbers: remove torch.manual_seed",
             )
-        if subject.runs_differ(first, other_seed):
+        if not training and subject.runs_differ(first, other_seed):
             place = subject.where(call, {**call, "seed": 1})
-            yield (
-                note(
-                    "randomness",
-                    f"{place} draws random numbers in training: over splits of a batch they agree in "
-                    "distribution only, so they are off in what follows",
-                )
-                if training
-                else fault(
-                    "randomness",
-                    f"{place} draws random numbers in evaluation: pass training=self.training to "
-                    "functional dropout, and draw noise in training only",
-                )
+            yield fault(
+                "randomness",
+                f"{place} draws random numbers in evaluation: pass training=self.training to functional dropout, and "
+                "draw noise in training only",
             )
+    yield from _check_chance(subject, {"examples": examples})
+
+
+def _check_chance(subject: Subject, call: Mapping[str, Any]) -> Iterator[Check]:
+    one, other = (subject.run(subject.build_without_dropout(), **call, seed=seed) for seed in (0, 1))
+    if subject.runs_differ(one, other):
+        subject.has_chance = True
+        place = subject.where(call, {**call, "seed": 1}, dropout=False)
+        yield note(
+            "randomness",
+            f"{place} draws random numbers in training: over splits of a batch they agree in distribution only, so "
+            "they are off in what follows",
+        )
 
 
 def _check_initial_weights(subject: Subject) -> Iterator[Check]:
@@ -269,9 +275,10 @@ def check_parameters(subject: Subject, examples: Sequence[int]) -> Iterator[Chec
         others = _times_trained(subject, examples, learner)
         unused = {name for name in unused if not others[name]}
     if unused:
+        names = listed(name for name in count if name in unused)
         yield fault(
             "parameters",
-            f"unused: {listed(name for name in count if name in unused)} got no gradient in any of {MICRO_BATCHES} micro-batches: use it in "
+            f"unused: {names} got no gradient in any of {MICRO_BATCHES} micro-batches: use it in "
             "forward, remove it, or freeze it with parameter_groups.frozen",
         )
     if seldom := [name for name, times in count.items() if times < MICRO_BATCHES and name not in unused]:

@@ -176,7 +176,7 @@ def digest(tensor: Tensor) -> Any:
     flat = (
         values.cpu().contiguous().flatten().view(torch.uint8) if values.numel() else torch.zeros(0, dtype=torch.uint8)
     )
-    return (str(values.dtype), tuple(values.shape), hashlib.blake2b(flat.numpy(), digest_size=16).hexdigest())
+    return (str(values.dtype), tuple(values.shape), hashlib.blake2b(flat.numpy().data, digest_size=16).hexdigest())
 
 
 def number_of(model: nn.Module, kept: Kept) -> float | None:

@@ -7,8 +7,10 @@ ways to compute the same thing is not due to chance.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.train.batch_norm import SpanBatchNorm
 
 KEPT = frozenset(("bernoulli", "bernoulli_", "native_dropout", "geometric", "geometric_"))
 UNIFORM = frozenset(("rand", "rand_like", "uniform_", "uniform"))
@@ -53,3 +55,26 @@ def _level(name: str, args: Any) -> float:
     if name in ("normal_", "normal"):
         return float(numbers[0]) if numbers else 0.0
     return 0.0 if name.startswith("randn") else 1.0
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The model with its dropout modules off: across splits of a batch, dropout agrees in distribution only."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+            module.dropout = 0.0
+    return model
+
+
+def without_chance(model: nn.Module) -> nn.Module:
+    """The model in evaluation mode also where it is trained, batch norm excepted: functional dropout and the like can
+    be turned off in no other way. Recurrent layers stay as they are, because cuDNN trains them in no other mode."""
+    model.register_forward_pre_hook(_evaluate_all_but_batch_norm)
+    return without_dropout(model)
+
+
+def _evaluate_all_but_batch_norm(model: nn.Module, args: object) -> None:
+    for module in model.modules():
+        if not isinstance(module, SpanBatchNorm | nn.RNNBase):
+            module.training = False

@@ -15,7 +15,7 @@ from harness.plan.settings import Settings
 from harness.plan.trial import Topology
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
-from harness.train.still import Still
+from harness.train.still import Still, without_dropout
 from harness.train.world import World
 
 SHOWN = 3  # names in one line
@@ -46,12 +46,19 @@ class Subject:
         self.repeats = True  # whether the same call twice gives the same
         self.keeps_state = False  # whether a call changes the next one
         self.couples = False  # whether examples of a batch change each other in training
+        self.has_chance = False  # whether the model draws random numbers in training outside its dropout modules
         self._first: dict[str, Tensor] | None = None
         self._learner: Learner | None = None
 
     def build_anew(self) -> Learner:
         """A learner as a trial builds it."""
         return Learner(self.settings, 0, self.topology, self.world, self.splits)
+
+    def build_without_dropout(self) -> Learner:
+        """The same as `build`, with dropout modules off."""
+        learner = self.build()
+        without_dropout(learner.model)
+        return learner
 
     def build(self) -> Learner:
         """The same, with the same weights at every call even if the model draws them from a source without seed."""
@@ -113,11 +120,14 @@ class Subject:
             or self.differ([*one.gradients.values()], [other.gradients[name] for name in one.gradients])
         )
 
-    def where(self, one: Mapping[str, Any], other: Mapping[str, Any], row: int | None = None) -> str:
-        """The module from which on two calls, given as arguments of `run`, differ; `row`: see `place`."""
+    def where(
+        self, one: Mapping[str, Any], other: Mapping[str, Any], row: int | None = None, dropout: bool = True
+    ) -> str:
+        """The module from which on two calls, given as arguments of `run`, differ; `row`: see `place`; `dropout`:
+        whether dropout modules are on."""
         traces = []
         for arguments in (one, other):
-            learner = self.build()
+            learner = self.build() if dropout else self.build_without_dropout()
             with traced(learner.model) as calls:
                 self.run(learner, **arguments)
             traces.append(calls)
