@@ -19,11 +19,11 @@ from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
 from harness.plan.imports import user_code
+from harness.plan.instantiate import instantiate
 from harness.record.code_fingerprint import Fingerprint
 from harness.record.examination import write_examination
 from harness.train.check import Check
 from harness.train.doctor import PROBES, ProbeError, Rows, examine
-from harness.plan.instantiate import instantiate
 from harness.train.model_checks import examine_model
 from harness.train.probes import Probes
 from harness.train.rehearsal import rehearse

@@ -15,10 +15,10 @@ import torch
 
 from harness.plan.batch import Placement
 from harness.plan.errors import UserError
+from harness.plan.instantiate import instantiate
 from harness.plan.schedules import Schedule
 from harness.plan.workload import Workload
 from harness.train.check import Check, fault
-from harness.plan.instantiate import instantiate
 from harness.train.probes import EVALUATION_BATCH, EXAMPLES, STILL, Probes
 from harness.train.stream import ExampleStream, cut
 from harness.train.worker import Task

@@ -22,7 +22,7 @@ from harness.train.subject import Run, Subject, listed, set_mode
 CALLS = 10  # of one model, of which the last must equal the first
 COUNTED = 4  # of the last of them, in which a counter changes every time
 AHEAD = (1, 2, 3, 5, 10, 30, 100, 300, 1_000, 10_000, 1_000_000)  # calls by which a counter is put forward
-LASTING = ("attribute", "buffer", "global")
+LASTING = ("buffer", "attribute", "global")  # an attribute may follow from buffers, as in spectral_norm
 
 
 class History:
@@ -73,10 +73,22 @@ class History:
         return self.subject.runs_differ(self.reference[training], again)
 
     def causes(self) -> list[Kept]:
-        """What is enough to put back for the first results; where nothing alone is, everything that has changed."""
+        """What is enough to put back for the first results: one thing, else all of one kind, else all that changed."""
         items = self.changed()
-        enough = [kept for kept in items if self._put_back(kept) and not self.influenced()]
-        return enough or items
+        if enough := [kept for kept in items if self._is_enough([kept])]:
+            return enough
+        for kind in LASTING:
+            of_kind = [kept for kept in items if kept.kind == kind]
+            if of_kind and self._is_enough(of_kind):
+                return of_kind
+        return items
+
+    def _is_enough(self, items: Sequence[Kept]) -> bool:
+        """Whether calls give the first results again in both modes, once `items` are put back before each of them."""
+        for training in (True, False):
+            if not all(self._put_back(kept) for kept in items) or self._differs(training):
+                return False
+        return True
 
     def _put_back(self, kept: Kept) -> bool:
         """Set one thing to its first value; False if that is not known."""

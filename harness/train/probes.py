@@ -77,8 +77,8 @@ class Probes:
             dataset={**excerpt, "examples": EXAMPLES},
             model=model,
             # Every update has a different LR, so that one update too many would show.
-            schedule={"_target_": "harness.plan.schedules.Constant", "warmup": {"steps": 2 * self.updates}},
-            target=Target(target.metric, unreachable, target.mode),
+            schedule={"_target_": "harness.plan.schedules.Constant", "warmup": {"steps": self.updates}},
+            target=Target(target.metric, unreachable, target.mode, confirm=1),
             budget=Duration(self.updates * size, "examples"),
             base_batch_size=size,
             evaluate_every_examples=size,

@@ -1,30 +1,32 @@
 """A trial's parts built and tried on the driver, so that what cannot work is rejected before anything starts (P19)."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples, Splits
+from harness.objectives.cross_entropy import CrossEntropy, classes_second
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.gradient_noise import NoiseScale
 from harness.plan.imports import user_code
+from harness.plan.instantiate import misfit
 from harness.plan.settings import Averaging, Settings, fingerprint
 from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
 from harness.train.evaluation import Evaluator
 from harness.train.excerpt import First
-from harness.plan.instantiate import misfit
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
-from harness.train.losses import IGNORED
+from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
-from harness.train.subject import Subject, listed
+from harness.train.subject import Subject, difference, listed, tensors_in
 from harness.train.world import World
 
 GROUP = 2  # examples of a batch-norm group here, whatever the span: one alone has no variance
@@ -57,7 +59,7 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> N
         if p.topology.device != "cpu":
             continue
         with torch.random.fork_rng(devices=[]):
-            _train(learner)
+            _train(learner, splits)
             _evaluate(learner)
             model = fingerprint({"model": dict(settings.model), "dataset": dict(settings.dataset)})
             if model not in without_state:
@@ -71,6 +73,8 @@ def _named(settings: Settings, failed: str) -> Iterator[None]:
     model, dataset = settings.model["_target_"], settings.dataset["_target_"]
 
     def reason() -> str | None:
+        if "uninitialized parameter" in str(sys.exc_info()[1]):
+            return f"model {model} has lazy layers, whose size is not known before the first batch: use others"
         return misfit("optimizer", settings.optimizer) or misfit("model", settings.model)
 
     with user_code(f"model {model} cannot be {failed} on {dataset}", reason):
@@ -100,7 +104,7 @@ def _few(examples: Examples) -> Examples:
     return First(examples, min(EVALUATED, len(examples)))
 
 
-def _train(learner: Learner) -> None:
+def _train(learner: Learner, splits: Splits) -> None:
     """Make one update of two micro-batches. Raises UserError if augmentation, model, loss or optimizer fails."""
     settings = learner.settings
     indices = torch.arange(2 * EXAMPLES, device=learner.world.device) % settings.train_examples
@@ -119,35 +123,30 @@ def _train(learner: Learner) -> None:
         )
     with _named(settings, f"trained with {settings.optimizer['_target_']}"):
         with torch.no_grad():
-            outputs = learner.outputs(learner.model, batch.inputs)
-        # The shapes of outputs and targets belong here, before the loss computes with them.
-        _check_labels(settings, learner.splits, outputs)
+            outputs = learner.outputs(learner.model, batch)
+            learner.loss.check(outputs, batch.targets)
+        _check_classes(learner, splits)
         learner.update(0, drawn, last=True)
 
 
-def _check_labels(settings: Settings, splits: Splits, outputs: Tensor) -> None:
-    """Raises UserError for a class number of any example that has no output, as far as targets are one tensor."""
-    if settings.loss != "cross_entropy":
+def _check_classes(learner: Learner, splits: Splits) -> None:
+    """Raises UserError for a class index of any example that has no output, as far as targets are one tensor."""
+    loss = learner.loss
+    if not isinstance(loss, CrossEntropy):
         return
-    name, classes = settings.dataset["_target_"], outputs.shape[-1]
-    for split in ("train", "validation", "test"):
-        examples = getattr(splits, split)
-        targets = getattr(examples, "targets", None)
-        if not isinstance(targets, Tensor):
+    batch = learner.splits.train.batch(torch.arange(1, device=learner.world.device))
+    classes = classes_second(learner.outputs(learner.model, batch), batch.targets)[0].shape[1]
+    for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
+        targets = getattr(getattr(splits, split), "targets", None)
+        if not isinstance(targets, Tensor) or targets.is_floating_point():
             continue
-        if targets.is_floating_point() and split != "train":
+        wrong = ((targets < 0) & (targets != loss.ignore_index)) | (targets >= classes)
+        if wrong.any():
+            row, found = int(wrong.nonzero()[0, 0]), targets[wrong][0].item()
             raise UserError(
-                f"dataset {name}: {split} targets are {targets.dtype} {list(targets.shape)}, but cross_entropy "
-                "measures accuracy against class numbers: give int64 targets, such as targets.argmax(-1)"
-            )
-        wrong = ((targets < 0) & (targets != IGNORED)) | (targets >= classes)
-        if not targets.is_floating_point() and wrong.any():
-            row = int(wrong.nonzero()[0, 0])
-            label = targets[wrong][0].item()
-            raise UserError(
-                f"dataset {name}: label {label} of {split} example {row} has no output, because the model's "
-                f"{classes} outputs are for labels 0 to {classes - 1}: renumber the labels, or give the model more "
-                f"outputs ({IGNORED} marks what does not count)"
+                f"dataset {learner.settings.dataset['_target_']}: class {found} of {kind} example {row} has no "
+                f"output, because the model's {classes} are for classes 0 to {classes - 1}: renumber the classes, or "
+                f"give the model more outputs ({loss.ignore_index} marks what does not count)"
             )
 
 
@@ -157,6 +156,33 @@ def _evaluate(learner: Learner) -> None:
         evaluator = Evaluator(learner, GROUP)
         evaluator.validation_scores()
         evaluator.evaluate(learner.splits.test, learner.settings.averaging.decide_on == "averaged")
+        if learner.average is not None:
+            _check_copy(learner)
+
+
+def _check_copy(learner: Learner) -> None:
+    """P33. Raises UserError unless a copy of the model computes with its own weights, as the average has to."""
+    copy, model = copy_model(learner.model).eval(), learner.model.eval()
+    batch = learner.splits.validation.batch(torch.arange(1, device=learner.world.device))
+
+    def outputs(module: nn.Module) -> list[Tensor]:
+        learner.seed_random(0)
+        return tensors_in(learner.outputs(module, batch))
+
+    with torch.no_grad():
+        for theirs in copy.parameters():
+            theirs.add_(torch.randn_like(theirs) * theirs.std(correction=0))
+        of_copy = outputs(copy)
+        for theirs, mine in zip(copy.parameters(), model.parameters(), strict=True):
+            mine.copy_(theirs)
+        of_model = outputs(model)
+    model.train()
+    if difference(of_copy, of_model) > TOLERANCE:
+        raise UserError(
+            f"model {learner.settings.model['_target_']} has no copy that computes with its own weights, so their "
+            "average cannot be evaluated: call layers as attributes of self, not through a lambda, a closure or a "
+            "global that holds them"
+        )
 
 
 def _check_state(learner: Learner) -> None:

@@ -105,8 +105,8 @@ class Subject:
     def forward(self, learner: Learner, examples: Sequence[int]) -> tuple[Any, Tensor]:
         """Outputs and summed loss of a call, in whatever mode the model is."""
         batch = learner.loader.batch(torch.tensor(list(examples), device=self.world.device))
-        outputs = learner.outputs(learner.model, batch.inputs)
-        return outputs, learner.loss.total(outputs, batch.targets)
+        outputs = learner.outputs(learner.model, batch)
+        return outputs, learner.loss.measure(outputs, batch.targets)[0]
 
     def differ(self, mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
         """Whether two lists of tensors differ by more than rounding."""
