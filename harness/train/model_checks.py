@@ -151,6 +151,11 @@ def _first_call(subject: Subject, examples: Sequence[int], training: bool) -> tu
 
 def check_coupling(subject: Subject, examples: Sequence[int]) -> Iterator[Check]:
     """P1: an example's outputs, and what it adds to the loss, do not depend on the batch that it is in."""
+    if subject.learner.loss.couples != "none":
+        subject.couples = True
+        yield note(
+            "coupling", "the loss couples the examples of a micro-batch, as it declares: splits of a batch differ"
+        )
     found: dict[str, list[str]] = {}  # a fault -> the modes that have it
     for training, mode in MODES.items():
         if reason := _coupled(subject, examples, training):
@@ -174,7 +179,7 @@ def _coupled(subject: Subject, examples: Sequence[int], training: bool) -> str |
             f"{place} makes an example's outputs depend on {_coupled_to(subject, examples, row - 1, call)}: compute "
             "every example from itself alone (for batch statistics use torch's own batch norm, whose span P3 sets)"
         )
-    if subject.differ([whole.total], [torch.stack([run.total for run in alone]).sum()]):
+    if not subject.couples and subject.differ([whole.total], [torch.stack([run.total for run in alone]).sum()]):
         subject.couples |= training
         return (
             "the loss of a batch is not the sum over its examples, whose outputs are the same alone: workload.loss "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples, Splits
 from harness.objectives.cross_entropy import CrossEntropy, classes_second
+from harness.objectives.objective import IGNORED
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.gradient_noise import NoiseScale
@@ -101,7 +102,12 @@ def _build(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
 
 
 def _few(examples: Examples) -> Examples:
-    return First(examples, min(EVALUATED, len(examples)))
+    """The first examples, so many that one of them has a target that counts."""
+    targets, count = getattr(examples, "targets", None), EVALUATED
+    if isinstance(targets, Tensor):
+        counted = (targets != IGNORED).flatten(1).any(1) if targets.dim() > 1 else targets != IGNORED
+        count = max(count, int(counted.nonzero()[0, 0]) + 1) if counted.any() else count
+    return First(examples, min(count, len(examples)))
 
 
 def _train(learner: Learner, splits: Splits) -> None:
@@ -135,6 +141,8 @@ def _check_classes(learner: Learner, splits: Splits) -> None:
     if not isinstance(loss, CrossEntropy):
         return
     batch = learner.splits.train.batch(torch.arange(1, device=learner.world.device))
+    if not isinstance(batch.targets, Tensor):
+        return
     classes = classes_second(learner.outputs(learner.model, batch), batch.targets)[0].shape[1]
     for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
         targets = getattr(getattr(splits, split), "targets", None)

@@ -80,6 +80,8 @@ class InBatchNegatives(Base):
 
 
 class OwnBatchNorm(nn.Module):
+    running: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("running", torch.zeros(width))
@@ -89,7 +91,7 @@ class OwnBatchNorm(nn.Module):
             return h - self.running
         mean = h.mean(0)
         with torch.no_grad():
-            self.running.lerp_(mean, 0.1)  # type: ignore[operator]
+            self.running.lerp_(mean, 0.1)
         return h - mean
 
 
@@ -221,7 +223,7 @@ class EpochOfItsOwn(Base):
     def forward(self, x: Tensor) -> Tensor:
         self.seen += len(x)
         self.epoch = self.seen // 1_797
-        return super().forward(x) * 0.9**self.epoch
+        return 0.9**self.epoch * super().forward(x)
 
 
 class CounterBuffer(Base):

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from faulty_models import FAULTY
-from harness.train.instantiate import instantiate
 from small_trials import DIGITS, WITHOUT_BATCH_NORM, topology
 from sound_models import SOUND
 from torch import Tensor
 
 from harness.datasets.examples import Batch, Splits, TensorExamples
+from harness.plan.instantiate import instantiate
 from harness.plan.settings import Averaging
 from harness.train.check import Check
 from harness.train.model_checks import examine_model
@@ -80,12 +80,14 @@ def test_a_loss_that_is_a_mean_is_named(splits):
 class Rereads(TensorExamples):
     def batch(self, index: Tensor) -> Batch:
         inputs, targets = super().batch(index)
+        assert isinstance(inputs, Tensor)
         return Batch(inputs + torch.rand(()), targets)
 
 
 class Ranks(TensorExamples):
     def batch(self, index: Tensor) -> Batch:
         inputs, targets = super().batch(index)
+        assert isinstance(inputs, Tensor)
         return Batch(inputs * torch.arange(len(index)).view(-1, *[1] * (inputs.dim() - 1)), targets)
 
 
@@ -100,6 +102,7 @@ def test_examples_that_are_not_a_function_of_their_index_are_named(kind, words, 
 
 def augment_by(change: Callable[[Tensor, Tensor], Tensor]) -> Any:
     def augment(batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
+        assert isinstance(batch.inputs, Tensor)
         return Batch(change(batch.inputs, example), batch.targets)
 
     return augment
