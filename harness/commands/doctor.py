@@ -54,6 +54,7 @@ class Doctor:
         with tempfile.TemporaryDirectory() as scratch:
             where = (cluster.device, cluster.precision)
             probes = Probes(workload, Path(scratch), self.updates, _split_device(cluster.device), where)
+            gangs.of(1, probes.device)  # sets the threads of this process
             dataset = workload.dataset["_target_"]
             with user_code(f"dataset {dataset} cannot be loaded"):
                 splits = instantiate(workload.dataset).load()

@@ -93,7 +93,7 @@ class History:
     def _put_back(self, kept: Kept) -> bool:
         """Set one thing to its first value; False if that is not known."""
         if kept.kind == "global":
-            if not isinstance(self.start.get(kept), int | float):
+            if self._number(kept) is None or not isinstance(self.start.get(kept), int | float):
                 return False
             set_number(self.learner.model, kept, self.start[kept])
             return True

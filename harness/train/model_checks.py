@@ -104,7 +104,9 @@ def check_randomness(subject: Subject, examples: Sequence[int]) -> Iterator[Chec
                 f"the model sets torch's seed in its forward {mode}, so that every update draws "
                 "the same numbers: remove torch.manual_seed",
             )
-        if not training and subject.runs_differ(first, other_seed):
+        if subject.runs_differ(first, other_seed):
+            subject.random_modes.add(training)
+        if not training and training in subject.random_modes:
             place = subject.where(call, {**call, "seed": 1})
             yield fault(
                 "randomness",
@@ -166,7 +168,7 @@ def check_coupling(subject: Subject, examples: Sequence[int]) -> Iterator[Check]
 
 def _coupled(subject: Subject, examples: Sequence[int], training: bool) -> str | None:
     """How examples that share a batch change each other in one mode; None if they do not."""
-    call = {"training": training, "still": True}
+    call = {"training": training, "still": training in subject.random_modes}
     whole = subject.run(subject.learner, examples, **call)
     try:
         alone = [subject.run(subject.learner, [example], **call) for example in examples]
@@ -220,14 +222,14 @@ def check_gradients(subject: Subject, examples: Sequence[int]) -> Iterator[Check
     """P1: gradients add up over examples, and are proportional to the loss, whose weight depends on ranks and TBS."""
     if subject.couples:
         return  # then they do not add up, for a reason that has been given
-    learner = subject.learner
-    whole = subject.run(learner, examples, still=True).gradients
-    scaled = subject.run(subject.learner, examples, still=True, scale=SCALE).gradients
+    learner, still = subject.learner, True in subject.random_modes
+    whole = subject.run(learner, examples, still=still).gradients
+    scaled = subject.run(subject.learner, examples, still=still, scale=SCALE).gradients
     reason, expected = "is not proportional to the loss", {name: slope / SCALE for name, slope in scaled.items()}
     wrong = _wrong(subject, whole, expected)
     if not wrong:
         try:
-            alone = [subject.run(subject.learner, [example], still=True).gradients for example in examples]
+            alone = [subject.run(subject.learner, [example], still=still).gradients for example in examples]
         except Exception:
             return  # reported with evaluation, where it matters
         zeros = {name: torch.zeros_like(slope) for name, slope in whole.items()}

@@ -69,7 +69,8 @@ def snapshot(model: nn.Module) -> dict[Kept, Any]:
                 kept[Kept("attribute", prefix, name)] = comparable(value)
     for owner, holder in _outside(model):
         for name, value in list(vars(holder).items()):
-            if not (name.startswith("__") or isinstance(value, type | ModuleType | nn.Module | property)):
+            is_skipped = name.startswith("__") or isinstance(value, type | ModuleType | nn.Module | property)
+            if not is_skipped and (not callable(value) or is_own(getattr(value, "__module__", None) or "torch")):
                 kept[Kept("global", owner, name)] = comparable(value)
     return kept
 
@@ -152,7 +153,7 @@ def _contents(value: Any, depth: int, within: AbstractSet[int]) -> Any:
         kept = [value.__defaults__, value.__kwdefaults__, *cells, vars(value)]
         return comparable([item for item in kept if not isinstance(item, type)], depth, within)
     if hasattr(value, "cache_info"):
-        return value.cache_info().currsize
+        return ("cache", value.cache_info().currsize)
     own = vars(value) if hasattr(value, "__dict__") and not isinstance(value, type | ModuleType) else {}
     return (type(value).__name__, [(name, comparable(item, depth, within)) for name, item in own.items()])
 

@@ -140,10 +140,11 @@ def _check_classes(learner: Learner, splits: Splits) -> None:
     loss = learner.loss
     if not isinstance(loss, CrossEntropy):
         return
-    batch = learner.splits.train.batch(torch.arange(1, device=learner.world.device))
+    batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
     if not isinstance(batch.targets, Tensor):
         return
-    classes = classes_second(learner.outputs(learner.model, batch), batch.targets)[0].shape[1]
+    with torch.no_grad():
+        classes = classes_second(learner.outputs(learner.model, batch), batch.targets)[0].shape[1]
     for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
         targets = getattr(getattr(splits, split), "targets", None)
         if not isinstance(targets, Tensor) or targets.is_floating_point():

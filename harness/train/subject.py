@@ -46,6 +46,7 @@ class Subject:
         self.repeats = True  # whether the same call twice gives the same
         self.keeps_state = False  # whether a call changes the next one
         self.couples = False  # whether examples of a batch change each other in training
+        self.random_modes: set[bool] = set()  # those of training (True) and evaluation that draw random numbers
         self.has_chance = False  # whether the model draws random numbers in training outside its dropout modules
         self._first: dict[str, Tensor] | None = None
         self._learner: Learner | None = None

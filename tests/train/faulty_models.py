@@ -1,5 +1,6 @@
 """Classifiers of 8x8 images, each with a planted fault that makes training depend on how a batch is split."""
 
+import functools
 import itertools
 import random
 import time
@@ -278,6 +279,34 @@ class OwnCount(Base):
         return super().forward(x) / (1 + next(self.numbers))
 
 
+class CachedByFunction(Base):
+    """state: CachedByFunction.scale"""
+
+    @functools.lru_cache  # noqa: B019
+    def scale(self, shape: Any) -> Tensor:
+        return 1 + self.latest.detach().abs().mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.latest = self.hidden(x)
+        return self.head(self.latest) * self.scale(x.shape)
+
+
+class DropoutInEvaluation(Base):
+    """randomness: drop (Dropout) draws random numbers in evaluation"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.2)
+
+    def train(self, mode: bool = True) -> "DropoutInEvaluation":
+        super().train(mode)
+        self.drop.train()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.hidden(x)))
+
+
 class DefaultArgument(Base):
     """state: global DefaultArgument.forward"""
 
@@ -387,6 +416,15 @@ class NumpyWeights(Base):
     def __init__(self) -> None:
         super().__init__()
         self.body.weight.data = torch.from_numpy(np.random.default_rng().normal(0, 0.1, (16, 64))).float()
+
+
+class FixedNoise(Base):
+    """coupling: its place in the batch"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.hidden(x)
+        generator = torch.Generator().manual_seed(0)
+        return self.head(h + 0.1 * torch.randn(h.shape, generator=generator))
 
 
 class HalfDetached(Base):
