@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples, Splits
-from harness.objectives.cross_entropy import CrossEntropy, classes_second
+from harness.objectives.cross_entropy import CrossEntropy
 from harness.objectives.objective import IGNORED
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
@@ -129,9 +129,8 @@ def _train(learner: Learner, splits: Splits) -> None:
         )
     with _named(settings, f"trained with {settings.optimizer['_target_']}"):
         with torch.no_grad():
-            outputs = learner.outputs(learner.model, batch)
-            learner.loss.check(outputs, batch.targets)
-        _check_classes(learner, splits)
+            _check_classes(learner, splits)
+            learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
         learner.update(0, drawn, last=True)
 
 
@@ -141,10 +140,15 @@ def _check_classes(learner: Learner, splits: Splits) -> None:
     if not isinstance(loss, CrossEntropy):
         return
     batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
-    if not isinstance(batch.targets, Tensor):
+    outputs, targets = learner.outputs(learner.model, batch), batch.targets
+    if not isinstance(targets, Tensor):
         return
-    with torch.no_grad():
-        classes = classes_second(learner.outputs(learner.model, batch), batch.targets)[0].shape[1]
+    if outputs.shape[:-1] == targets.shape:
+        classes = outputs.shape[-1]
+    elif (outputs.shape[:1], outputs.shape[2:]) == (targets.shape[:1], targets.shape[1:]):
+        classes = outputs.shape[1]
+    else:
+        return  # the loss itself names shapes that do not fit
     for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
         targets = getattr(getattr(splits, split), "targets", None)
         if not isinstance(targets, Tensor) or targets.is_floating_point():
