@@ -58,7 +58,7 @@ class Doctor:
             dataset = workload.dataset["_target_"]
             with user_code(f"dataset {dataset} cannot be loaded"):
                 splits = instantiate(workload.dataset).load()
-            rehearse([probes.planned()], splits, cluster.execution)
+            rehearse([probes.planned()], splits, cluster.execution, rejects_state=False)  # that is a finding
             with user_code(f"model {workload.model['_target_']} cannot be trained on {dataset}"):
                 subject = probes.subject(splits)
                 yield from map(vars, examine_model(subject))
@@ -70,11 +70,13 @@ class Doctor:
         """Print every check and write them to doctor.json, where later studies of the workload find them."""
         checks = [Check(**row) for row in rows]
         for check in checks:
-            console.print(str(check), markup=False, highlight=False)
+            console.print(str(check), markup=False, highlight=False, soft_wrap=True)
         write_examination(study, self.workload, code, f"{cluster.precision} on {cluster.device}", checks)
         failed = [check.name for check in checks if not check.passed]
         if failed:
-            console.print(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", highlight=False)
+            console.print(
+                f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}", highlight=False, soft_wrap=True
+            )
             return ExitCode.FAILED
         console.print(f"all {len(checks)} checks passed", highlight=False)
         return ExitCode.DONE

@@ -146,7 +146,7 @@ def check_state(subject: Subject, examples: Sequence[int]) -> Iterator[Check]:
         else:
             yield fault(
                 "state",
-                f"{_named(causes)} {_verb(causes)} what earlier calls left and changes what a call "
+                f"{_named(causes)} {_verb(causes)} what earlier calls left, which changes what a call "
                 f"gives {when}: {remedy(causes[0])}",
             )
     for kept in counters:
@@ -169,11 +169,11 @@ def remedy(kept: Kept) -> str:
     """What to do about state that changes results."""
     if kept.kind == "buffer":
         return (
-            "every micro-batch of every rank updates it, so results depend on how a batch is split; compute it from "
-            "the batch's own examples one by one, or use a layer without memory, such as GroupNorm or LayerNorm"
+            "such state is updated by every micro-batch of every rank, so results depend on how a batch is split; compute "
+            "it from each example alone, or use a layer without memory, such as GroupNorm or LayerNorm"
         )
     return (
-        "it is in no checkpoint and differs between ranks; compute it from the batch, or keep it in a buffer "
+        "such state is in no checkpoint and differs between ranks; compute it from the batch, or keep it in a buffer "
         "(register_buffer)"
     )
 
