@@ -169,8 +169,8 @@ def remedy(kept: Kept) -> str:
     """What to do about state that changes results."""
     if kept.kind == "buffer":
         return (
-            "such state is updated by every micro-batch of every rank, so results depend on how a batch is split; compute "
-            "it from each example alone, or use a layer without memory, such as GroupNorm or LayerNorm"
+            "such state is updated by every micro-batch of every rank, so results depend on how a batch is split; "
+            "compute it from each example alone, or use a layer without memory, such as GroupNorm or LayerNorm"
         )
     return (
         "such state is in no checkpoint and differs between ranks; compute it from the batch, or keep it in a buffer "
