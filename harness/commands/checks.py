@@ -17,6 +17,7 @@ from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
 from harness.objectives.objective import objective_named
+from harness.plan.coscaling import check_decays
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.imports import user_code
@@ -100,6 +101,7 @@ def check_study(
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
     check_schedules(planned)
+    check_values(progress.design, planned)
     rehearse(planned, splits, progress.cluster.execution)
     if unfinished:
         check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
@@ -131,6 +133,29 @@ def check_schedules(planned: Sequence[PlannedTrial]) -> None:
             raise UserError(
                 f"schedule.mode={mode} contradicts the target's metric {settings.target.metric}, whose mode is "
                 f"{settings.target.mode}: use schedule.mode={settings.target.mode}"
+            )
+
+
+def check_values(design: Design, planned: Sequence[PlannedTrial]) -> None:
+    """Raises UserError for values with which no trial could reach its target: momentum and betas from 1 on, an LR that
+    falls as TBS grows, a warm-up longer than the budget, more confirming evaluations than the budget has.
+
+    An experiment may try shorter budgets than the workload's, on its own responsibility.
+    """
+    workload = design.workload
+    for rule in design.rules:
+        if rule.exponent is not None and rule.exponent < 0 and rule.name.startswith("power("):
+            raise UserError(f"lr_scaling.power must be >= 0, not {rule.exponent:g}: a larger batch needs no smaller LR")
+    for settings in {p.trial.arm.label: p.trial.arm.settings for p in planned}.values():
+        check_decays(settings.optimizer)
+        if settings.budget_examples < workload.budget_examples:
+            continue
+        workload.check_targets(settings.total_batch_size)
+        warmup, updates = settings.schedule.get("warmup", 0), settings.budget_steps * (settings.adascale_ratio or 1)
+        if warmup > updates:
+            raise UserError(
+                f"schedule.warmup of {warmup} updates at TBS {settings.total_batch_size} is longer than the budget of "
+                f"{updates} updates: use a shorter warm-up or a larger workload.budget"
             )
 
 

@@ -6,7 +6,13 @@ from math import isfinite, lcm
 from typing import Any
 
 from harness.plan.batch import BatchPlan, Placement, nearest
-from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale_averaging, co_scale_warmup
+from harness.plan.coscaling import (
+    CoScaling,
+    check_adascale,
+    co_scale,
+    co_scale_averaging,
+    co_scale_warmup,
+)
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
@@ -93,6 +99,18 @@ class Workload(WorkloadConfig):
                 f"{', '.join(map(str, off_grid))}: the nearest valid values are {nearest(every, common)} "
                 "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
             )
+
+    def check_targets(self, total_batch_size: int) -> None:
+        """Raises UserError for a target that no trial can reach, because the budget has too few evaluations."""
+        every, budget = self.evaluate_every_examples, self.budget_examples
+        count = min(budget // every, -(-budget // total_batch_size))
+        for name, target in (("target", self.target), ("read_beside", self.read_beside)):
+            if target is not None and target.confirm > count:
+                raise UserError(
+                    f"workload.{name}.confirm={target.confirm} can never happen: at TBS {total_batch_size} the budget "
+                    f"of {budget} examples has {count} evaluation{'s' * (count != 1)}: lower it, raise "
+                    "workload.budget, or lower workload.evaluate_every_examples"
+                )
 
     def batch_plan(self, total_batch_size: int) -> BatchPlan:
         """How the placement cuts a global batch; ghost groups stay whole, other spans follow the micro-batch."""
