@@ -92,6 +92,8 @@ class Learner:
         if self.world.size > 1:
             # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
             finds_unused = self._leaves_parameters_unused()
+            if finds_unused:  # DDP would take a weight that the model returns, for a fused head, for an unused one
+                self.model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
             self.wrapped = self._ddp = DistributedDataParallel(
                 self.model,
                 gradient_as_bucket_view=True,
@@ -358,3 +360,10 @@ class Learner:
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _as_results(outputs: Any) -> Any:
+    """Outputs in which a parameter is a result of the forward pass."""
+    if isinstance(outputs, tuple):
+        return tuple(o.view_as(o) if isinstance(o, nn.Parameter) else o for o in outputs)
+    return outputs

@@ -15,11 +15,12 @@ from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
+from harness.train.loss_check import check_loss
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
 from harness.train.world import World
 
-LEAST_EXAMPLES = 2  # batch norm over a single example has no variance
+LEAST_EXAMPLES = 4  # batch norm over a single example has no variance; half of a batch is tried too
 
 
 def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed) -> None:
@@ -56,10 +57,10 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learne
     eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
     learner = Learner(settings, planned.trial.seed, topology, world, splits, eager)
     if topology.device == "cpu" and splits.is_loaded:
-        count = max(LEAST_EXAMPLES, learner.group)
+        count = learner.group if learner.group > 1 else LEAST_EXAMPLES
         batch = splits.train.batch(torch.arange(count) % len(splits.train))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
+        with torch.random.fork_rng(devices=[]):
+            check_loss(learner, batch)
     return learner
 
 

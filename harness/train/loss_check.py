@@ -1,0 +1,47 @@
+"""Whether a loss fits the outputs and targets of a batch, and is a sum over examples as P1 needs; tried once."""
+
+import torch
+
+from harness.datasets.examples import Batch
+from harness.datasets.tree import check_examples, count_examples, map_tree
+from harness.plan.errors import UserError
+from harness.plan.loss_choice import loss_name
+from harness.train.learner import Learner
+
+TOLERANCE = 1e-2  # relative: half precision rounds by less, and a contrastive loss differs by far more
+
+
+@torch.no_grad()
+def check_loss(learner: Learner, batch: Batch) -> None:
+    """Pass a training batch through model and loss; UserError where they do not fit each other."""
+    examples = count_examples(batch.targets)
+    check_examples(batch.inputs, examples, "inputs")
+    check_examples(batch.targets, examples, "targets")
+    learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
+    if learner.loss.couples == "none" and examples > 1:
+        _check_coupling(learner, batch, examples // 2)
+
+
+def _check_coupling(learner: Learner, batch: Batch, half: int) -> None:
+    """Raises UserError where an example's loss depends on the others in the batch, dropout and the like aside."""
+    parts = [Batch(*(map_tree(lambda leaf: leaf[a:b], tree) for tree in batch)) for a, b in ((0, half), (half, None))]
+    was_training = learner.model.training
+    learner.model.eval()
+    try:
+        whole, again, apart = (_mean(learner, batches) for batches in ([batch], [batch], parts))
+    finally:
+        learner.model.train(was_training)
+    is_random = whole != again
+    if is_random or abs(whole - apart) <= TOLERANCE * max(abs(whole), abs(apart)):
+        return
+    raise UserError(
+        f"loss {loss_name(learner.settings.loss)} gives a batch {whole:.4g} and its two halves {apart:.4g}, so an "
+        "example's loss depends on the others in its micro-batch: return the loss of each example, or give the loss "
+        "by _target_ with couples: batch and set cluster.per_device_batch_size"
+    )
+
+
+def _mean(learner: Learner, batches: list[Batch]) -> float:
+    measured = [learner.loss.measure(learner.outputs(learner.model, part), part.targets) for part in batches]
+    count = sum(float(count) for _, count in measured)
+    return sum(total.item() for total, _ in measured) / count if count else 0.0
