@@ -60,6 +60,11 @@ def take(tree: Tree, index: Tensor) -> Tree:
     return map_tree(lambda leaf: leaf.index_select(0, index), tree)
 
 
+def excerpt(tree: Tree, start: int, stop: int) -> Tree:
+    """The examples from `start` to `stop`."""
+    return map_tree(lambda leaf: leaf[start:stop], tree)
+
+
 def floats_in(tree: Tree, dtype: torch.dtype) -> Tree:
     """The tree with its floating tensors in `dtype`."""
     return map_tree(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)

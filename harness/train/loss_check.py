@@ -3,7 +3,7 @@
 import torch
 
 from harness.datasets.examples import Batch
-from harness.datasets.tree import check_examples, count_examples, map_tree
+from harness.datasets.tree import check_examples, count_examples, excerpt
 from harness.plan.errors import UserError
 from harness.plan.loss_choice import loss_name
 from harness.train.learner import Learner
@@ -19,12 +19,13 @@ def check_loss(learner: Learner, batch: Batch) -> None:
     check_examples(batch.targets, examples, "targets")
     learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
     if learner.loss.couples == "none" and examples > 1:
-        _check_coupling(learner, batch, examples // 2)
+        _check_coupling(learner, batch, examples)
 
 
-def _check_coupling(learner: Learner, batch: Batch, half: int) -> None:
+def _check_coupling(learner: Learner, batch: Batch, examples: int) -> None:
     """Raises UserError where an example's loss depends on the others in the batch, dropout and the like aside."""
-    parts = [Batch(*(map_tree(lambda leaf: leaf[a:b], tree) for tree in batch)) for a, b in ((0, half), (half, None))]
+    half = examples // 2
+    parts = [Batch(*(excerpt(tree, *ends) for tree in batch)) for ends in ((0, half), (half, examples))]
     was_training = learner.model.training
     learner.model.eval()
     try:
@@ -42,6 +43,6 @@ def _check_coupling(learner: Learner, batch: Batch, half: int) -> None:
 
 
 def _mean(learner: Learner, batches: list[Batch]) -> float:
-    measured = [learner.loss.measure(learner.outputs(learner.model, part), part.targets) for part in batches]
+    measured = [learner.loss.measure(learner.outputs(learner.model, one), one.targets) for one in batches]
     count = sum(float(count) for _, count in measured)
     return sum(total.item() for total, _ in measured) / count if count else 0.0
