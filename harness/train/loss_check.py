@@ -7,8 +7,9 @@ from harness.datasets.tree import check_examples, count_examples, excerpt
 from harness.plan.errors import UserError
 from harness.plan.loss_choice import loss_name
 from harness.train.learner import Learner
+from harness.train.precision import HALF
 
-TOLERANCE = 1e-2  # relative: half precision rounds by less, and a contrastive loss differs by far more
+TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2  # relative; of the loss of a batch against that of its halves
 
 
 @torch.no_grad()
@@ -33,7 +34,8 @@ def _check_coupling(learner: Learner, batch: Batch, examples: int) -> None:
     finally:
         learner.model.train(was_training)
     is_random = whole != again
-    if is_random or abs(whole - apart) <= TOLERANCE * max(abs(whole), abs(apart)):
+    tolerance = HALF_TOLERANCE if learner.precision.name in HALF else TOLERANCE
+    if is_random or abs(whole - apart) <= tolerance * max(abs(whole), abs(apart)):
         return
     raise UserError(
         f"loss {loss_name(learner.settings.loss)} gives a batch {whole:.4g} and its two halves {apart:.4g}, so an "

@@ -1,5 +1,7 @@
 """Batches as trees: every form is gathered, moved and cut alike, and named where it does not fit."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from harness.datasets.tree import call, check_examples, count_examples, excerpt,
 from harness.plan.errors import UserError
 
 CPU = torch.device("cpu")
-TREE = {"ids": torch.arange(6), "more": (torch.rand(6, 2, dtype=torch.float64), [torch.zeros(6, 1)])}
+TREE: Any = {"ids": torch.arange(6), "more": (torch.rand(6, 2, dtype=torch.float64), [torch.zeros(6, 1)])}
 
 
 def test_every_tensor_of_a_tree_is_gathered_and_only_inputs_change_their_dtype():
@@ -24,14 +26,14 @@ def test_every_tensor_of_a_tree_is_gathered_and_only_inputs_change_their_dtype()
 
 
 def test_a_model_is_called_with_a_tensor_with_names_or_with_positions():
-    def model(*args, **kwargs):
+    def model(*args: Any, **kwargs: Any) -> Any:
         return args, kwargs
 
     one, two = torch.zeros(1), torch.ones(1)
     assert call(model, one) == ((one,), {})
     assert call(model, {"x": one, "mask": two}) == ((), {"x": one, "mask": two})
     assert call(model, (one, two), targets=two) == ((one, two), {"targets": two})
-    assert call(model, [one]) == ((one,), {})
+    assert call(model, (one,)) == ((one,), {})
 
 
 def test_what_is_no_tree_of_examples_is_named_with_its_place_and_shape():
@@ -39,7 +41,7 @@ def test_what_is_no_tree_of_examples_is_named_with_its_place_and_shape():
     with pytest.raises(UserError, match=r"inputs\.mask of 6 examples has the shape \[5\]: its first axis must be"):
         check_examples({"ids": torch.zeros(6), "mask": torch.zeros(5)}, 6, "inputs")
     with pytest.raises(UserError, match="a batch may hold tensors in mappings and tuples, not an int"):
-        check_examples({"ids": torch.zeros(6), "length": 3}, 6, "inputs")
+        check_examples({**TREE, "length": 3}, 6, "inputs")
     with pytest.raises(UserError, match="holds no tensor"):
         check_examples({}, 6, "inputs")
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -23,8 +24,7 @@ from harness.train.world import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 LONG = pytest.mark.long
-EXAMPLES, BATCH, UPDATES, CLASSES = 96, 16, 6, 5
-FORMS = ("tensor", "dict", "tuple", "nested", "ragged")
+EXAMPLES, BATCH, UPDATES, CLASSES = 96, 16, 4, 5
 
 
 def focal(outputs: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
@@ -166,7 +166,12 @@ def all_trajectories(world: World, cases: list[Settings], accumulation: int) -> 
     return [trajectory(world, settings, accumulation) for settings in cases]
 
 
-CASES = [settings_of(form, name) for form in FORMS for name in LOSSES]
+# Every loss on tensors and on ragged sequences, and in one of the other forms.
+CASES = [
+    settings_of(form, name)
+    for number, name in enumerate(LOSSES)
+    for form in ("tensor", ("dict", "tuple", "nested")[number % 3], "ragged")
+]
 SOME = [settings_of("nested", "class weights"), settings_of("ragged", "some ignored"), settings_of("dict", "weighted")]
 
 
@@ -191,7 +196,8 @@ def test_ranks_change_no_loss_in_any_form_of_batch(ranks, accumulation):
 @LONG
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bf16", 0.05)])
 def test_every_loss_is_the_same_to_rounding_in_every_precision(precision, tolerance):
-    for settings in CASES:
+    for name, form in zip(LOSSES, cycle(("ragged", "nested")), strict=False):
+        settings = settings_of(form, name)
         expected = trajectory(ALONE, settings, 1)[:UPDATES]
         found = trajectory(ALONE, settings, 4, precision)[:UPDATES]
         assert found == pytest.approx(expected, rel=tolerance), (settings.dataset, settings.loss)
