@@ -60,7 +60,7 @@ def take(tree: Tree, index: Tensor) -> Tree:
     return map_tree(lambda leaf: leaf.index_select(0, index), tree)
 
 
-def excerpt(tree: Tree, start: int, stop: int) -> Tree:
+def excerpt(tree: Tree, start: int, stop: int) -> Any:
     """The examples from `start` to `stop`."""
     return map_tree(lambda leaf: leaf[start:stop], tree)
 
@@ -77,11 +77,9 @@ def to_device(tree: Tree, device: torch.device, non_blocking: bool = False) -> T
 
 def call(function: Callable[..., Any], inputs: Tree, **more: Any) -> Any:
     """f(x) of a tensor, f(**x) of a mapping, f(*x) of a tuple; `more`: further keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return function(**inputs, **more)
-    if isinstance(inputs, tuple | list):
-        return function(*inputs, **more)
-    return function(inputs, **more)
+    if isinstance(inputs, Tensor):
+        return function(inputs, **more)
+    return function(**inputs, **more) if isinstance(inputs, Mapping) else function(*inputs, **more)
 
 
 def a(value: Any) -> str:

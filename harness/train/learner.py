@@ -278,7 +278,9 @@ class Learner:
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the loss takes of the outputs of `model`, in this trial's precision and memory format."""
-        return self.outputs_of(model, Batch(self.laid_out(batch.inputs), batch.targets))
+        if self.speed.channels_last:
+            batch = Batch(self.laid_out(batch.inputs), batch.targets)
+        return self.outputs_of(model, batch)
 
     def outputs_of(self, model: Callable[..., Any], batch: Batch) -> Any:
         """The same for a batch that is laid out already, or whose layout does not matter."""

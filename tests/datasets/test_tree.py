@@ -41,7 +41,7 @@ def test_what_is_no_tree_of_examples_is_named_with_its_place_and_shape():
     with pytest.raises(UserError, match=r"inputs\.mask of 6 examples has the shape \[5\]: its first axis must be"):
         check_examples({"ids": torch.zeros(6), "mask": torch.zeros(5)}, 6, "inputs")
     with pytest.raises(UserError, match="a batch may hold tensors in mappings and tuples, not an int"):
-        check_examples({**TREE, "length": 3}, 6, "inputs")
+        check_examples(dict[str, Any](ids=torch.zeros(6), length=3), 6, "inputs")
     with pytest.raises(UserError, match="holds no tensor"):
         check_examples({}, 6, "inputs")
 
