@@ -113,8 +113,9 @@ def classes_second(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     if targets.is_floating_point():
         return logits, targets.to(logits.dtype)
-    targets = targets.long()
-    if logits.shape[:-1] == targets.shape:
+    if targets.dtype != torch.int64:
+        targets = targets.long()
+    if logits.dim() > 2 and logits.shape[:-1] == targets.shape:
         return logits.flatten(0, -2), targets.flatten()
     return logits, targets
 

@@ -249,7 +249,7 @@ class Learner:
     def measure(self, model: Callable[..., Any], batch: Batch) -> Measured:
         """Sum, in the dtype of the weights, and count of the loss of training examples."""
         total, count = self.train_loss.measure(self.outputs(model, batch), batch.targets)
-        return total.to(self.precision.dtype), count
+        return total if total.dtype == self.precision.dtype else total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
         """Training examples as the model receives them: augmented where the data set defines an augmentation."""
