@@ -8,6 +8,7 @@ from harness.analyse.findings import RuleComparison
 from harness.analyse.results import Records
 from harness.analyse.timing_caveats import timing_caveats
 from harness.plan.design import Design
+from harness.plan.loss_choice import couples_examples
 from harness.statistics import words
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
@@ -30,6 +31,11 @@ def caveats(
     if len(rows) > 1 and comparisons:
         is_constant = str(workload.schedule["_target_"]).endswith(".Constant")
         lines.append(ONE_PROTOCOL.format("an annealed schedule" if is_constant else "a constant LR"))
+    if couples_examples(workload.loss):
+        lines.append(
+            f"an example's loss depends on the {workload.placement.max_per_device} examples of its micro-batch: with "
+            "another micro-batch, epochs, LRs and the order of the LR rules may differ"
+        )
     if len(design.seeds) == 1:
         lines.append("one seed: nothing is known of the spread between seeds")
     elif 1 < len(design.seeds) < 6:

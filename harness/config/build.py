@@ -11,6 +11,7 @@ from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.imports import EXPERIMENTS
+from harness.plan.loss_choice import couples_examples
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.workload import Workload
 
@@ -26,6 +27,11 @@ def check_values(config: Configuration) -> None:
         raise UserError(
             f"cluster.per_device_batch_size={AUTO} would let a device's memory decide what workload.batch_norm.span="
             f"{span} computes: give a number, or use span ghost"
+        )
+    if config.cluster.per_device_batch_size == AUTO and couples_examples(config.workload.loss):
+        raise UserError(
+            f"cluster.per_device_batch_size={AUTO} would let a device's memory decide what a loss with couples: batch "
+            "computes: give a number"
         )
     build_design(config, train_examples=1)  # the data's own size is not known yet
 

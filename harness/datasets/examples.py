@@ -15,10 +15,10 @@ from harness.plan.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Tensors, or trees of them (see datasets.tree), whose first axis is the examples."""
+    """Each a Tree: a tensor, or tensors in mappings and tuples, all with the examples as their first axis."""
 
-    inputs: Tree
-    targets: Tree
+    inputs: Any
+    targets: Any
 
 
 class Examples(Protocol):

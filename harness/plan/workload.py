@@ -16,7 +16,7 @@ from harness.plan.coscaling import (
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
-from harness.plan.loss_choice import check_loss
+from harness.plan.loss_choice import check_loss, couples_examples, loss_name
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
 from harness.plan.target import Target
@@ -166,6 +166,13 @@ class Workload(WorkloadConfig):
                 f"noise_scale.in_training compares micro-batches with their batch, but TBS {total_batch_size} is one "
                 f"micro-batch: use cluster.per_device_batch_size={total_batch_size // 2} or less, or a larger TBS"
             )
+        coupled = couples_examples(self.loss)
+        if coupled and batch.per_device_batch_size != self.placement.max_per_device:
+            raise UserError(
+                f"loss {loss_name(self.loss)} couples the examples of a micro-batch, which must be the same for every "
+                f"TBS, but {batch}: set cluster.per_device_batch_size, and let every TBS be a multiple of it times the "
+                "workers"
+            )
         span_examples = spans.get(self.batch_norm.span, self.batch_norm.span_examples)
         batch_norm = replace(self.batch_norm, span_examples=span_examples)
         settings = Settings(
@@ -188,6 +195,7 @@ class Workload(WorkloadConfig):
             noise_scale=self.noise_scale,
             stop_at_target=self.stop_at_target,
             adascale_ratio=int(ratio) if adaptive and ratio > 1 else 0,
+            coupled_examples=batch.per_device_batch_size if coupled else 0,
         )
         return Arm(self.name, self.optimizer_name, label, self.base_batch_size, base, settings, dict(variant or {}))
 

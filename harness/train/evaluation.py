@@ -45,7 +45,9 @@ class Evaluator:
         if was_training:
             model.eval()
         self._prepare_statistics(model)
-        start, stop = world.share(len(examples))
+        group = learner.settings.coupled_examples or 1  # whole groups, where an example's loss depends on its group
+        start, stop = (group * i for i in world.share(-(-len(examples) // group)))
+        stop = min(stop, len(examples))
         sums = torch.zeros(len(loss.metrics), 2, dtype=torch.float64, device=world.device)  # sum and count of each
         together = self._examples_together(model, examples, start) if start < stop else 1
         for first in range(start, stop, together):
@@ -63,6 +65,8 @@ class Evaluator:
 
     def _examples_together(self, model: nn.Module, examples: Examples, first: int) -> int:
         """As many as `batch_examples` and OUTPUT_BYTES allow; the same on every machine, since it rounds sums."""
+        if coupled := self.learner.settings.coupled_examples:
+            return coupled
         if self._together is None:
             batch = examples.batch(torch.tensor([first], device=self.learner.world.device))
             size = _bytes_of(self.learner.outputs(model, batch))

@@ -92,6 +92,8 @@ class Learner:
         if self.world.size > 1:
             # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
             finds_unused = self._leaves_parameters_unused()
+            if finds_unused:  # DDP would take a weight that the model returns, for a fused head, for an unused one
+                self.model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
             self.wrapped = self._ddp = DistributedDataParallel(
                 self.model,
                 gradient_as_bucket_view=True,
@@ -247,7 +249,7 @@ class Learner:
     def measure(self, model: Callable[..., Any], batch: Batch) -> Measured:
         """Sum, in the dtype of the weights, and count of the loss of training examples."""
         total, count = self.train_loss.measure(self.outputs(model, batch), batch.targets)
-        return total.to(self.precision.dtype), count
+        return total if total.dtype == self.precision.dtype else total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
         """Training examples as the model receives them: augmented where the data set defines an augmentation."""
@@ -276,7 +278,9 @@ class Learner:
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the loss takes of the outputs of `model`, in this trial's precision and memory format."""
-        return self.outputs_of(model, Batch(self.laid_out(batch.inputs), batch.targets))
+        if self.speed.channels_last:
+            batch = Batch(self.laid_out(batch.inputs), batch.targets)
+        return self.outputs_of(model, batch)
 
     def outputs_of(self, model: Callable[..., Any], batch: Batch) -> Any:
         """The same for a batch that is laid out already, or whose layout does not matter."""
@@ -358,3 +362,10 @@ class Learner:
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _as_results(outputs: Any) -> Any:
+    """Outputs in which a parameter is a result of the forward pass."""
+    if isinstance(outputs, tuple):
+        return tuple(o.view_as(o) if isinstance(o, nn.Parameter) else o for o in outputs)
+    return outputs

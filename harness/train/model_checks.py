@@ -58,7 +58,8 @@ def _check_augmentation(subject: Subject) -> Iterator[Check]:
 
     def augmented(index: Tensor, seed: int) -> list[Tensor]:
         seed_everything(learner, seed, seed)
-        return tensors_in(learner.augmented(learner.loader.batch(index), index, torch.zeros_like(index)))
+        epoch = torch.zeros_like(index)
+        return tensors_in(learner.augmented(learner.loader.draw(index, epoch), index, epoch))
 
     whole, rule = augmented(index, 0), "it must be a function of (seed, epoch, example): see harness.datasets.augment"
     if subject.differ(whole, augmented(index, 1)):

@@ -24,6 +24,7 @@ from harness.train.evaluation import Evaluator
 from harness.train.excerpt import First
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
+from harness.train.loss_check import check_loss
 from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -131,7 +132,7 @@ def _train(learner: Learner, splits: Splits) -> None:
     with _named(settings, f"trained with {settings.optimizer['_target_']}"):
         with torch.no_grad():
             _check_classes(learner, splits)
-            learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
+        check_loss(learner, batch)
         learner.update(0, drawn, last=True)
 
 

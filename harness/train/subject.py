@@ -105,7 +105,8 @@ class Subject:
 
     def forward(self, learner: Learner, examples: Sequence[int]) -> tuple[Any, Tensor]:
         """Outputs and summed loss of a call, in whatever mode the model is."""
-        batch = learner.loader.batch(torch.tensor(list(examples), device=self.world.device))
+        index = torch.tensor(list(examples), device=self.world.device)
+        batch = learner.loader.draw(index, torch.zeros_like(index))
         outputs = learner.outputs(learner.model, batch)
         return outputs, learner.loss.measure(outputs, batch.targets)[0]
 
