@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from harness.plan.trial import PlannedTrial
 from harness.train.adascale import check_gain
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
+from harness.train.metric_checks import check_metrics
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
 from harness.train.world import World
@@ -56,16 +58,30 @@ def _rehearse_one(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learne
     eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
     learner = Learner(settings, planned.trial.seed, topology, world, splits, eager)
     if topology.device == "cpu" and splits.is_loaded:
-        count = max(LEAST_EXAMPLES, learner.group)
-        batch = splits.train.batch(torch.arange(count) % len(splits.train))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
+        outputs, targets = _few_outputs(learner)
+        learner.loss.check(outputs, targets)
+        check_metrics(settings, outputs, targets, splits)
     return learner
+
+
+def sample_outputs(planned: PlannedTrial, splits: Splits, speed: Speed) -> Any:
+    """Outputs of the untrained model for a few examples; None where the trial needs a GPU."""
+    return None if planned.topology.device != "cpu" else _few_outputs(_rehearse_one(planned, splits, speed))[0]
+
+
+@torch.no_grad()
+def _few_outputs(learner: Learner) -> tuple[Any, Any]:
+    """Outputs and targets of the first training examples."""
+    train = learner.splits.train
+    batch = train.batch(torch.arange(max(LEAST_EXAMPLES, learner.group)) % len(train))
+    with torch.random.fork_rng(devices=[]):
+        return learner.outputs(learner.model, batch), batch.targets
 
 
 def _kind(settings: Settings) -> str:
     """Equal for settings whose parts are the same except for their LR."""
     optimizer = {key: value for key, value in settings.optimizer.items() if key != "lr"}
     values = settings.to_json()
-    same = {key: values[key] for key in ("dataset", "model", "loss", "batch_norm", "averaging", "parameter_groups")}
+    parts = ("dataset", "model", "loss", "metrics", "batch_norm", "averaging", "parameter_groups")
+    same = {key: values[key] for key in parts}
     return fingerprint({**same, "optimizer": optimizer})
