@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from harness.train.excerpt import First
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
 from harness.train.loss_check import check_loss
+from harness.train.metric_checks import check_metrics
 from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -130,19 +132,33 @@ def _train(learner: Learner, splits: Splits) -> None:
             f"the augment of {settings.dataset['_target_']} must return Batch(inputs, targets), not {given}"
         )
     with _named(settings, f"trained with {settings.optimizer['_target_']}"):
-        with torch.no_grad():
-            _check_classes(learner, splits)
+        outputs, targets = _few_outputs(learner)
+        _check_classes(learner, splits, outputs, targets)
         check_loss(learner, batch)
+        check_metrics(settings, outputs, targets, splits)
         learner.update(0, drawn, last=True)
 
 
-def _check_classes(learner: Learner, splits: Splits) -> None:
+def sample_outputs(planned: PlannedTrial, splits: Splits, speed: Speed) -> Any:
+    """Outputs of the untrained model for a few examples; None where the trial needs a GPU."""
+    if planned.topology.device != "cpu":
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return _few_outputs(_build(planned, splits, speed))[0]
+
+
+@torch.no_grad()
+def _few_outputs(learner: Learner) -> tuple[Any, Any]:
+    """Outputs and targets of the first training examples, as they are without augmentation."""
+    batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
+    return learner.outputs(learner.model, batch), batch.targets
+
+
+def _check_classes(learner: Learner, splits: Splits, outputs: Any, targets: Any) -> None:
     """Raises UserError for a class index of any example that has no output, as far as targets are one tensor."""
     loss = learner.loss
     if not isinstance(loss, CrossEntropy):
         return
-    batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
-    outputs, targets = learner.outputs(learner.model, batch), batch.targets
     if not isinstance(targets, Tensor):
         return
     if outputs.shape[:-1] == targets.shape:
@@ -219,5 +235,6 @@ def _kind(settings: Settings) -> str:
     """Equal for settings whose parts are the same except for their LR."""
     optimizer = {key: value for key, value in settings.optimizer.items() if key != "lr"}
     values = settings.to_json()
-    same = {key: values[key] for key in ("dataset", "model", "loss", "batch_norm", "averaging", "parameter_groups")}
+    parts = ("dataset", "model", "loss", "metrics", "batch_norm", "averaging", "parameter_groups")
+    same = {key: values[key] for key in parts}
     return fingerprint({**same, "optimizer": optimizer})
