@@ -172,7 +172,7 @@ def check_values(design: Design, planned: Sequence[PlannedTrial]) -> None:
         check_decays(settings.optimizer)
         if settings.budget_examples < workload.budget_examples:
             continue
-        workload.check_targets(settings.total_batch_size)
+        workload.check_confirmation(settings.total_batch_size)
         warmup, updates = settings.schedule.get("warmup", 0), settings.budget_steps * (settings.adascale_ratio or 1)
         if warmup > updates:
             raise UserError(

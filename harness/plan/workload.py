@@ -127,7 +127,7 @@ class Workload(WorkloadConfig):
                 "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
             )
 
-    def check_targets(self, total_batch_size: int) -> None:
+    def check_confirmation(self, total_batch_size: int) -> None:
         """Raises UserError for a target that no trial can reach, because the budget has too few evaluations."""
         every, budget = self.evaluate_every_examples, self.budget_examples
         count = min(budget // every, -(-budget // total_batch_size))
