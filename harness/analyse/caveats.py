@@ -68,7 +68,9 @@ def caveats(
 
 def _from_rereading(design: Design, records: Records) -> list[str]:
     """What holds when a finished study is asked for another target or budget than it was run for."""
-    lines, own, asked = [], design.workload.target, records.target
+    own, asked, beside = design.workload.target, records.target, design.workload.read_beside
+    lines = [_unmeasured(target.metric, records) for target in (asked, beside) if target is not None]
+    lines = [line for line in lines if line is not None]
     if asked is not None and asked != own:
         lines.append(f"read for {asked} without new trials: the trials were run for {own} and stopped there")
         easier = asked.value <= own.value if own.mode == "max" else asked.value >= own.value
@@ -80,6 +82,13 @@ def _from_rereading(design: Design, records: Records) -> list[str]:
         epochs = records.budget_examples / design.workload.train_examples
         lines.append(f"read as if the budget had been {words.count(epochs, 'epoch')}")
     return lines
+
+
+def _unmeasured(metric: str, records: Records) -> str | None:
+    """Of trials that ran before the metric was listed."""
+    missing = records.unmeasured(metric)
+    trials = words.count(missing, "trial")
+    return f"{metric} is {words.NOT_MEASURED} for {trials}, excluded from its numbers" if missing else None
 
 
 def _from_failures(rows: Sequence[ArmFinding]) -> list[str]:

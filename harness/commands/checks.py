@@ -16,18 +16,25 @@ from harness.datasets.examples import Splits, check_splits, declared_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
+from harness.objectives.metrics.listed import made_metric
+from harness.objectives.metrics.own import declared_kind
 from harness.objectives.objective import objective_named
 from harness.plan.coscaling import check_decays
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.execution import Speed
 from harness.plan.imports import user_code
 from harness.plan.instantiate import check_arguments, instantiate, instantiate_as, misfit
-from harness.plan.loss_choice import loss_name
+from harness.plan.metrics import metric_name
 from harness.plan.schedules import Schedule
+from harness.plan.target import check_possible
 from harness.plan.trial import PlannedTrial
+from harness.plan.workload import WorkloadConfig
 from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
-from harness.train.rehearsal import rehearse
+from harness.report.plan_table import Constant
+from harness.train.metric_checks import constant_scores
+from harness.train.rehearsal import rehearse, sample_outputs
 
 
 def check_slurm_job(config: Configuration) -> None:
@@ -45,7 +52,8 @@ def load_data(config: Configuration) -> Splits:
     check_arguments(config.dataset)
     check_arguments(config.model)
     check_arguments(config.optimizer, [], lr=1.0)
-    metrics = objective_named(config.workload.loss).metrics
+    objective_named(config.workload.loss)
+    check_own_metrics(config.workload)
     name = config.dataset["_target_"]
     with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
         dataset = instantiate(config.dataset)
@@ -54,13 +62,21 @@ def load_data(config: Configuration) -> Splits:
         checked = check_splits(splits)
     except UserError as error:
         raise UserError(f"dataset {name}: {error}") from error
-    for key, target in (("target", config.workload.target), ("read_beside", config.workload.read_beside)):
-        if target is not None and target.metric not in metrics:
-            raise UserError(
-                f"workload.{key}.metric {target.metric!r} is not measured with loss {loss_name(config.workload.loss)}: "
-                f"choose one of {', '.join(metrics)}"
-            )
     return checked
+
+
+def check_own_metrics(workload: WorkloadConfig) -> None:
+    """Raises UserError for a metric by `_target_` that cannot be made, or whose declarations a target contradicts."""
+    for metric in workload.metrics:
+        if isinstance(metric, str):
+            continue
+        name = metric_name(metric)
+        kind = declared_kind(made_metric(metric))
+        for key, target in workload.targets.items():
+            if target.metric == name and kind.mode not in ("", target.mode):
+                raise UserError(f"{key}: metric {name} needs mode={kind.mode}, not mode={target.mode}")
+            if target.metric == name:
+                check_possible(key, target, kind.low, kind.high)
 
 
 def load_question(config: Configuration) -> tuple[Splits, Design, object]:
@@ -107,6 +123,12 @@ def check_study(
         check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
     check_folder(progress.config.folder)
     return planned, unfinished
+
+
+def constant_of(planned: PlannedTrial, splits: Splits, speed: Speed) -> Constant | None:
+    """What a constant output scores; None where the model's outputs are not known, as it runs on GPUs only."""
+    outputs = sample_outputs(planned, splits, speed)
+    return None if outputs is None else Constant(*constant_scores(planned.trial.arm.settings, outputs, splits))
 
 
 def check_folder(folder: Path) -> None:

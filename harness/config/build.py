@@ -21,6 +21,7 @@ def check_values(config: Configuration) -> None:
     """Refuse whatever can be seen to be wrong without the data, torch and Ray; each part has checked itself already."""
     _check_places(config.study, config.output_dir)
     _check_distinct(config.question)
+    config.workload.check_targets()
     span = config.workload.batch_norm.span
     if config.cluster.per_device_batch_size == AUTO and span in ("sync", "per_device"):
         raise UserError(

@@ -17,9 +17,10 @@ from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
 from harness.plan.loss_choice import check_loss
+from harness.plan.metrics import METRICS, check_metrics, choice, metric_name, range_of, with_needed
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
-from harness.plan.target import Target
+from harness.plan.target import Target, check_possible
 from harness.plan.trial import Arm
 
 
@@ -40,7 +41,7 @@ class WorkloadConfig:
     clip_norm: float | None = Settings.clip_norm  # largest global norm of a gradient, the same at every TBS
     stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests need
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
-    metrics: Sequence[str | Spec] = ()  # what is measured, by name or `_target_`; (): the metrics of the loss
+    metrics: Sequence[str | Spec] = ()  # what is measured next to the loss, by name or `_target_`; (): as the loss says
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:
@@ -49,12 +50,38 @@ class WorkloadConfig:
             if not (is_spec or (isinstance(value, str) and value)):
                 raise UserError(f"workload.{key} must be a name or a mapping with a _target_, not {value!r}")
         check_loss(self.loss)
+        check_metrics(self.metrics)
         if not (isfinite(self.base_lr) and self.base_lr > 0):
             raise UserError(f"workload.base_lr must be a number > 0, not {self.base_lr}")
         if self.base_batch_size < 1:
             raise UserError(f"workload.base_batch_size must be >= 1, not {self.base_batch_size}")
         if self.evaluate_every_examples < 1:
             raise UserError(f"workload.evaluate_every_examples must be >= 1, not {self.evaluate_every_examples}")
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The targets by their place in a configuration."""
+        beside = {} if self.read_beside is None else {"workload.read_beside": self.read_beside}
+        return {"workload.target": self.target, **beside}
+
+    @property
+    def measured(self) -> tuple[str | Spec, ...]:
+        """The metrics of a trial's Settings: those listed, and those that the targets need."""
+        return with_needed(self.loss, self.metrics, [target.metric for target in self.targets.values()])
+
+    def check_targets(self) -> None:
+        """UserError for a target of an unknown metric, or one that no model can meet. Of a metric by `_target_` this is
+        known once it is imported."""
+        own = [metric_name(metric) for metric in self.metrics if not isinstance(metric, str)]
+        for key, target in self.targets.items():
+            if target.metric in own:
+                continue
+            if target.metric not in METRICS:
+                raise UserError(
+                    f"{key}.metric {target.metric!r} is unknown: {choice(target.metric, [*METRICS, *own])} "
+                    "(workload.metrics may list others by _target_)"
+                )
+            check_possible(key, target, *range_of(target.metric, self.loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +199,7 @@ class Workload(WorkloadConfig):
             dataset=self.dataset,
             model=self.model,
             loss=self.loss,
-            metrics=tuple(self.metrics),
+            metrics=self.measured,
             optimizer=optimizer,
             # AdaScale's schedule is that of the base batch size; the gains set the pace through it.
             schedule=self.resolved_schedule(self.base_batch_size if adaptive else total_batch_size),

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from harness.train.evaluation import Evaluator
 from harness.train.excerpt import First
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
+from harness.train.metric_checks import check_metrics
 from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
 from harness.train.speed import check_speed
@@ -62,11 +64,27 @@ def rehearse(planned: Sequence[PlannedTrial], splits: Splits, speed: Speed, reje
             continue
         with torch.random.fork_rng(devices=[]):
             _train(learner, splits)
+            check_metrics(settings, *_few_outputs(learner), splits)
             _evaluate(learner)
             model = fingerprint({"model": dict(settings.model), "dataset": dict(settings.dataset)})
             if rejects_state and model not in without_state:
                 _check_state(learner)
                 without_state.add(model)
+
+
+def sample_outputs(planned: PlannedTrial, splits: Splits, speed: Speed) -> Any:
+    """Outputs of the untrained model for a few examples; None where the trial needs a GPU or data are not loaded."""
+    if planned.topology.device != "cpu" or not splits.is_loaded:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        return _few_outputs(_build(planned, splits, speed))[0]
+
+
+@torch.no_grad()
+def _few_outputs(learner: Learner) -> tuple[Any, Any]:
+    """Outputs and targets of the first training examples, as the data set has them."""
+    batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
+    return learner.outputs(learner.model, batch), batch.targets
 
 
 @contextmanager
@@ -218,5 +236,8 @@ def _kind(settings: Settings) -> str:
     """Equal for settings whose parts are the same except for their LR."""
     optimizer = {key: value for key, value in settings.optimizer.items() if key != "lr"}
     values = settings.to_json()
-    same = {key: values[key] for key in ("dataset", "model", "loss", "batch_norm", "averaging", "parameter_groups")}
+    same = {
+        key: values[key]
+        for key in ("dataset", "model", "loss", "metrics", "batch_norm", "averaging", "parameter_groups")
+    }
     return fingerprint({**same, "optimizer": optimizer})
