@@ -14,6 +14,7 @@ from harness.analyse.results import Records, TrialResult
 from harness.plan.bisection import Bisection, bisect_exponent
 from harness.plan.design import Design, check_tuning_seeds
 from harness.plan.errors import UserError
+from harness.plan.metrics import measured_names
 from harness.plan.target import metric_to_compare
 from harness.plan.trial import Arm, Trial
 from harness.questions import weight_decay_search
@@ -52,7 +53,8 @@ class WeightDecaySearch:
         design.workload.check_batch_sizes(self.total_batch_sizes)
         self.tuning_seeds, self.values, self.rounds = tuple(tuning_seeds), list(values), rounds
         self.parameter = parameter
-        self.metric = metric_to_compare(metric, design.workload.target)
+        workload = self.design.workload
+        self.metric = metric_to_compare(metric, workload.target, measured_names(workload.loss, workload.measured))
 
     @property
     def follows(self) -> str:

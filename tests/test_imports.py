@@ -40,7 +40,7 @@ ALLOWED = {
         "optimizers",
         "objectives",
     ),
-    "launch": ("plan", "train", "record"),
+    "launch": ("plan", "train", "record", "datasets.progress"),
     "analyse": (
         "plan",
         "statistics",

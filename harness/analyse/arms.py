@@ -11,6 +11,8 @@ from harness.analyse.results import Records, TrialResult, median
 from harness.analyse.step_times import StepTiming, step_timings
 from harness.plan.arm_columns import ColumnValue
 from harness.plan.design import Design
+from harness.plan.metrics import measured_names
+from harness.plan.settings import Settings
 from harness.plan.target import Target
 from harness.plan.trial import Arm
 from harness.statistics.estimates import (
@@ -64,6 +66,8 @@ class ArmFinding:
     topology: str
     timing: StepTiming | None = None  # what the timing pass measured
     extra: dict[str, ColumnValue] = field(default_factory=dict)  # the user's own columns
+    # Of each further metric that the workload lists: medians of the last evaluations and of the test split.
+    metrics: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -105,14 +109,13 @@ def arm_findings(
     results = [records.of_arm(arm, design.seeds) for arm in arms]
     spread = pooled_log_spread([[result.observation() for result in found] for found in _distinct(arms, results)])
     beside = design.workload.read_beside
-    beside_spread = (
-        pooled_log_spread([[r.observation(beside) for r in found] for found in _distinct(arms, results)])
-        if beside
-        else None
-    )
+    read = [_measuring(found, beside) for found in results]
+    beside_spread = None
+    if beside is not None:
+        beside_spread = pooled_log_spread([[r.observation(beside) for r in found] for found in _distinct(arms, read)])
     timings = step_timings(records.folder.timings(), list(zip(arms, results, strict=True)))
     rows = []
-    for arm, found, timing in zip(arms, results, timings, strict=True):
+    for arm, found, timing, also in zip(arms, results, timings, read, strict=True):
         observations = [result.observation() for result in found]
         topology = found[0].topology if found else None
         rows.append(
@@ -131,7 +134,9 @@ def arm_findings(
                 seeds=[result.trial.seed for result in found],
                 epochs_by_seed=[_epochs(result) for result in found],
                 place=_place(found, records.target or arm.settings.target, observations, spread),
-                beside=_place(found, beside, [r.observation(beside) for r in found], beside_spread) if beside else None,
+                beside=_place(also, beside, [r.observation(beside) for r in also], beside_spread)
+                if beside and (also or not found)
+                else None,
                 estimates=arm_estimates(observations, spread, records.budget_examples or arm.settings.budget_examples),
                 step_s=timing.seconds if timing and not timing.excluded else None,
                 packed_seconds=_packed_seconds(found),
@@ -139,9 +144,31 @@ def arm_findings(
                 test_metric=median(result.test_metric() for result in found if result.outcome.is_data),
                 topology=topology.key if topology else "",
                 timing=timing,
+                metrics=_further_metrics(arm, found, records.target or arm.settings.target),
             )
         )
     return rows, results
+
+
+def further_metrics(settings: Settings, target: Target) -> list[str]:
+    """Metrics of a trial next to the target's, where its workload lists any or a target needs more than the loss's."""
+    names = measured_names(settings.loss, settings.metrics) if settings.metrics else ()
+    return [name for name in names if name != target.metric]
+
+
+def _further_metrics(
+    arm: Arm, found: Sequence[TrialResult], target: Target
+) -> dict[str, tuple[float | None, float | None]]:
+    data = [result for result in found if result.outcome.is_data]
+    return {
+        name: (median(r.final_metric(name) for r in data), median(r.test_metric(name) for r in data))
+        for name in further_metrics(arm.settings, target)
+    }
+
+
+def _measuring(found: Sequence[TrialResult], beside: Target | None) -> list[TrialResult]:
+    """The trials that have the metric of a second target: all, unless it was chosen after they had run."""
+    return [result for result in found if beside is not None and result.measures(beside.metric)]
 
 
 def distinct_trials(results: Iterable[Iterable[TrialResult]]) -> list[TrialResult]:

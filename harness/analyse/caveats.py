@@ -8,6 +8,7 @@ from harness.analyse.findings import RuleComparison
 from harness.analyse.results import Records
 from harness.analyse.timing_caveats import timing_caveats
 from harness.plan.design import Design
+from harness.plan.loss_choice import couples_examples
 from harness.statistics import words
 
 LARGE_SHARE = 0.05  # a TBS above this share of the training set sees few batches an epoch
@@ -30,6 +31,11 @@ def caveats(
     if len(rows) > 1 and comparisons:
         is_constant = str(workload.schedule["_target_"]).endswith(".Constant")
         lines.append(ONE_PROTOCOL.format("an annealed schedule" if is_constant else "a constant LR"))
+    if couples_examples(workload.loss):
+        lines.append(
+            f"an example's loss depends on the {workload.placement.max_per_device} examples of its micro-batch: with "
+            "another micro-batch, epochs, LRs and the order of the LR rules may differ"
+        )
     if len(design.seeds) == 1:
         lines.append("one seed: nothing is known of the spread between seeds")
     elif 1 < len(design.seeds) < 6:
@@ -68,7 +74,9 @@ def caveats(
 
 def _from_rereading(design: Design, records: Records) -> list[str]:
     """What holds when a finished study is asked for another target or budget than it was run for."""
-    lines, own, asked = [], design.workload.target, records.target
+    own, asked, beside = design.workload.target, records.target, design.workload.read_beside
+    lines = [_unmeasured(target.metric, records) for target in (asked, beside) if target is not None]
+    lines = [line for line in lines if line is not None]
     if asked is not None and asked != own:
         lines.append(f"read for {asked} without new trials: the trials were run for {own} and stopped there")
         easier = asked.value <= own.value if own.mode == "max" else asked.value >= own.value
@@ -80,6 +88,13 @@ def _from_rereading(design: Design, records: Records) -> list[str]:
         epochs = records.budget_examples / design.workload.train_examples
         lines.append(f"read as if the budget had been {words.count(epochs, 'epoch')}")
     return lines
+
+
+def _unmeasured(metric: str, records: Records) -> str | None:
+    """Of trials that ran before the metric was listed."""
+    missing = records.unmeasured(metric)
+    trials = words.count(missing, "trial")
+    return f"{metric} is {words.NOT_MEASURED} for {trials}, excluded from its numbers" if missing else None
 
 
 def _from_failures(rows: Sequence[ArmFinding]) -> list[str]:

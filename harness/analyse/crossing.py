@@ -24,7 +24,12 @@ class Crossing:
 
 def metric_at(evaluation: Mapping[str, Any], target: Target, weights: str) -> float | None:
     """The target's metric on the validation split for `weights` (raw | averaged), None where it was not a number."""
-    return evaluation.get("validation", {}).get(weights, {}).get(target.metric)
+    return score_at(evaluation, target.metric, weights)
+
+
+def score_at(evaluation: Mapping[str, Any], metric: str, weights: str) -> float | None:
+    """A metric on the validation split for `weights`, None where it was not a number or not measured."""
+    return evaluation.get("validation", {}).get(weights, {}).get(metric)
 
 
 def locate(evaluations: Sequence[Mapping[str, Any]], target: Target, weights: str) -> Crossing:

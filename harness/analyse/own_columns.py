@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from harness.analyse.arm_estimates import arm_estimates
-from harness.analyse.arms import ArmFinding, Place
+from harness.analyse.arms import ArmFinding, Place, further_metrics
 from harness.analyse.step_times import StepTiming
 from harness.plan.arm_columns import ArmColumn
 from harness.plan.errors import UserError
@@ -91,5 +91,6 @@ def made_up(arm: Arm, reached: bool) -> ArmFinding:
         final_metric=0.9 if reached else None,
         test_metric=0.9 if reached else None,
         topology="cpu-w1" if reached else "",
+        metrics=dict.fromkeys(further_metrics(arm.settings, arm.settings.target), (0.9, 0.9)),
         timing=StepTiming(0.01, 0.02, 90, 0.01, 0.01, 0.011, None, "", "", 0.0, 0.0, 2, True) if reached else None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.analyse.crossing import Crossing, locate, metric_at
+from harness.analyse.crossing import Crossing, locate, metric_at, score_at
 from harness.analyse.evaluations import Evaluations, column
 from harness.plan.outcome import Outcome
 from harness.plan.racing import Standing
@@ -58,15 +58,19 @@ class TrialResult:
         stop = self.examples if crossing.pending is None else crossing.pending
         return Observation(outcome, float("inf"), float(stop))
 
-    def final_metric(self) -> float | None:
-        """The target's metric at the last evaluation, on the deciding weights."""
+    def measures(self, metric: str) -> bool:
+        """Whether the trial's evaluations have the metric, as far as they have any."""
+        return _measures(self.evaluations, metric)
+
+    def final_metric(self, metric: str | None = None) -> float | None:
+        """A metric (default: the target's) at the last evaluation, on the deciding weights."""
         if not self.evaluations:
             return None
-        return metric_at(self.evaluations[-1], self.target, self.settings.averaging.decide_on)
+        return score_at(self.evaluations[-1], metric or self.target.metric, self.settings.averaging.decide_on)
 
-    def test_metric(self) -> float | None:
-        """The target's metric on the test split, read once at the end of the trial."""
-        return self.record.get("test", {}).get(self.target.metric)
+    def test_metric(self, metric: str | None = None) -> float | None:
+        """A metric (default: the target's) on the test split, read once at the end of the trial."""
+        return self.record.get("test", {}).get(metric or self.target.metric)
 
     def packed_seconds(self) -> float | None:
         """Training seconds on the trial's own clock at the crossing; the machine may have been shared."""
@@ -96,6 +100,11 @@ class Records:
         self._cache: dict[str, TrialRecord] = {}
         self.add(folder.plan())
 
+    def read_for(self, target: Target | None, budget_examples: int | None = None) -> "Records":
+        """The same records, asked something else; what was read of them is kept."""
+        self.target, self.budget_examples = target, budget_examples
+        return self
+
     def add(self, planned: Iterable[PlannedTrial]) -> None:
         """Know of these trials too: what a search has planned since."""
         for one in planned:
@@ -107,9 +116,23 @@ class Records:
         """The trial's result on the first topology that finished it; replicas elsewhere are kept but not mixed in."""
         for planned in self._planned.get(trial.trial_id, []):
             record = self._read(planned)
-            if record.outcome is not None:
+            if record.outcome is not None and self._answers(record):
                 return self._result(trial, planned, record)
         return None
+
+    def _answers(self, record: TrialRecord) -> bool:
+        """Whether the trial measured what it is read for; the metric that it was run for is always measured."""
+        return self.target is None or _measures(record.evaluations, self.target.metric)
+
+    def unmeasured(self, metric: str) -> int:
+        """Finished trials without a metric: it was not listed when they ran."""
+        records = (self._read(planned) for trial in self._planned.values() for planned in trial)
+        return sum(record.is_finished and not _measures(record.evaluations, metric) for record in records)
+
+    def metrics(self) -> list[str]:
+        """Every metric that some finished trial measured, in the order of the journals."""
+        records = (self._read(planned) for trial in self._planned.values() for planned in trial)
+        return list(dict.fromkeys(name for record in records if record.is_finished for name in _measured(record)))
 
     def of_arm(self, arm: Arm, seeds: Iterable[int]) -> list[TrialResult]:
         """Finished trials of an arm, in the order of `seeds`."""
@@ -194,6 +217,19 @@ class Records:
 def _compact(record: TrialRecord) -> TrialRecord:
     evaluations: Any = Evaluations(record.evaluations)  # reads like the list it stands for, in a tenth of the memory
     return replace(record, evaluations=evaluations)
+
+
+def _measures(evaluations: Sequence[Mapping[str, Any]], metric: str) -> bool:
+    """Of the first and the last evaluation with scores: what is listed may change where a trial resumes."""
+    for rows in (evaluations, reversed(evaluations)):
+        scores = next((row["validation"] for row in rows if row.get("validation")), {})
+        if not all(metric in of_weights for of_weights in scores.values()):
+            return False
+    return True
+
+
+def _measured(record: TrialRecord) -> Iterable[str]:
+    return (name for row in record.evaluations[:1] for scores in row.get("validation", {}).values() for name in scores)
 
 
 def observations_by_seed(results: Iterable[TrialResult]) -> dict[int, Observation]:

@@ -70,7 +70,10 @@ def scores(results: Iterable[TrialResult], metric: str, budget_examples: float =
         is_short = result.examples + result.settings.evaluate_every_examples <= budget_examples < math.inf
         if not within or (is_short and result.outcome is not Outcome.DIVERGED):
             continue
-        value = within[-1]["validation"].get(result.settings.averaging.decide_on, {}).get(metric)
+        found = within[-1]["validation"].get(result.settings.averaging.decide_on, {})
+        if found and metric not in found:
+            continue  # not measured
+        value = found.get(metric)
         if value is None or not math.isfinite(value):
             diverged += 1
         else:

@@ -12,21 +12,29 @@ from harness.analyse.own_columns import made_up, try_columns
 from harness.commands.study_progress import StudyProgress, planned_trials
 from harness.config.build import build_design
 from harness.config.configuration import Configuration
-from harness.datasets.examples import Splits, check_splits
+from harness.datasets.examples import Splits, check_splits, declared_splits
 from harness.launch.capacity import fit
 from harness.launch.ray_cluster import running_nodes
 from harness.launch.tasks import Cluster
+from harness.objectives.metrics.listed import made_metric
+from harness.objectives.metrics.own import declared_kind
 from harness.objectives.objective import objective_named
+from harness.plan.coscaling import check_decays
 from harness.plan.design import Design
 from harness.plan.errors import UserError
+from harness.plan.execution import Speed
 from harness.plan.imports import user_code
 from harness.plan.instantiate import check_arguments, instantiate, instantiate_as, misfit
-from harness.plan.loss_choice import loss_name
+from harness.plan.metrics import metric_name
 from harness.plan.schedules import Schedule
+from harness.plan.target import check_possible
 from harness.plan.trial import PlannedTrial
+from harness.plan.workload import WorkloadConfig
 from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
-from harness.train.rehearsal import rehearse
+from harness.report.plan_table import Constant
+from harness.train.metric_checks import constant_scores
+from harness.train.rehearsal import rehearse, sample_outputs
 
 
 def check_slurm_job(config: Configuration) -> None:
@@ -39,25 +47,36 @@ def check_slurm_job(config: Configuration) -> None:
 
 
 def load_data(config: Configuration) -> Splits:
-    """Check every `_target_` against its signature, and load the data set for its size and fingerprint."""
+    """Check every `_target_` against its signature, and load the data set for its size and fingerprint; for a dry run,
+    only if it does not declare its sizes or can be loaded at once."""
     check_arguments(config.dataset)
     check_arguments(config.model)
     check_arguments(config.optimizer, [], lr=1.0)
-    metrics = objective_named(config.workload.loss).metrics
+    objective_named(config.workload.loss)
+    check_own_metrics(config.workload)
     name = config.dataset["_target_"]
     with user_code(f"dataset {name} cannot be loaded", lambda: misfit("dataset", config.dataset)):
-        splits = instantiate(config.dataset).load()
+        dataset = instantiate(config.dataset)
+        splits = (declared_splits(dataset) if config.dry_run else None) or dataset.load()
     try:
         checked = check_splits(splits)
     except UserError as error:
         raise UserError(f"dataset {name}: {error}") from error
-    for key, target in (("target", config.workload.target), ("read_beside", config.workload.read_beside)):
-        if target is not None and target.metric not in metrics:
-            raise UserError(
-                f"workload.{key}.metric {target.metric!r} is not measured with loss {loss_name(config.workload.loss)}: "
-                f"choose one of {', '.join(metrics)}"
-            )
     return checked
+
+
+def check_own_metrics(workload: WorkloadConfig) -> None:
+    """Raises UserError for a metric by `_target_` that cannot be made, or whose declarations a target contradicts."""
+    for metric in workload.metrics:
+        if isinstance(metric, str):
+            continue
+        name = metric_name(metric)
+        kind = declared_kind(made_metric(metric))
+        for key, target in workload.targets.items():
+            if target.metric == name and kind.mode not in ("", target.mode):
+                raise UserError(f"{key}: metric {name} needs mode={kind.mode}, not mode={target.mode}")
+            if target.metric == name:
+                check_possible(key, target, kind.low, kind.high)
 
 
 def load_question(config: Configuration) -> tuple[Splits, Design, object]:
@@ -98,11 +117,18 @@ def check_study(
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
     check_schedules(planned)
+    check_values(progress.design, planned)
     rehearse(planned, splits, progress.cluster.execution)
     if unfinished:
         check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
     check_folder(progress.config.folder)
     return planned, unfinished
+
+
+def constant_of(planned: PlannedTrial, splits: Splits, speed: Speed) -> Constant | None:
+    """What a constant output scores; None where the model's outputs are not known, as it runs on GPUs only."""
+    outputs = sample_outputs(planned, splits, speed)
+    return None if outputs is None else Constant(*constant_scores(planned.trial.arm.settings, outputs, splits))
 
 
 def check_folder(folder: Path) -> None:
@@ -129,6 +155,29 @@ def check_schedules(planned: Sequence[PlannedTrial]) -> None:
             raise UserError(
                 f"schedule.mode={mode} contradicts the target's metric {settings.target.metric}, whose mode is "
                 f"{settings.target.mode}: use schedule.mode={settings.target.mode}"
+            )
+
+
+def check_values(design: Design, planned: Sequence[PlannedTrial]) -> None:
+    """Raises UserError for values with which no trial could reach its target: momentum and betas from 1 on, an LR that
+    falls as TBS grows, a warm-up longer than the budget, more confirming evaluations than the budget has.
+
+    An experiment may try shorter budgets than the workload's, on its own responsibility.
+    """
+    workload = design.workload
+    for rule in design.rules:
+        if rule.exponent is not None and rule.exponent < 0 and rule.name.startswith("power("):
+            raise UserError(f"lr_scaling.power must be >= 0, not {rule.exponent:g}: a larger batch needs no smaller LR")
+    for settings in {p.trial.arm.label: p.trial.arm.settings for p in planned}.values():
+        check_decays(settings.optimizer)
+        if settings.budget_examples < workload.budget_examples:
+            continue
+        workload.check_confirmation(settings.total_batch_size)
+        warmup, updates = settings.schedule.get("warmup", 0), settings.budget_steps * (settings.adascale_ratio or 1)
+        if warmup > updates:
+            raise UserError(
+                f"schedule.warmup of {warmup} updates at TBS {settings.total_batch_size} is longer than the budget of "
+                f"{updates} updates: use a shorter warm-up or a larger workload.budget"
             )
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "published": "fit published sweeps and report on them",
     "doctor": "check that a workload trains the same however its batch is split",
     "train": "run one trial.json without Ray, Hydra or W&B, also under torchrun",
+    "new": "write a workload of your own into one file, from a template or from another workload",
 }
 
 HELP = """usage: harness +experiment=NAME [group=choice ...] [key=value ...] [dry_run=true]

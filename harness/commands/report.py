@@ -27,7 +27,7 @@ from harness.analyse.two_studies_findings import comparison_findings
 from harness.commands.entry import Parser, add_trust_option, command, make_console, trusting
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
-from harness.plan.target import DIRECTIONS, Target
+from harness.plan.target import Target, direction_of
 from harness.plan.workload import Workload
 from harness.published.columns import ReadingOptions
 from harness.published.curves import PublishedCurve
@@ -36,6 +36,7 @@ from harness.published.overlay import overlay_sections
 from harness.published.read import check_used, read
 from harness.record.study import StudyFolder
 from harness.report.write import write_reports
+from harness.statistics import words
 
 
 @command
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--fail-if-slower", metavar="5%", help="exit code 3 if the second is slower by more than this")
     parser.add_argument("--target", type=float, help="another target value, easier than the study's own")
     parser.add_argument("--metric", help="another metric for the target, e.g. loss")
+    parser.add_argument("--mode", choices=("max", "min"), help="direction of a metric of your own")
     parser.add_argument("--budget-epochs", type=float, help="analyse as if every trial had ended after these epochs")
     parser.add_argument(
         "--overlay",
@@ -67,7 +69,14 @@ def _run(given: argparse.Namespace) -> int:
     if given.other is not None:
         margin = asked_margin(given.fail_if_slower)
         slower, whole = compare(
-            given.study, given.other, given.target, given.metric, margin or 0.0, given.output, trust=given.trust
+            given.study,
+            given.other,
+            given.target,
+            given.metric,
+            margin or 0.0,
+            given.output,
+            mode=given.mode,
+            trust=given.trust,
         )
         if slower and margin is not None:
             return ExitCode.SLOWER
@@ -76,7 +85,14 @@ def _run(given: argparse.Namespace) -> int:
         raise UserError("--fail-if-slower compares two studies: harness report A B --fail-if-slower 5%")
     overlays = overlay_curves(given.overlay, reading_options(given))
     whole = report(
-        given.study, given.target, given.metric, given.budget_epochs, overlays, given.output, trust=given.trust
+        given.study,
+        given.target,
+        given.metric,
+        given.budget_epochs,
+        overlays,
+        given.output,
+        mode=given.mode,
+        trust=given.trust,
     )
     return ExitCode.DONE if whole else ExitCode.FAILED
 
@@ -89,18 +105,21 @@ def report(
     overlays: Sequence[PublishedCurve] = (),
     output: Path | None = None,
     *,
+    mode: str | None = None,
     trust: bool = False,
 ) -> bool:
     """Write the report that was asked for and print it; False if a section failed. Raises UserError."""
     folder = StudyFolder(study)
     folder.check_planned()
     experiment, design = reopen(folder, trust)
-    target = asked_target(design.workload, value, metric)
+    records = Records(folder)
+    check_measured(records, metric)
+    target = asked_target(design.workload, value, metric, mode)
     budget = asked_budget(design.workload, budget_epochs)
     name = "-".join(
         [*([f"{target.metric}-{target.value:g}"] if target else []), *([f"{budget_epochs:g}-epochs"] if budget else [])]
     )
-    findings = concluded(experiment, design, Records(folder, target, budget))
+    findings = concluded(experiment, design, records.read_for(target, budget))
     if overlays:
         findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
     own = study / "read_as" / re.sub(r"[^\w.-]+", "_", name) if name else study
@@ -128,6 +147,7 @@ def compare(
     margin: float,
     output: Path | None = None,
     *,
+    mode: str | None = None,
     trust: bool = False,
 ) -> tuple[bool, bool]:
     """Write and print B against A: whether anything is established to be slower by more than `margin`, and whether no
@@ -137,7 +157,9 @@ def compare(
         folder = StudyFolder(path)
         folder.check_planned()
         _, design = reopen(folder, trust)
-        records.append(Records(folder, asked_target(design.workload, value, metric)))
+        found = Records(folder)
+        check_measured(found, metric)
+        records.append(found.read_for(asked_target(design.workload, value, metric, mode)))
     comparison = compare_studies(*records, margin=margin)
     out = report_folder(output or second / "compared_with" / f"{first.parent.name}_{first.name}")
     return bool(comparison.slower), write_reports(make_console(), out, comparison_findings(comparison))
@@ -180,7 +202,14 @@ def overlay_curves(sources: Sequence[str], options: ReadingOptions) -> list[Publ
     return [curve for publication in publications for curve in publication.curves]
 
 
-def asked_target(workload: Workload, value: float | None, metric: str | None) -> Target | None:
+def check_measured(records: Records, metric: str | None) -> None:
+    """UserError for a metric that no finished trial of the study has."""
+    measured = records.metrics()
+    if metric is not None and measured and metric not in measured:
+        raise UserError(f"--metric {metric} is {words.NOT_MEASURED}: choose one of {', '.join(measured)}")
+
+
+def asked_target(workload: Workload, value: float | None, metric: str | None, mode: str | None = None) -> Target | None:
     """The target that was asked for, confirmed like the study's own; None for the study's own target."""
     own, second = workload.target, workload.read_beside
     if metric is None or metric == own.metric:
@@ -189,9 +218,9 @@ def asked_target(workload: Workload, value: float | None, metric: str | None) ->
         return second if value is None else replace(second, value=value)
     if value is None:
         raise UserError(f"--metric {metric} needs --target: give the value to reach")
-    mode = DIRECTIONS.get(metric) or DIRECTIONS.get(metric.rsplit("_", 1)[-1])
+    mode = mode or direction_of(metric)
     if mode is None:
-        raise UserError(f"--metric {metric!r} has no known direction: choose one of {', '.join(DIRECTIONS)}")
+        raise UserError(f"--metric {metric} has no known direction: add --mode max or --mode min")
     return Target(metric, value, mode, own.confirm)
 
 

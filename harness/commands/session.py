@@ -6,7 +6,14 @@ from rich.console import Console
 
 from harness.analyse.experiment import as_experiment, concluded
 from harness.analyse.results import Records
-from harness.commands.checks import check_folder, check_gpus, check_slurm_job, check_study, load_question
+from harness.commands.checks import (
+    check_folder,
+    check_gpus,
+    check_slurm_job,
+    check_study,
+    constant_of,
+    load_question,
+)
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
@@ -38,7 +45,14 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
     planned, unfinished = check_study(progress, splits)
     if config.dry_run:
-        print_plan(console, planned, progress.design, progress.folder, progress.follows)
+        constant = constant_of(planned[0], splits, cluster.execution) if splits.is_loaded else None
+        print_plan(console, planned, progress.design, progress.folder, progress.follows, constant)
+        if not splits.is_loaded:
+            line = (
+                f"not loaded    {config.dataset['_target_']}: its sizes are as declared; its files, and whether the "
+                "model fits its examples, are not checked"
+            )
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         return ExitCode.DONE
 
     screen = Screen(console)

@@ -5,10 +5,13 @@ import re
 import sys
 from collections.abc import Sequence
 
+from omegaconf import OmegaConf
+
 from harness.config.build import check_values
-from harness.config.compose import compose_plain, effective_overrides, register_schema
+from harness.config.compose import compose_plain, compose_unresolved, effective_overrides, register_schema
 from harness.config.configuration import Configuration
 from harness.config.places import conf_folder
+from harness.config.schema import SCHEMA
 from harness.plan.errors import UserError
 
 
@@ -37,6 +40,11 @@ def command_line(arguments: Sequence[str]) -> Configuration | None:
         raise UserError("--config-dir is given twice: give it once")
     config_dir = flags.config_dir[0] if flags.config_dir else None
     plain = compose_plain(flags.overrides, config_dir)
+    if flags.cfg == "job":
+        values = {key: plain[key] for key in SCHEMA.__annotations__}
+        unresolved, _ = compose_unresolved(flags.overrides, config_dir)
+        print(OmegaConf.to_yaml(values if "--resolve" in arguments else unresolved), end="")
+        return None
     if flags.cfg:
         resolve = ["--resolve"] if "--resolve" in arguments else []
         _hydra(["--cfg", flags.cfg, *resolve, *effective_overrides(flags.overrides, config_dir)])

@@ -11,6 +11,7 @@ from harness.plan.cluster import AUTO
 from harness.plan.design import Design
 from harness.plan.errors import UserError
 from harness.plan.imports import EXPERIMENTS
+from harness.plan.loss_choice import couples_examples
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.workload import Workload
 
@@ -21,11 +22,17 @@ def check_values(config: Configuration) -> None:
     """Refuse whatever can be seen to be wrong without the data, torch and Ray; each part has checked itself already."""
     _check_places(config.study, config.output_dir)
     _check_distinct(config.question)
+    config.workload.check_targets()
     span = config.workload.batch_norm.span
     if config.cluster.per_device_batch_size == AUTO and span in ("sync", "per_device"):
         raise UserError(
             f"cluster.per_device_batch_size={AUTO} would let a device's memory decide what workload.batch_norm.span="
             f"{span} computes: give a number, or use span ghost"
+        )
+    if config.cluster.per_device_batch_size == AUTO and couples_examples(config.workload.loss):
+        raise UserError(
+            f"cluster.per_device_batch_size={AUTO} would let a device's memory decide what a loss with couples: batch "
+            "computes: give a number"
         )
     build_design(config, train_examples=1)  # the data's own size is not known yet
 

@@ -16,19 +16,24 @@ from yaml import YAMLError
 
 from harness.config.configuration import Configuration
 from harness.config.explain import explain, missing_value, nearest, unknown_choice, unreadable_file
+from harness.config.overrides import as_hydra_reads, key_of
+from harness.config.own_files import chosen, is_inline, register_own_files, search_path
 from harness.config.places import available, conf_folder
 from harness.config.privacy import refuse_interpolated_secrets, refuse_secrets
 from harness.config.schema import GROUPS, SCHEMA
-from harness.plan.duration import UNITS
+from harness.config.specs import check_changed_parts, check_specs
+from harness.plan.duration import is_duration
 from harness.plan.errors import UserError
 
 PRIMARY = "config"
 SEARCHPATH = "hydra.searchpath"
+HAVE_DURATIONS = ("schedule", "workload")
 
 
 def register_schema() -> None:
-    """Make the typed schema known to Hydra under the name conf/config.yaml refers to."""
+    """Make known to Hydra the typed schema, under the name conf/config.yaml refers to, and folders of a user's own."""
     ConfigStore.instance().store(name="schema", node=SCHEMA)
+    register_own_files()
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> Configuration:
@@ -44,27 +49,66 @@ def compose_plain(overrides: Sequence[str], config_dir: str | None = None) -> di
 
     Raises UserError, one line, for anything a person typed wrongly.
     """
+    return _composed(overrides, config_dir)[0]
+
+
+def compose_unresolved(
+    overrides: Sequence[str], config_dir: str | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same with interpolations as they are written, and the file of every group, `inline:` for a workload's own."""
+    _, unresolved, choices = _composed(overrides, config_dir)
+    return _without_empty_units(unresolved), dict(choices)
+
+
+def _composed(
+    overrides: Sequence[str], config_dir: str | None
+) -> tuple[dict[str, Any], Mapping[Any, Any], Mapping[str, str]]:
+    """The plain data of a command, the same before interpolations were resolved, and the file of every group."""
     given = list(overrides)
     overrides, config, choices = _resolve_choices(overrides, config_dir)
     if "experiment" not in choices:
         names = ", ".join(available("experiment", config_dir))
         raise UserError(f"which experiment? Add +experiment=NAME with one of: {names}")
     unresolved = OmegaConf.to_container(config)
+    assert isinstance(unresolved, dict)
     refuse_interpolated_secrets(unresolved)
     try:
         # Hydra lets `+` and `~` bend the schema; what remains must fit it once more.
         typed = OmegaConf.merge(OmegaConf.structured(SCHEMA), unresolved)
     except OmegaConfBaseException as error:
-        raise UserError(explain(error, overrides, lambda: _all_keys(overrides))) from error
+        raise UserError(explain(error, overrides, lambda: _all_values(overrides))) from error
     try:
-        plain = OmegaConf.to_container(typed, resolve=True, throw_on_missing=True)
+        resolved = OmegaConf.to_container(typed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(missing_value(error)) from error
-    assert isinstance(plain, dict)
-    names = {group: choices[group] for group in ("experiment", *GROUPS)}
-    composed = {**{str(key): value for key, value in plain.items()}, "choices": names, "overrides": given}
+    assert isinstance(resolved, dict)
+    plain = _without_empty_units(resolved)
+    names = {group: chosen(choices[group], plain.get(group)) for group in ("experiment", *GROUPS)}
+    composed = {**plain, "choices": names, "overrides": given}
     refuse_secrets(composed, os.environ)  # before any value is checked, and perhaps quoted
-    return composed
+    check_specs(plain)
+    if config_dir and (file := Path(config_dir, "workload", f"{choices['workload']}.yaml")).is_file():
+        check_changed_parts(file, choices, plain)
+    return composed, unresolved, choices
+
+
+def _without_empty_units(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The same with every duration in one unit; UserError for one in two units."""
+    return {str(k): _in_one_unit(value, str(k)) if k in HAVE_DURATIONS else value for k, value in values.items()}
+
+
+def _in_one_unit(value: Any, key: str) -> Any:
+    """The same without the units that a duration leaves empty; `key` is its dotted key."""
+    if is_duration(value):
+        given = {unit: amount for unit, amount in value.items() if amount is not None}
+        if len(given) > 1:
+            raise UserError(
+                f"{key} has the units {' and '.join(given)}: write the whole duration, {key}={{UNIT: number}}"
+            )
+        return given or value
+    if isinstance(value, list):
+        return [_in_one_unit(item, key) for item in value]
+    return {name: _in_one_unit(i, f"{key}.{name}") for name, i in value.items()} if isinstance(value, dict) else value
 
 
 def effective_overrides(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
@@ -78,25 +122,31 @@ def _resolve_choices(
     """Effective overrides, the configuration they give without Hydra's own part, and the file of every group."""
     register_schema()
     for override in overrides:
-        if not _key(override):
+        if not key_of(override):
             raise UserError(f"cannot read {override!r}: there is no key before the value; write key=value")
-        if re.match("hydra[./]", _key(override)) and _key(override) != SEARCHPATH:
-            raise UserError(f"{_key(override)} has no effect here: the harness runs trials without Hydra's launcher")
-    given = [_in_quotes(_whole_duration(override)) for override in overrides]
+        if re.match("hydra[./]", key_of(override)) and key_of(override) != SEARCHPATH:
+            raise UserError(f"{key_of(override)} has no effect here: the harness runs trials without Hydra's launcher")
+    given = [written for override in overrides for written in as_hydra_reads(override)]
     search: list[str] = []
     if config_dir is not None:
         if not config_dir.strip():
             raise UserError("--config-dir is empty: give the folder of your own configuration files")
         _check_config_dir(Path(config_dir))
-        place = str(Path(config_dir).resolve()).replace("'", "\\'")
-        search = [f"{SEARCHPATH}=['file://{place}']"]
+        place = search_path(Path(config_dir)).replace("'", "\\'")
+        search = [f"{SEARCHPATH}=['{place}']"]
     config, choices = _compose([*search, *given])
     _check_choices(choices, config_dir)
     pair = (choices["dataset"], choices["model"])
-    if "workload" in map(_key, given) or _is_for(choices["workload"], pair, search):
+    if "workload" in map(key_of, given) or _is_for(choices["workload"], pair, search):
         return [*search, *given], config, choices
     # A dataset or a model was chosen: the pair has its own target, budget and base LR, or none.
     name, known = "_".join(pair), available("workload", config_dir)
+    if any(map(is_inline, pair)):
+        part, other = ("dataset", "model") if is_inline(pair[0]) else ("model", "dataset")
+        raise UserError(
+            f"{part} is that of workload {choices['workload']}, so its target, budget and base LR may not suit {other} "
+            f"{choices[other]}: take them as they are by workload={choices['workload']}, or choose another workload"
+        )
     if name not in known:
         raise UserError(
             f"no workload for dataset {pair[0]} with model {pair[1]}: known pairs are {', '.join(known)}; write "
@@ -144,37 +194,18 @@ def _check_encoding(path: Path) -> None:
         )
 
 
-def _in_quotes(override: str) -> str:
-    """A value that Hydra's grammar takes in quotes only, such as study=été or output_dir=~/studies, in quotes."""
-    key, _, value = override.partition("=")
-    needs_quotes = not value.isascii() or value.startswith("~/")
-    return f"{key}='{value}'" if needs_quotes and not set(value) & set("'\"\\[]{}(),$") else override
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
-
-
-def _whole_duration(override: str) -> str:
-    """`schedule.warmup={epochs: 5}` replaces a duration in another unit, where Hydra would merge the two into one."""
-    found = re.fullmatch(rf"\+*([\w.]+)=\{{\s*({'|'.join(UNITS)})\s*:\s*([^,{{}}]+)\}}", override)
-    if not found:
-        return override
-    key, given, amount = found.groups()
-    whole = ", ".join(f"{unit}: {amount if unit == given else 'null'}" for unit in UNITS)
-    return f"++{key}={{{whole}}}"
-
-
 def _compose(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
     """The configuration without Hydra's own part, and which file of each group it took; UserError as above."""
     try:
         return _hydra_compose(overrides)
+    except UserError:
+        raise
     except MissingConfigException as error:
         raise UserError(unknown_choice(error)) from error
     except YAMLError as error:
         raise UserError(unreadable_file(error)) from error
     except Exception as error:  # Hydra and OmegaConf fail in many ways on what a person may write
-        raise UserError(explain(error, overrides, lambda: _all_keys(overrides))) from error
+        raise UserError(explain(error, overrides, lambda: _all_values(overrides))) from error
 
 
 def _hydra_compose(overrides: Sequence[str]) -> tuple[DictConfig, Mapping[str, str]]:
@@ -193,20 +224,20 @@ def _is_for(workload: str, pair: tuple[str, str], search: Sequence[str]) -> bool
     return pair == (choices["dataset"], choices["model"])
 
 
-def _all_keys(overrides: Sequence[str]) -> list[str]:
-    """Dotted names of everything in the configuration that the choices among `overrides` give."""
-    choices = [o for o in overrides if _key(o) in ("experiment", SEARCHPATH, *GROUPS)]
+def _all_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Dotted key -> value of everything in the configuration that the choices among `overrides` give."""
+    choices = [o for o in overrides if key_of(o) in ("experiment", SEARCHPATH, *GROUPS) and "{" not in o]
     try:
         config, _ = _hydra_compose(choices)
-    except HydraException:  # a chosen file is what is wrong
+    except (HydraException, UserError):  # a chosen file is what is wrong
         config, _ = _hydra_compose([])
-    keys = list(SCHEMA.__annotations__)
+    values: dict[str, Any] = dict.fromkeys(SCHEMA.__annotations__)
 
     def walk(value: Any, prefix: str) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
-                keys.append(f"{prefix}{key}")
+                values[f"{prefix}{key}"] = item
                 walk(item, f"{prefix}{key}.")
 
     walk(OmegaConf.to_container(config, resolve=False), "")
-    return keys
+    return values

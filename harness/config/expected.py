@@ -1,5 +1,6 @@
 """What a key of the configuration takes, in words, according to the annotations of the classes that it becomes."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import UnionType
@@ -7,6 +8,8 @@ from typing import Any, Union, get_args, get_origin
 
 from harness.config.configuration import ConfigurationValues, resolved_hints
 from harness.plan.duration import Duration
+from harness.plan.errors import UserError
+from harness.plan.imports import import_named
 
 WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "true and false"),
@@ -17,14 +20,23 @@ WORDS: dict[Any, tuple[str, str]] = {
 
 
 def hint_at(key: str) -> Any:
-    """The annotation of a dotted key; None below a mapping whose keys are free, and for a key that does not exist."""
+    """The annotation of a dotted key, below a mapping of free keys that of its values; None where any value may stand
+    and for a key that does not exist."""
     hint: Any = ConfigurationValues
     for name in key.split("."):
         hint = next((arg for arg in get_args(hint) if is_dataclass(arg)), hint)
+        if get_origin(hint) is Mapping:
+            return None if get_args(hint)[1] is Any else get_args(hint)[1]
         if not is_dataclass(hint) or hint is Duration:
             return None
         hint = resolved_hints(hint).get(name)  # pyright: ignore[reportArgumentType]
     return hint
+
+
+def keys_of(key: str) -> list[str]:
+    """The keys that a mapping takes which may be null; none for every other key."""
+    classes = [arg for arg in get_args(hint_at(key)) if is_dataclass(arg)]
+    return [field.name for cls in classes for field in fields(cls)]
 
 
 def is_list(hint: Any) -> bool:
@@ -56,3 +68,16 @@ def example(key: str, given: str) -> str:
     if key == "seeds" and 0 < int(given) <= 20:
         return f": for {given} seeds write seeds=[{','.join(map(str, range(int(given))))}]"
     return f": write {key}=[{given}]"
+
+
+def arguments_of(target: object) -> list[str] | None:
+    """Names that the class or function behind a dotted path takes as keywords; None where it takes any, or where that
+    cannot be found out."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        parameters = inspect.signature(getattr(import_named(module), name)).parameters.values()
+    except (UserError, ImportError, AttributeError, TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

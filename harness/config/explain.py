@@ -1,17 +1,18 @@
 """Hydra's and OmegaConf's errors in one line each: what was given, what is allowed, the nearest valid name."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from typing import get_args
+from typing import Any, get_args
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
-from harness.config.expected import described, example, hint_at, is_list
+from harness.config.expected import arguments_of, described, example, hint_at, is_list, keys_of
+from harness.config.own_files import file_name
 from harness.config.schema import GROUPS
 from harness.plan.duration import UNITS
 
@@ -32,12 +33,13 @@ def unknown_choice(error: MissingConfigException) -> str:
     return f"unknown {group} {name!r}{hint} one of {', '.join(sorted(options))}"
 
 
-def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], Iterable[str]]) -> str:
-    """The error for anything else that composition rejects. `all_keys`: the dotted keys of a valid configuration."""
+def explain(error: Exception, overrides: Sequence[str], all_values: Callable[[], Mapping[str, Any]]) -> str:
+    """The error for anything else that composition rejects. `all_values`: dotted key -> value of a valid
+    configuration."""
     cause = _deepest(error)
     text = f"{error}\n{cause}"
     file = re.match(r"In '([^']+)': .*\n", text)  # the mistake is in a file, not on the command line
-    where = f"{file.group(1)}.yaml: " if file else ""
+    where = f"{file_name(file.group(1))}: " if file else ""
     match = re.search(r"full_key: (\S+)", text)
     full_key = getattr(cause, "full_key", None) or (match.group(1) if match else "")
     if isinstance(error, OverrideParseException):
@@ -51,15 +53,15 @@ def explain(error: Exception, overrides: Sequence[str], all_keys: Callable[[], I
     if file and full_key == "experiment":
         return f"{where}its first line must be `# @package _global_`, and below it a mapping like seeds: [0,1]"
     if re.search(r"Key '[^']+' (is not in struct|not in ')", text):
-        return where + _unknown_key(full_key, all_keys, overrides)
+        return where + _unknown_key(full_key, all_values, overrides)
     if match := re.search(r"Could not override '([^']*)'\.", text):
         if match.group(1) == "experiment":
             return "write +experiment=NAME, with the plus sign"
-        return _unknown_key(match.group(1), lambda: [*GROUPS, *all_keys()], overrides)
+        return _unknown_key(match.group(1), all_values, overrides)
     if "Could not delete" in text:
         removed = next(o for o in overrides if o.startswith("~"))
         key, equals, _ = removed[1:].partition("=")
-        reason = "it has another value" if equals else _unknown_key(key, all_keys, overrides)
+        reason = "it has another value" if equals else _unknown_key(key, all_values, overrides)
         return f"{removed} removes nothing: {reason}"
     bare = full_key.partition("[")[0]
     matching = [o for o in overrides if bare and not file and o.lstrip("+~").partition("=")[0] == bare]
@@ -95,7 +97,7 @@ def unreadable(override: str) -> str:
         value = f"[{value}]"
     items = value[1:-1].split(",") if re.fullmatch(r"\[[^\[\]{}'\"]*\]", value) else None
     quoted = f"[{','.join(map(_quoted, items))}]" if items else _quoted(value)
-    if "'" not in value and '"' not in value and _parses(f"{key}={quoted}"):
+    if not set(value) & set("'\"{") and _parses(f"{key}={quoted}"):
         return f'cannot read {override!r}: quote the text inside the argument too, as "{key}={quoted}"'
     return f"cannot read {override!r}: {HOW_TO_WRITE}"
 
@@ -160,8 +162,18 @@ def unreadable_file(error: YAMLError) -> str:
     """The error for a file that is not YAML, with the line where parsing stopped."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}: {error.problem}"
+        return f"{mark.name}, line {mark.line + 1}: {_in_words(error)}"
     return str(error).splitlines()[0]
+
+
+def _in_words(error: MarkedYAMLError) -> str:
+    """What YAML rejects, and how to write it where that is known."""
+    problem = str(error.problem)
+    if "'\\t'" in problem:
+        return "there is a tab: indent with spaces"
+    if "alias" in str(error.context):
+        return "a name that begins with * needs quotes"
+    return f"{problem} (within {{ }}, an interpolation ${{...}} needs quotes)" if "but got '{'" in problem else problem
 
 
 def nearest(word: str, options: Iterable[str], parent: str = "") -> str:
@@ -170,14 +182,14 @@ def nearest(word: str, options: Iterable[str], parent: str = "") -> str:
     return f": did you mean {f'{parent}.{near[0]}'.lstrip('.')!r}?" if near else ""
 
 
-def _unknown_key(key: str, all_keys: Callable[[], Iterable[str]], overrides: Sequence[str] = ()) -> str:
+def _unknown_key(key: str, all_values: Callable[[], Mapping[str, Any]], overrides: Sequence[str] = ()) -> str:
     parent, _, name = key.rpartition(".")
     if key == "optimizer.lr":
         return "optimizer.lr is set by the LR rule: give workload.base_lr at workload.base_batch_size instead"
-    keys = list(dict.fromkeys(all_keys()))
-    names = [other.rpartition(".")[2] for other in keys if other.rpartition(".")[0] == parent]
+    values = all_values()
+    names = [other.rpartition(".")[2] for other in values if other.rpartition(".")[0] == parent] or keys_of(parent)
     if not names:  # the parent itself is unknown or has no keys
-        return f"unknown key {key!r}{nearest(key, keys)}"
+        return f"unknown key {key!r}{nearest(key, values)}"
     if set(names) <= set(UNITS):
         given = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}=")), None)
         if name in UNITS and given is None:
@@ -185,6 +197,12 @@ def _unknown_key(key: str, all_keys: Callable[[], Iterable[str]], overrides: Seq
         if name in UNITS:
             return f"{parent} is in {' or '.join(names)} here: write the whole duration, {parent}={{{name}: {given}}}"
         return f"unknown unit {name!r} of {parent}: write {parent}={{UNIT: number}} with one of {', '.join(UNITS)}"
+    if name in (arguments_of(values.get(f"{parent}._target_")) or ()):
+        return f"{key} is not set here: to add that argument, write +{key}=..."
+    if parent == "workload" and name in values:
+        return f"unknown key {key!r}: it belongs at the top level, as {name}"
+    if not parent and f"workload.{name}" in values:
+        return f"unknown key {key!r}: it belongs below workload, as workload.{name}"
     hint = nearest(name, names, parent) or f": choose one of {', '.join(names)}"
     return f"unknown key {key!r}{hint}"
 

@@ -4,16 +4,21 @@ import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pooch
 import torch
+from pooch.downloaders import choose_downloader
 
 from harness.datasets.examples import Augment, Splits, stratified_split, tensor_fingerprint
 from harness.datasets.images import ImageExamples, channel_sums, normalisation
-from harness.datasets.prepare import prepare_once
+from harness.datasets.prepare import is_prepared, prepare_once
+from harness.datasets.progress import Progress
 from harness.plan.errors import UserError
 
+DOWNLOADED = "archive.tar.gz"
+TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 IMAGE = (3, 32, 32)  # channels red, green, blue; rows from the top
 
 
@@ -48,6 +53,26 @@ ARCHIVES = {
 }
 
 
+class DownloadProgress:
+    """What pooch asks of a progress bar."""
+
+    def __init__(self, url: str) -> None:
+        self.total = 0  # bytes; set by pooch
+        self._progress = Progress(url, 0, "bytes downloaded")
+
+    def update(self, size: int) -> None:
+        """pooch gives the size of a chunk, also for the last, smaller one, and the total once more at the end."""
+        self._progress.total = self.total
+        left = self.total - self._progress.count
+        self._progress.advance(min(size, left) if self.total else size)
+
+    def reset(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Cifar:
     """Images [n, 3, 32, 32], labels 0 to `classes` - 1; normalised by the statistics of the training split.
 
@@ -72,24 +97,31 @@ class Cifar:
         self.validation = validation
         self.split_seed = split_seed
         self.augment = augment
-        self.root = root
+        self.root = Path(root).expanduser()
         self.source = archive or ARCHIVES[classes].url
         self.sha256 = sha256 or ARCHIVES[classes].sha256
+        self.name = f"cifar-{classes}-{self.sha256[:16]}"
+
+    def declared_sizes(self) -> tuple[int, int, int] | None:
+        """Those of the official archives; None for another one."""
+        if self.sha256 != ARCHIVES[self.classes].sha256:
+            return None
+        self._check_validation(TRAIN_IMAGES)
+        return TRAIN_IMAGES - self.validation, self.validation, TEST_IMAGES
+
+    def is_prepared(self) -> bool:
+        """Whether the archive has been unpacked on this node."""
+        return is_prepared(self.root, self.name)
 
     def load(self) -> Splits:
         """Downloads and unpacks on first use on a node; later loads read the unpacked files."""
-        root, name = Path(self.root).expanduser(), f"cifar-{self.classes}-{self.sha256[:16]}"
-        if not (root / name).is_dir():
+        if not self.is_prepared():
             self._check_source()
-        folder = prepare_once(root, name, self._download_and_unpack)
+        folder = prepare_once(self.root, self.name, self._download_and_unpack, parts=self.name)
         layout = ARCHIVES[self.classes]
         parts = [self._records(folder / file) for file in layout.train_files]
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        if not 0 < self.validation < len(labels):
-            raise UserError(
-                f"dataset.validation must be between 1 and {len(labels) - 1} of the {len(labels)} training images, "
-                f"not {self.validation}"
-            )
+        self._check_validation(len(labels))
         train, validation = stratified_split(labels, [len(labels) - self.validation, self.validation], self.split_seed)
         test_images, test_labels = self._records(folder / layout.test_file)
         normalise = normalisation(channel_sums(images[train]), len(train) * IMAGE[1] * IMAGE[2])
@@ -104,6 +136,13 @@ class Cifar:
         fingerprint = tensor_fingerprint(*(t for split in splits for t in (split.images, split.targets)))
         return Splits(*splits, fingerprint=fingerprint, augment=self.augment)
 
+    def _check_validation(self, images: int) -> None:
+        if not 0 < self.validation < images:
+            raise UserError(
+                f"dataset.validation must be between 1 and {images - 1} of the {images} training images, not "
+                f"{self.validation}"
+            )
+
     def _check_source(self) -> None:
         """Raises UserError for a path that is not a file, before anything is written."""
         archive = Path(self.source).expanduser()
@@ -115,6 +154,12 @@ class Cifar:
         raise UserError(f"dataset.archive {archive} does not exist")
 
     def _download_and_unpack(self, folder: Path) -> None:
+        """An archive that was downloaded before an interruption is used again, all else of then is removed."""
+        for left in folder.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != DOWNLOADED:
+                left.unlink()
         archive = self._verified_archive(folder)
         try:
             with tarfile.open(archive) as tar:
@@ -146,7 +191,9 @@ class Cifar:
                 raise UserError(f"{archive} has SHA-256 {sha256}, not {self.sha256}: download it again")
             return archive
         try:
-            return Path(pooch.retrieve(self.source, f"sha256:{self.sha256}", "archive.tar.gz", folder))
+            bar: Any = DownloadProgress(self.source)  # annotated as a bool there
+            downloader = choose_downloader(self.source, progressbar=bar)
+            return Path(pooch.retrieve(self.source, f"sha256:{self.sha256}", DOWNLOADED, folder, downloader=downloader))
         except ValueError as error:  # pooch: hash mismatch, or a URL it cannot read
             raise UserError(f"{self.source} is rejected: {error}") from error
         except OSError as error:

@@ -40,9 +40,9 @@ def draw(key: Tensor, number: int | Tensor) -> Tensor:
     return splitmix64(key ^ (number + 1))
 
 
-def below(key: Tensor, number: int, bound: int) -> Tensor:
-    """Uniform integers 0 <= i < `bound`, int64; the bias is at most bound / 2^31."""
-    assert 0 < bound < 1 << 31, bound
+def below(key: Tensor, number: int, bound: int | Tensor) -> Tensor:
+    """Uniform integers 0 <= i < `bound`, int64; the bias is at most bound / 2^31. A tensor has a bound per key."""
+    assert isinstance(bound, Tensor) or 0 < bound < 1 << 31, bound
     return shift_right(shift_right(draw(key, number), 33) * bound, 31)
 
 

@@ -18,6 +18,12 @@ class Digits:
         self.sizes = (train, validation, test)
         self.split_seed = split_seed
 
+    def declared_sizes(self) -> tuple[int, int, int]:
+        return self.sizes
+
+    def is_prepared(self) -> bool:
+        return True  # it comes with scikit-learn
+
     def load(self) -> Splits:
         pixels, labels = load_digits(return_X_y=True)
         labels = np.asarray(labels)

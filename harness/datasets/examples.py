@@ -15,10 +15,10 @@ from harness.plan.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Tensors, or trees of them (see datasets.tree), whose first axis is the examples."""
+    """Each a Tree: a tensor, or tensors in mappings and tuples, all with the examples as their first axis."""
 
-    inputs: Tree
-    targets: Tree
+    inputs: Any
+    targets: Any
 
 
 class Examples(Protocol):
@@ -50,6 +50,16 @@ class HostExamples(Examples, Protocol):
 
     def deliver(self, gathered: Any, index: Tensor) -> Batch:
         """The batch at `index` (int64 [n], on the device) from what `gather` returned."""
+        ...
+
+
+@runtime_checkable
+class DrawnExamples(HostExamples, Protocol):
+    """Host examples with random choices of their own in training batches; those of `gather` and `batch`, for
+    evaluations and statistics, are always the same."""
+
+    def gather_drawn(self, index: Tensor, key: Tensor, pinned: bool) -> Any:
+        """As `gather`, with the random choices of `key` (int64 [n], on the host): a hash of (seed, epoch, example)."""
         ...
 
 
@@ -96,6 +106,11 @@ class Splits:
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
     augment: Augment | None = None  # for training batches only
 
+    @property
+    def is_loaded(self) -> bool:
+        """False for a dry run that knows only what the data set declares."""
+        return not isinstance(self.train, DeclaredExamples)
+
 
 def check_splits(splits: object) -> Splits:
     """`splits`, which a data set's `load` returned; UserError unless they are Splits with examples in each of them."""
@@ -112,9 +127,50 @@ def check_splits(splits: object) -> Splits:
 
 
 class Dataset(Protocol):
-    """A data set named in conf by `_target_`; its arguments include the split seed."""
+    """A data set named in conf by `_target_`; its arguments include the split seed.
+
+    Two more methods are optional. With `declared_sizes() -> (train, validation, test) | None`, the examples of each
+    split as far as they are known without loading, a dry run plans without `load`, unless `is_prepared() -> bool` says
+    that there is nothing left to download, decode or read through.
+    """
 
     def load(self) -> Splits: ...
+
+
+@dataclass(frozen=True)
+class DeclaredExamples:
+    """So many examples of a data set that has not been loaded; they cannot be read."""
+
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "DeclaredExamples":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        raise RuntimeError("the data set has not been loaded")
+
+
+def declared_splits(dataset: object) -> Splits | None:
+    """What a data set declares of its splits; None where it declares nothing or can be loaded at once."""
+    sizes = dataset.declared_sizes() if isinstance(dataset, DeclaresSizes) else None
+    if sizes is None or (isinstance(dataset, Prepares) and dataset.is_prepared()):
+        return None
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise UserError(f"its declared_sizes() must be the examples of train, validation and test, not {sizes}")
+    return Splits(*map(DeclaredExamples, sizes), fingerprint="")
+
+
+@runtime_checkable
+class DeclaresSizes(Protocol):
+    def declared_sizes(self) -> Sequence[int] | None: ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    def is_prepared(self) -> bool: ...
 
 
 def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:

@@ -51,6 +51,12 @@ class NoisyQuadratic:
         self.scale = torch.tensor(list(variances), dtype=torch.float64).sqrt().repeat_interleave(coordinates)
         self.epoch_examples = epoch_examples
 
+    def declared_sizes(self) -> tuple[int, int, int]:
+        return self.epoch_examples, 1, 1
+
+    def is_prepared(self) -> bool:
+        return True  # nothing is stored
+
     def load(self) -> Splits:
         exact = TensorExamples(torch.zeros(1, len(self.scale), dtype=torch.float64), torch.zeros(1))
         bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1

@@ -31,6 +31,12 @@ class StdlibText:
         self.sizes = {"validation": validation, "test": test, "train": train}
         self.split_seed = split_seed
 
+    def declared_sizes(self) -> tuple[int, int, int]:
+        return self.sizes["train"], self.sizes["validation"], self.sizes["test"]
+
+    def is_prepared(self) -> bool:
+        return True  # it comes with Python
+
     def load(self) -> Splits:
         modules = stdlib_modules()
         order = np.random.Generator(np.random.PCG64(self.split_seed)).permutation(len(modules))

@@ -73,6 +73,12 @@ class SyntheticImages:
         self.noise = noise
         self.data_seed = data_seed
 
+    def declared_sizes(self) -> tuple[int, int, int]:
+        return self.counts
+
+    def is_prepared(self) -> bool:
+        return True  # nothing is stored
+
     def load(self) -> Splits:
         shape = (self.classes, 3, COARSE, COARSE)
         cells = torch.arange(torch.Size(shape).numel())

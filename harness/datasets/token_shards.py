@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +11,12 @@ import torch
 from torch import Tensor
 
 from harness.datasets.examples import Batch, Splits
-from harness.datasets.prepare import prepare_once
+from harness.datasets.prepare import is_prepared, prepare_once
+from harness.datasets.progress import Progress, announce
 from harness.datasets.token_file import map_tokens
 from harness.plan.errors import UserError
+
+DIGESTED_AT_ONCE = 1 << 24  # bytes
 
 
 class ShardedTokens:
@@ -87,24 +89,38 @@ class TokenShards:
         self.context = context
         self.train_files = train_files
         self.validation_files = validation_files
-        self.root = root
+        self.root = Path(root).expanduser()
+
+    def declared_sizes(self) -> tuple[int, int, int]:
+        return self.sizes
+
+    def is_prepared(self) -> bool:
+        """Whether the digests of all shards that are read are known on this node."""
+        return is_prepared(self.root, digests_name(self._paths(self._taken())))
 
     def load(self) -> Splits:
         """The first load on a node reads the shards to store their digests in `root`; later loads only map them."""
+        taken = self._taken()
+        digests = digests_once(self._paths(taken), self.root)
+        named = json.dumps([digests, self.context, self.sizes])
+        splits = (ShardedTokens([shard.blocks for shard in part]) for part in taken)
+        return Splits(*splits, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
+
+    def _taken(self) -> list[list[Shard]]:
+        """The shards of each split with its blocks of them."""
         train_shards, held_out = self._shards(self.train_files), self._shards(self.validation_files)
         if both := {shard.path.name for shard in train_shards} & {shard.path.name for shard in held_out}:
             raise UserError(f"{self.folder}: {min(both)} matches both {self.train_files} and {self.validation_files}")
         train, validation, test = self.sizes
-        taken = [
+        return [
             self._take(train_shards, 0, train, self.train_files),
             self._take(held_out, 0, validation, self.validation_files),
             self._take(held_out, validation, test, self.validation_files),
         ]
-        paths = dict.fromkeys(shard.path for part in taken for shard in part)
-        digests = digests_once(list(paths), Path(self.root).expanduser())
-        named = json.dumps([digests, self.context, self.sizes])
-        splits = (ShardedTokens([shard.blocks for shard in part]) for part in taken)
-        return Splits(*splits, fingerprint=hashlib.sha256(named.encode()).hexdigest()[:16])
+
+    @staticmethod
+    def _paths(taken: Sequence[Sequence[Shard]]) -> list[Path]:
+        return list(dict.fromkeys(shard.path for part in taken for shard in part))
 
     def _shards(self, pattern: str) -> list[Shard]:
         paths = sorted(self.folder.glob(pattern))
@@ -144,16 +160,46 @@ def map_blocks(path: Path, context: int) -> np.ndarray:
 
 
 def digests_once(paths: Sequence[Path], root: Path) -> list[str]:
-    """SHA-256 of each file, computed once per node as long as paths, sizes and modification times stay the same."""
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    name = f"shards-{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]}"
+    """SHA-256 of each file, computed once per node as long as paths, sizes and modification times stay the same; those
+    of an interrupted computation are kept."""
 
     def build(folder: Path) -> None:
-        digests = []
-        for path in paths:
-            with path.open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-            print(f"{path.name}: digest computed ({len(digests)} of {len(paths)})", file=sys.stderr, flush=True)
-        (folder / "sha256.json").write_text(json.dumps(digests))
+        stored = folder / "digests.jsonl"
+        known = dict(json.loads(line) for line in _whole_lines(stored))
+        progress = Progress(f"{paths[0].parent}: digests", sum(path.stat().st_size for path in paths), "bytes read")
+        with stored.open("a", encoding="utf-8") as file:
+            for path in paths:
+                if str(path) in known:
+                    progress.advance(path.stat().st_size)
+                    continue
+                known[str(path)] = _digest(path, progress)
+                file.write(json.dumps([str(path), known[str(path)]]) + "\n")
+                file.flush()
+        (folder / "sha256.json").write_text(json.dumps([known[str(path)] for path in paths]))
+        announce(f"{paths[0].parent}: digests of {len(paths)} shards computed")
 
-    return json.loads((prepare_once(root, name, build) / "sha256.json").read_text())
+    name = digests_name(paths)
+    return json.loads((prepare_once(root, name, build, parts=name) / "sha256.json").read_text())
+
+
+def digests_name(paths: Sequence[Path]) -> str:
+    """Name of the folder with the files' digests; it changes with any of the files."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return f"shards-{hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]}"
+
+
+def _digest(path: Path, progress: Progress) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(DIGESTED_AT_ONCE):
+            digest.update(piece)
+            progress.advance(len(piece))
+    return digest.hexdigest()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a file that a killed process may have left in the middle of one; empty if there is no file."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if (end := text.rfind("\n") + 1) < len(text):
+        path.write_text(text[:end], encoding="utf-8")
+    return text[:end].splitlines()

@@ -11,25 +11,25 @@ from harness.plan.errors import UserError
 Tree: TypeAlias = Tensor | Mapping[str, "Tree"] | tuple["Tree", ...]
 
 
-def map_tree(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The tree of `function` of each tensor; mappings become dicts, and lists tuples."""
-    if isinstance(tree, Tensor):
+def map_tree(function: Callable[[Any], Any], tree: Any, leaf: Any = Tensor) -> Any:
+    """The tree of `function` of each tensor, or of each of type `leaf`; mappings become dicts, and lists tuples."""
+    if isinstance(tree, leaf):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {name: map_tree(function, value) for name, value in tree.items()}
+        return {name: map_tree(function, value, leaf) for name, value in tree.items()}
     if isinstance(tree, tuple | list):
-        return tuple(map_tree(function, value) for value in tree)
+        return tuple(map_tree(function, value, leaf) for value in tree)
     raise UserError(f"a batch may hold tensors in mappings and tuples, not {a(tree)}")
 
 
-def leaves(tree: Tree) -> Iterator[tuple[str, Tensor]]:
-    """(place, tensor) of every tensor; a place is like `.input_ids` or `[0].mask`, and empty for a single tensor."""
-    if isinstance(tree, Tensor):
+def leaves(tree: Any, leaf: Any = Tensor) -> Iterator[tuple[str, Any]]:
+    """(place, tensor) of each; a place is like `.input_ids` or `[0].mask`, and empty for a single tensor."""
+    if isinstance(tree, leaf):
         yield "", tree
-    elif isinstance(tree, Mapping):
-        yield from ((f".{name}{place}", leaf) for name, value in tree.items() for place, leaf in leaves(value))
-    elif isinstance(tree, tuple | list):
-        yield from ((f"[{i}]{place}", leaf) for i, value in enumerate(tree) for place, leaf in leaves(value))
+    elif isinstance(tree, Mapping | tuple | list):
+        named = isinstance(tree, Mapping)
+        for key, value in tree.items() if named else enumerate(tree):
+            yield from ((f".{key}{place}" if named else f"[{key}]{place}", part) for place, part in leaves(value, leaf))
     else:
         raise UserError(f"a batch may hold tensors in mappings and tuples, not {a(tree)}")
 
@@ -60,6 +60,11 @@ def take(tree: Tree, index: Tensor) -> Tree:
     return map_tree(lambda leaf: leaf.index_select(0, index), tree)
 
 
+def excerpt(tree: Tree, start: int, stop: int) -> Any:
+    """The examples from `start` to `stop`."""
+    return map_tree(lambda leaf: leaf[start:stop], tree)
+
+
 def floats_in(tree: Tree, dtype: torch.dtype) -> Tree:
     """The tree with its floating tensors in `dtype`."""
     return map_tree(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, tree)
@@ -72,11 +77,9 @@ def to_device(tree: Tree, device: torch.device, non_blocking: bool = False) -> T
 
 def call(function: Callable[..., Any], inputs: Tree, **more: Any) -> Any:
     """f(x) of a tensor, f(**x) of a mapping, f(*x) of a tuple; `more`: further keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return function(**inputs, **more)
-    if isinstance(inputs, tuple | list):
-        return function(*inputs, **more)
-    return function(inputs, **more)
+    if isinstance(inputs, Tensor):
+        return function(inputs, **more)
+    return function(**inputs, **more) if isinstance(inputs, Mapping) else function(*inputs, **more)
 
 
 def a(value: Any) -> str:

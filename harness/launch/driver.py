@@ -87,7 +87,7 @@ def _run_through_ray(
             watcher.say(notice)
         environment = SharedEnvironment(cluster.pass_environment)
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
-            check_nodes(study, cluster.execution, specs, environment.key)
+            check_nodes(study, cluster.execution, specs, environment.key, watcher.say)
         slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.source.plan()}, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:

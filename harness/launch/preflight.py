@@ -4,6 +4,7 @@ Nodes that join later are not checked in advance: there every trial checks the f
 """
 
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.launch.causes import cause
 from harness.launch.environment import fetch
+from harness.launch.node_progress import read_progress, showing_progress
 from harness.launch.ray_probe import live_nodes
 from harness.plan.errors import UserError
 from harness.plan.instantiate import instantiate
@@ -27,17 +29,20 @@ from harness.record.provenance import versions
 from harness.record.study import Study
 from harness.train.trainer import Execution
 
-ANSWER_S = 300.0  # time for every node to import torch and to read the data set
+ANSWER_S = 300.0  # without progress until a node is given up; reading the data set may take any time
+LOOK_EVERY_S = 1.0
 VISIBLE_S = 30.0  # time for a network file system to show one node what another has written
 WITNESSES = "witnesses"  # folder of a study that exists while its nodes are checked
 PACKAGES = ("python", "torch", "numpy")  # another version of these may change results; Ray compares its own
 
 
-def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec], environment: str = "") -> None:
+def check_nodes(
+    study: Study, execution: Execution, specs: Sequence[Spec], environment: str = "", say: Callable[[str], None] = print
+) -> None:
     """Check every live node of the connected cluster; UserError in one line that names the first unsuitable node.
 
     `specs` name the classes whose code every node must have; the first is that of the data set. `environment`: key of
-    the shared variables, which the data set may need.
+    the shared variables, which the data set may need. `say`: gets a line of progress of nodes that prepare data.
     """
     description = study.description()
     witnesses = study.lease.folder / WITNESSES
@@ -53,16 +58,14 @@ def check_nodes(study: Study, execution: Execution, specs: Sequence[Spec], envir
     }
     try:
         for future, node_id in asked.items():
-            answer = _answer(future, nodes[node_id])
+            answer = _answer(future, nodes[node_id], _progress_file(witnesses / node_id), say)
             _compare(nodes[node_id], answer, description)
             if not _reads(witnesses / node_id, tokens[node_id]):
                 raise UserError(
                     f"{nodes[node_id]} has another folder at {study.path}: put the study on a shared file system"
                 )
     finally:
-        for path in witnesses.iterdir():
-            path.unlink(missing_ok=True)
-        witnesses.rmdir()
+        shutil.rmtree(witnesses, ignore_errors=True)  # a node that is given up may still write there
 
 
 def see_study(execution: Execution) -> None:
@@ -82,19 +85,31 @@ def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec],
         see_study(execution)
         fetch(environment)
         write_whole(Path(witness), token)
-        data = instantiate(specs[0]).load().fingerprint
+        with showing_progress(_progress_file(Path(witness))):
+            data = instantiate(specs[0]).load().fingerprint
     except Exception as error:
         return {"error": cause(str(error)) or type(error).__name__}
     return {**versions(), "code_fingerprint": code_fingerprint(specs), "data_fingerprint": data}
 
 
-def _answer(future: Any, name: str) -> dict[str, Any]:
+def _progress_file(witness: Path) -> Path:
+    return witness.with_name(f"{witness.name}.progress")
+
+
+def _answer(future: Any, name: str, progress: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    seen, deadline = ("", ""), time.monotonic() + ANSWER_S
     try:
-        return ray.get(future, timeout=ANSWER_S)
-    except GetTimeoutError as error:
-        raise UserError(
-            f"{name} did not answer within {ANSWER_S:g} s: check its file system and its network"
-        ) from error
+        while not ray.wait([future], timeout=LOOK_EVERY_S)[0]:
+            if (now := read_progress(progress)) != seen:
+                if now[1] and now[1] != seen[1]:
+                    say(f"{name}: {now[1]}")
+                seen, deadline = now, time.monotonic() + ANSWER_S
+            elif time.monotonic() >= deadline:
+                raise UserError(
+                    f"{name} has made no progress for {ANSWER_S:g} s: check its file system and its network; what it "
+                    "has prepared of the data is kept"
+                )
+        return ray.get(future)
     except RayError as error:
         reason = cause(str(error))
         raise UserError(f"{name} cannot run the harness ({reason}): install the same version on every node") from error

@@ -13,7 +13,8 @@ class GPT(nn.Module):
     """Tokens int64 [n, t] with t <= context -> logits [n, t, vocabulary] for the token after each.
 
     Depth 12, width 768, heads 12, context 1024, vocabulary 50257 is GPT-2 small. With `tie_weights` the output matrix
-    is the token embedding, one parameter under the embedding's name.
+    is the token embedding, one parameter under the embedding's name. With `fused_head` it returns what the loss
+    fused_cross_entropy takes, the hidden states [n, t, width] and the output matrix, and no logits.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class GPT(nn.Module):
         dropout: float = 0.0,
         bias: bool = True,
         tie_weights: bool = True,
+        fused_head: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise UserError(f"model.width {width} is not a multiple of model.heads {heads}")
         self.context = context
+        self.fused_head = fused_head
         self.token_embedding = nn.Embedding(vocabulary, width)
         self.position_embedding = nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
@@ -53,7 +56,7 @@ class GPT(nn.Module):
                 nn.init.normal_(module.attention.out.weight, std=0.02 / sqrt(2 * depth))
                 nn.init.normal_(module.contract.weight, std=0.02 / sqrt(2 * depth))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         length = tokens.shape[1]
         if length > self.context:
             raise UserError(
@@ -61,7 +64,8 @@ class GPT(nn.Module):
             )
         positions = torch.arange(length, device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))
-        return self.head(self.norm(self.blocks(x)))
+        x = self.norm(self.blocks(x))
+        return (x, self.head.weight) if self.fused_head else self.head(x)
 
 
 class Block(nn.Module):

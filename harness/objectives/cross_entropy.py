@@ -47,15 +47,14 @@ class CrossEntropy(Objective):
 
     def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Measured]:
         logits, targets = classes_second(outputs, targets)
+        total, count = self._total(logits, targets), self._count(logits, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets
-        correct = logits.argmax(1) == labels
-        counted = labels.numel() if self._all_count or targets.is_floating_point() else labels != self.ignore_index
-        if isinstance(counted, Tensor):
-            correct, counted = correct & counted, counted.sum()
-        return {
-            "loss": (self._total(logits, targets), self._count(logits, targets)),
-            "accuracy": (correct.sum(), counted),
-        }
+        correct, counted = logits.argmax(1) == labels, count
+        if self.ignore_index >= 0 and labels is targets:  # otherwise no prediction equals it
+            correct &= labels != self.ignore_index
+        if self.weight is not None:  # accuracy counts every class alike
+            counted = labels.numel() if labels is not targets else (labels != self.ignore_index).sum()
+        return {"loss": (total, count), "accuracy": (correct.sum(), counted)}
 
     def _total(self, logits: Tensor, targets: Tensor) -> Tensor:
         return functional.cross_entropy(
@@ -114,8 +113,9 @@ def classes_second(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """
     if targets.is_floating_point():
         return logits, targets.to(logits.dtype)
-    targets = targets.long()
-    if logits.shape[:-1] == targets.shape:
+    if targets.dtype != torch.int64:
+        targets = targets.long()
+    if logits.dim() > 2 and logits.shape[:-1] == targets.shape:
         return logits.flatten(0, -2), targets.flatten()
     return logits, targets
 

@@ -61,6 +61,8 @@ class Objective:
 
 def logits_of(outputs: Any) -> Tensor:
     """The model's outputs, or their logits: the models of transformers return more than logits."""
+    if isinstance(outputs, Tensor):
+        return outputs
     logits = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     if not isinstance(logits, Tensor):
         given = "None" if logits is None else f"a {type(logits).__name__}"  # no shapes: such outputs can be large

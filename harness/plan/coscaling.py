@@ -139,6 +139,21 @@ def co_scale_warmup(schedule: Spec, *, batch_ratio: float, choices: CoScaling) -
     return {**schedule, "warmup": {warmup.unit: Duration(warmup.amount * batch_ratio, warmup.unit).amount}}
 
 
+DECAYS = {"momentum": "", "betas": "", "alpha": "RMSprop", "rho": "Adadelta"}  # argument -> the one class that has it
+
+
+def check_decays(optimizer: Spec) -> None:
+    """Raises UserError for a momentum or another share of the past outside [0, 1), with which nothing is forgotten."""
+    for name, only_of in DECAYS.items():
+        if name not in optimizer or not str(optimizer["_target_"]).endswith(only_of):
+            continue
+        value = optimizer[name]
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, int | float) and not 0 <= item < 1 for item in values):
+            shown = list(value) if isinstance(value, list | tuple) else value
+            raise UserError(f"optimizer.{name} must be in [0, 1), not {shown}")
+
+
 def _check_decay(decay: float) -> None:
     if not (isinstance(decay, int | float) and 0 <= decay < 1):
         raise UserError(f"momentum and betas must be in [0, 1), not {decay!r}")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -9,6 +10,16 @@ from harness.plan.errors import UserError
 from harness.plan.imports import import_named
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A spec given to an argument that its target lists in `lazy_arguments`: calling it builds the object."""
+
+    spec: Mapping[str, Any]
+
+    def __call__(self) -> Any:
+        return instantiate(self.spec)
 
 
 def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
@@ -20,8 +31,13 @@ def instantiate(spec: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
 
 
 def build_arguments(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec's keyword arguments, with nested specs instantiated."""
-    return {key: _build(value) for key, value in spec.items() if key != "_target_"}
+    """The spec's keyword arguments, with nested specs instantiated, except for lazy ones (see Deferred)."""
+    lazy = getattr(resolve(spec), "lazy_arguments", ())
+    return {
+        key: Deferred(value) if key in lazy and isinstance(value, Mapping) and "_target_" in value else _build(value)
+        for key, value in spec.items()
+        if key != "_target_"
+    }
 
 
 def instantiate_as(kind: type[T], role: str, spec: Mapping[str, Any], *args: Any) -> T:

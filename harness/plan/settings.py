@@ -17,6 +17,7 @@ Spec = Mapping[str, Any]  # {"_target_": "package.module.Class", keyword: value,
 
 SPANS = ("none", "ghost", "sync", "per_device")
 PATHS = ("root", "folder", "archive")  # arguments of a data set that say where it is stored, not what it is
+UNIDENTIFIED = (*PATHS, "worker_processes")  # arguments of a data set that change none of its bits
 STATISTICS = ("reestimated", "running")
 
 
@@ -81,7 +82,7 @@ class Settings:
     """One arm's training run without its seed: everything that changes the numbers, with units resolved.
 
     Devices, paths, tracking and the name of the rule that gave the LR are not here; world size and micro-batch
-    enter only through `batch_norm.span_examples` where they change the function.
+    enter only through `batch_norm.span_examples` and `coupled_examples` where they change the function.
     """
 
     dataset: Spec
@@ -104,6 +105,7 @@ class Settings:
     start: Start | None = None  # None: from scratch; steps and examples count from here in either case
     keep_at_examples: Sequence[int] = ()  # evaluations whose state is kept for branches; not part of the identity
     metrics: Sequence[str | Spec] = ()  # what is measured; (): the metrics of the loss; not part of the identity
+    coupled_examples: int = 0  # a micro-batch, where an example's loss depends on the others in it; else 0
 
     def __post_init__(self) -> None:
         peak_lr = self.optimizer.get("lr")
@@ -115,6 +117,8 @@ class Settings:
 
     def _check_noise_scale(self) -> None:
         plan, span = self.noise_scale, self.batch_norm
+        if plan.is_on and self.coupled_examples:
+            raise UserError("noise_scale needs a loss that is a sum over examples, not one with couples: batch")
         if plan.is_on and span.span in ("sync", "per_device"):
             raise UserError(
                 f"noise_scale needs batch_norm.span none or ghost, whose groups are independent, not {span.span}"
@@ -152,7 +156,7 @@ class Settings:
         A field at its default is left out, so that a setting added later does not rename the trials made before it.
         What is only measured changes no result and is never included.
         """
-        dataset = {key: value for key, value in self.dataset.items() if key not in PATHS}
+        dataset = {key: value for key, value in self.dataset.items() if key not in UNIDENTIFIED}
         changed = _changed(replace(self, noise_scale=NoiseScale(), start=None, keep_at_examples=(), metrics=()))
         if self.start is not None:
             changed["start"] = {"settings": self.start.settings.identity, "examples": self.start.examples}

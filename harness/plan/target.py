@@ -7,16 +7,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from harness.plan.errors import UserError
+from harness.plan.metrics import METRICS
 
-# Direction in which a metric improves, by the last word of its name (`validation_accuracy` -> accuracy).
-DIRECTIONS = {
-    "accuracy": "max",
-    "top5_accuracy": "max",
-    "f1": "max",
-    "loss": "min",
-    "error": "min",
-    "perplexity": "min",
-}
+# Direction in which a metric improves, by its name or the last word of it (`validation_accuracy` -> accuracy). Those
+# that the harness does not measure itself come from imported runs.
+DIRECTIONS = {name: kind.mode for name, kind in METRICS.items()} | {"top5_accuracy": "max", "f1": "max", "error": "min"}
 # Metrics that are shares of 1 or percents; no share is above 1, and no percentage worth aiming at is below 1.5.
 SHARE, PERCENT_FROM = re.compile(r"acc|top_?[15]|f1|(^|[_/ ])(error|err|auc)"), 1.5
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -42,7 +37,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.mode not in ("min", "max"):
             raise UserError(f"target mode must be min or max, not {self.mode!r}")
-        direction = DIRECTIONS.get(self.metric) or DIRECTIONS.get(self.metric.rsplit("_", 1)[-1])
+        direction = direction_of(self.metric)
         if direction and direction != self.mode:
             raise UserError(f"target metric {self.metric} needs mode={direction}, not mode={self.mode}")
         if not math.isfinite(self.value):
@@ -92,15 +87,38 @@ class Target:
                 return CrossingPlace(first, i - self.confirm + 1, i)
         return CrossingPlace(first, None, None)
 
+    @property
+    def sign(self) -> str:
+        return ">=" if self.mode == "max" else "<="
+
     def __str__(self) -> str:
-        sign = ">=" if self.mode == "max" else "<="
-        return f"{self.metric} {sign} {self.value:g}, confirmed by {self.confirm}"
+        return f"{self.metric} {self.sign} {self.value:g}, confirmed by {self.confirm}"
 
 
-def metric_to_compare(name: str | None, target: Target) -> Target:
+def direction_of(metric: str) -> str | None:
+    """max or min, by a metric's name; None where the name tells neither."""
+    return DIRECTIONS.get(metric) or DIRECTIONS.get(metric.rsplit("_", 1)[-1])
+
+
+def check_possible(key: str, target: Target, low: float, high: float) -> None:
+    """UserError for a value that no evaluation of a metric from `low` to `high` can have; `key`: the target's name."""
+    if low <= target.value <= high:
+        return
+    ends = f"{f'>= {low:g}' * (low > -math.inf)}{f'<= {high:g}' * (high < math.inf)}"
+    scale = f"between {low:g} and {high:g}" if math.isfinite(low + high) else ends
+    share = f": use {target.value / 100:g}" if (low, high) == (0, 1) and 1 < target.value <= 100 else ""
+    raise UserError(f"{key}.value {target.value:g} is impossible: {target.metric} is always {scale}{share}")
+
+
+def metric_to_compare(name: str | None, target: Target, measured: Collection[str]) -> Target:
     """The metric whose final values an experiment compares, as a Target for its direction; null: the target's own."""
     if name is None or name == target.metric:
         return target
-    if name not in DIRECTIONS:
-        raise UserError(f"question.metric must be null or one of {', '.join(DIRECTIONS)}, not {name!r}")
-    return replace(target, metric=name, mode=DIRECTIONS[name])
+    if name not in measured:
+        raise UserError(
+            f"question.metric must be null or one of {', '.join(measured)} (workload.metrics adds others), not {name!r}"
+        )
+    mode = direction_of(name)
+    if mode is None:
+        raise UserError(f"question.metric {name!r} has no known direction: choose one of {', '.join(METRICS)}")
+    return replace(target, metric=name, mode=mode)

@@ -6,14 +6,21 @@ from math import isfinite, lcm
 from typing import Any
 
 from harness.plan.batch import BatchPlan, Placement, nearest
-from harness.plan.coscaling import CoScaling, check_adascale, co_scale, co_scale_averaging, co_scale_warmup
+from harness.plan.coscaling import (
+    CoScaling,
+    check_adascale,
+    co_scale,
+    co_scale_averaging,
+    co_scale_warmup,
+)
 from harness.plan.duration import Duration, is_duration, to_steps
 from harness.plan.errors import UserError
 from harness.plan.gradient_noise import NoiseScale
-from harness.plan.loss_choice import check_loss
+from harness.plan.loss_choice import check_loss, couples_examples, loss_name
+from harness.plan.metrics import METRICS, check_metrics, choice, metric_name, range_of, with_needed
 from harness.plan.scaling import Rule, rule_named
 from harness.plan.settings import Averaging, BatchNorm, Settings, Spec
-from harness.plan.target import Target
+from harness.plan.target import Target, check_possible
 from harness.plan.trial import Arm
 
 
@@ -34,7 +41,7 @@ class WorkloadConfig:
     clip_norm: float | None = Settings.clip_norm  # largest global norm of a gradient, the same at every TBS
     stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests need
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
-    metrics: Sequence[str | Spec] = ()  # what is measured, by name or `_target_`; (): the metrics of the loss
+    metrics: Sequence[str | Spec] = ()  # what is measured next to the loss, by name or `_target_`; (): as the loss says
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:
@@ -43,12 +50,38 @@ class WorkloadConfig:
             if not (is_spec or (isinstance(value, str) and value)):
                 raise UserError(f"workload.{key} must be a name or a mapping with a _target_, not {value!r}")
         check_loss(self.loss)
+        check_metrics(self.metrics)
         if not (isfinite(self.base_lr) and self.base_lr > 0):
             raise UserError(f"workload.base_lr must be a number > 0, not {self.base_lr}")
         if self.base_batch_size < 1:
             raise UserError(f"workload.base_batch_size must be >= 1, not {self.base_batch_size}")
         if self.evaluate_every_examples < 1:
             raise UserError(f"workload.evaluate_every_examples must be >= 1, not {self.evaluate_every_examples}")
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The targets by their place in a configuration."""
+        beside = {} if self.read_beside is None else {"workload.read_beside": self.read_beside}
+        return {"workload.target": self.target, **beside}
+
+    @property
+    def measured(self) -> tuple[str | Spec, ...]:
+        """The metrics of a trial's Settings: those listed, and those that the targets need."""
+        return with_needed(self.loss, self.metrics, [target.metric for target in self.targets.values()])
+
+    def check_targets(self) -> None:
+        """UserError for a target of an unknown metric, or one that no model can meet. Of a metric by `_target_` this is
+        known once it is imported."""
+        own = [metric_name(metric) for metric in self.metrics if not isinstance(metric, str)]
+        for key, target in self.targets.items():
+            if target.metric in own:
+                continue
+            if target.metric not in METRICS:
+                raise UserError(
+                    f"{key}.metric {target.metric!r} is unknown: {choice(target.metric, [*METRICS, *own])} "
+                    "(workload.metrics may list others by _target_)"
+                )
+            check_possible(key, target, *range_of(target.metric, self.loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +126,18 @@ class Workload(WorkloadConfig):
                 f"{', '.join(map(str, off_grid))}: the nearest valid values are {nearest(every, common)} "
                 "(or workload.exact_grid=false to evaluate at the first update beyond each grid point)"
             )
+
+    def check_confirmation(self, total_batch_size: int) -> None:
+        """Raises UserError for a target that no trial can reach, because the budget has too few evaluations."""
+        every, budget = self.evaluate_every_examples, self.budget_examples
+        count = min(budget // every, -(-budget // total_batch_size))
+        for name, target in (("target", self.target), ("read_beside", self.read_beside)):
+            if target is not None and target.confirm > count:
+                raise UserError(
+                    f"workload.{name}.confirm={target.confirm} can never happen: at TBS {total_batch_size} the budget "
+                    f"of {budget} examples has {count} evaluation{'s' * (count != 1)}: lower it, raise "
+                    "workload.budget, or lower workload.evaluate_every_examples"
+                )
 
     def batch_plan(self, total_batch_size: int) -> BatchPlan:
         """How the placement cuts a global batch; ghost groups stay whole, other spans follow the micro-batch."""
@@ -148,13 +193,20 @@ class Workload(WorkloadConfig):
                 f"noise_scale.in_training compares micro-batches with their batch, but TBS {total_batch_size} is one "
                 f"micro-batch: use cluster.per_device_batch_size={total_batch_size // 2} or less, or a larger TBS"
             )
+        coupled = couples_examples(self.loss)
+        if coupled and batch.per_device_batch_size != self.placement.max_per_device:
+            raise UserError(
+                f"loss {loss_name(self.loss)} couples the examples of a micro-batch, which must be the same for every "
+                f"TBS, but {batch}: set cluster.per_device_batch_size, and let every TBS be a multiple of it times the "
+                "workers"
+            )
         span_examples = spans.get(self.batch_norm.span, self.batch_norm.span_examples)
         batch_norm = replace(self.batch_norm, span_examples=span_examples)
         settings = Settings(
             dataset=self.dataset,
             model=self.model,
             loss=self.loss,
-            metrics=tuple(self.metrics),
+            metrics=self.measured,
             optimizer=optimizer,
             # AdaScale's schedule is that of the base batch size; the gains set the pace through it.
             schedule=self.resolved_schedule(self.base_batch_size if adaptive else total_batch_size),
@@ -170,6 +222,7 @@ class Workload(WorkloadConfig):
             noise_scale=self.noise_scale,
             stop_at_target=self.stop_at_target,
             adascale_ratio=int(ratio) if adaptive and ratio > 1 else 0,
+            coupled_examples=batch.per_device_batch_size if coupled else 0,
         )
         return Arm(self.name, self.optimizer_name, label, self.base_batch_size, base, settings, dict(variant or {}))
 

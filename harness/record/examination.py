@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.errors import UserError
-from harness.plan.settings import PATHS, fingerprint
+from harness.plan.settings import UNIDENTIFIED, fingerprint
 from harness.plan.stored import NewerFormatError, check_schema
 from harness.plan.workload import Workload
 from harness.record.accounts import is_finite
@@ -29,7 +29,7 @@ LATEST = 4e9  # seconds since 1970 that a clock may show
 
 def workload_fingerprint(workload: Workload) -> str:
     """Equal for workloads that are the same to the doctor: data, model, loss, optimizer, schedule, batch norm."""
-    dataset = {key: value for key, value in workload.dataset.items() if key not in PATHS}
+    dataset = {key: value for key, value in workload.dataset.items() if key not in UNIDENTIFIED}
     values = {name: getattr(workload, name) for name in EXAMINED}
     for name, first in FIRST_FIELDS.items():
         usual = vars(type(values[name])())

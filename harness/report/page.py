@@ -13,7 +13,7 @@ from harness.analyse.arms import ArmFinding
 from harness.analyse.attempts import Attempts, Result
 from harness.analyse.findings import Findings
 from harness.plan.arm_columns import ColumnValue
-from harness.plan.settings import PATHS
+from harness.plan.settings import UNIDENTIFIED
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
@@ -321,5 +321,5 @@ def settings_rows(findings: Findings) -> list[tuple[str, str]]:
 
 def _public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the paths of this machine."""
-    dataset = {key: value for key, value in settings["dataset"].items() if key not in PATHS}
+    dataset = {key: value for key, value in settings["dataset"].items() if key not in UNIDENTIFIED}
     return {**settings, "dataset": dataset}

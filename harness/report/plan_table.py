@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,17 +12,33 @@ from harness.plan.batch import BatchPlan
 from harness.plan.coscaling import timescale_epochs
 from harness.plan.design import Design
 from harness.plan.loss_choice import loss_name
+from harness.plan.metrics import measured_names
 from harness.plan.settings import BatchNorm, Settings
+from harness.plan.target import Target
 from harness.plan.trial import PlannedTrial
+from harness.plan.workload import Workload
 from harness.record.study import StudyFolder
 from harness.report.table import print_whole
 from harness.statistics import words
+
+
+class Constant(NamedTuple):
+    """What a constant output scores by metric, and on how many validation examples."""
+
+    scores: Mapping[str, float]
+    examples: int
+
 
 EQUATION = "TBS = per device x workers x accumulation"
 
 
 def print_plan(
-    console: Console, planned: list[PlannedTrial], design: Design, folder: StudyFolder, follows: str | None = None
+    console: Console,
+    planned: list[PlannedTrial],
+    design: Design,
+    folder: StudyFolder,
+    follows: str | None = None,
+    constant: Constant | None = None,
 ) -> None:
     """Arms, batch equations, LRs, warm-up, updates, evaluation grid, seeds, topology, trials and cost; `follows` says
     what a search may ask for once these are in."""
@@ -58,7 +74,9 @@ def print_plan(
     for line in (
         f"workload      {workload.name}: {workload.train_examples:,} training examples, loss "
         f"{loss_name(workload.loss)}",
+        *_metrics(workload),
         f"target        {_each(map(_target, trials))}",
+        *(constant_lines(constant, workload.targets) if constant and constant.scores else []),
         f"evaluation    {_each(map(_grid, trials))}",
         f"optimizer     {', '.join(_shared(optimizers[0], changed)) or 'as the table says'}",
         *_rules(design, [p.trial.arm.scaling_rule for p in rows]),
@@ -73,6 +91,26 @@ def print_plan(
         f"study         {folder.path}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _metrics(workload: Workload) -> list[str]:
+    """What is measured, where the workload lists it."""
+    names = measured_names(workload.loss, workload.measured)
+    return [f"metrics       {', '.join(names)}"] if workload.measured else []
+
+
+def constant_lines(constant: Constant, targets: Mapping[str, Target]) -> list[str]:
+    """What a constant output scores, and each target that it meets."""
+    scores = ", ".join(f"{name} {score:.4g}" for name, score in constant.scores.items())
+    examples = words.count(constant.examples, "validation example")
+    lines = [f"constant      {scores} on {examples}: what the same output for all of them scores"]
+    for key, target in targets.items():
+        if target.reached(constant.scores.get(target.metric)):
+            lines.append(
+                f"              {key} {target.metric} {target.sign} {target.value:g} is met by a constant output: "
+                "it shows no learning; choose a harder one"
+            )
+    return lines
 
 
 def _each(values: Iterable[str]) -> str:

@@ -99,8 +99,15 @@ def csv_row(arm: ArmFinding) -> dict[str, Any]:
         "epochs_to_read_beside": None if arm.beside is None else arm.beside.examples / epochs,
         "final_metric": arm.final_metric,
         "test_metric": arm.test_metric,
+        **_further_metrics(arm),
         "topology": arm.topology,
     }
+
+
+def _further_metrics(arm: ArmFinding) -> dict[str, float | None]:
+    """Of every metric that the workload lists but the target's."""
+    final = {f"final_{name}": last for name, (last, _) in arm.metrics.items()}
+    return final | {f"test_{name}": test for name, (_, test) in arm.metrics.items()}
 
 
 def _estimates(arm: ArmFinding) -> dict[str, float]:

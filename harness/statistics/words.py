@@ -34,6 +34,7 @@ SAME_TRIALS = "the same trials"
 NO_DIFFERENCE = "no difference established"
 NEVER = "never (diverged)"
 EXCLUDED = "excluded from headline numbers"
+NOT_MEASURED = "not measured in this study"
 NOT_INTERLEAVED = (
     "compile=true: each TBS was timed in one go, so that a machine that becomes slower meanwhile looks like a "
     "difference between them"

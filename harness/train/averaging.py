@@ -3,12 +3,11 @@
 Floating buffers outside batch norm are averaged like weights, others copied (P33); batch norm is re-estimated.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from harness.train.buffers import Buffers
+from harness.train.model_copy import copy_model
 
 
 def decay_per_step(half_life_examples: float, total_batch_size: int) -> float:
@@ -21,7 +20,7 @@ class AveragedModel:
 
     def __init__(self, model: nn.Module, decay: float, buffers: Buffers | None = None) -> None:
         """`buffers`: those of `model`, if they are known."""
-        self.module = copy.deepcopy(model).requires_grad_(False).eval()
+        self.module = copy_model(model).requires_grad_(False).eval()
         self.decay = decay
         self.steps = 0
         self._average: list[Tensor] = list(self.module.parameters())

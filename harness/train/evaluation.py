@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples
-from harness.plan.errors import UserError
+from harness.objectives.metrics.listed import metrics_of
+from harness.objectives.metrics.scores import Scores
 from harness.train.batch_norm import batch_norms, reestimate
-from harness.train.counts import as_float64
 from harness.train.learner import Learner
 from harness.train.seeds import derive_seed
 from harness.train.stream import group_layout
@@ -23,6 +23,7 @@ class Evaluator:
     def __init__(self, learner: Learner, batch_examples: int) -> None:
         self.learner = learner
         self.batch_examples = batch_examples
+        self.metrics = metrics_of(learner.loss, learner.settings.loss, learner.settings.metrics)
         self._together: int | None = None  # examples of a forward pass, once the size of the outputs is known
         self._statistics: Batch | None = None
 
@@ -39,30 +40,29 @@ class Evaluator:
     def evaluate(self, examples: Examples, averaged: bool) -> dict[str, float]:
         """Mean of every metric over all `examples`, unpadded and exact over ranks (P6), with batch-norm statistics for
         exactly the weights being evaluated (P3)."""
-        learner, loss, world = self.learner, self.learner.loss, self.learner.world
+        learner, world = self.learner, self.learner.world
         model = learner.average.module if averaged and learner.average is not None else learner.model
         was_training = model.training  # never for an average; switching modes walks all modules, which takes time
         if was_training:
             model.eval()
         self._prepare_statistics(model)
-        start, stop = world.share(len(examples))
-        sums = torch.zeros(len(loss.metrics), 2, dtype=torch.float64, device=world.device)  # sum and count of each
+        group = learner.settings.coupled_examples or 1  # whole groups, where an example's loss depends on its group
+        start, stop = (group * i for i in world.share(-(-len(examples) // group)))
+        stop = min(stop, len(examples))
+        scores = Scores(learner.loss, self.metrics, world)
         together = self._examples_together(model, examples, start) if start < stop else 1
         for first in range(start, stop, together):
             index = torch.arange(first, min(first + together, stop), device=world.device)
             batch = examples.batch(index)
-            scores = loss.scores(learner.outputs(model, batch), batch.targets)
-            parts = [as_float64(part, world.device) for name in loss.metrics for part in scores[name]]
-            sums += torch.stack(parts).view_as(sums)
+            scores.add(learner.outputs(model, batch), batch.targets)
         if was_training:
             model.train()
-        scored = dict(zip(loss.metrics, world.sum(sums).tolist(), strict=True))
-        if not all(count for _, count in scored.values()):
-            raise UserError(f"none of these {len(examples)} examples has a target that counts: leave the split larger")
-        return {name: total / count for name, (total, count) in scored.items()}
+        return scores.values(len(examples))
 
     def _examples_together(self, model: nn.Module, examples: Examples, first: int) -> int:
         """As many as `batch_examples` and OUTPUT_BYTES allow; the same on every machine, since it rounds sums."""
+        if coupled := self.learner.settings.coupled_examples:
+            return coupled
         if self._together is None:
             batch = examples.batch(torch.tensor([first], device=self.learner.world.device))
             size = _bytes_of(self.learner.outputs(model, batch))

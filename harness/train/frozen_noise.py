@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.datasets.examples import Batch
-from harness.datasets.tree import Tree, count_examples, map_tree
+from harness.datasets.tree import Tree, count_examples, excerpt, map_tree
 from harness.plan.gradient_noise import FROZEN_BLOCKS, two_batch
 from harness.train.batch_norm import batch_norms
 from harness.train.learner import Learner
@@ -114,7 +114,8 @@ def _gradients(learner: Learner, drawn: Tensor, step: int) -> Iterator[tuple[int
     together = 1 if batch_norms(learner.model) else max(1, min(CHUNK_EXAMPLES, CHUNK_VALUES // size))
     for units in drawn.split(together):
         index = units.flatten()
-        batch = learner.augmented(learner.splits.train.batch(index), index, torch.full_like(index, step))
+        epoch = torch.full_like(index, step)
+        batch = learner.augmented(learner.loader.draw(index, epoch), index, epoch)
         yield (_of_group if batch_norms(learner.model) else _of_examples)(learner, batch, step)
 
 
@@ -136,14 +137,10 @@ def _of_examples(learner: Learner, batch: Batch, step: int) -> tuple[int | Tenso
         except (RuntimeError, TypeError, ValueError, NotImplementedError):
             learner.vmaps = False
             learner.seed_random(_random_seed(learner, step))  # as if it had not been tried
-    parts = [_of_group(learner, _example(batch, i), step) for i in range(count_examples(batch.targets))]
+    alone = (Batch(*(excerpt(tree, i, i + 1) for tree in batch)) for i in range(count_examples(batch.targets)))
+    parts = [_of_group(learner, one, step) for one in alone]
     counts, gradients = zip(*parts, strict=True)
     return sum(counts), torch.cat(gradients)
-
-
-def _example(batch: Batch, i: int) -> Batch:
-    """Example `i` as a batch."""
-    return Batch(*(map_tree(lambda leaf: leaf[i : i + 1], tree) for tree in batch))
 
 
 def _together(learner: Learner, batch: Batch) -> tuple[int | Tensor, Tensor]:

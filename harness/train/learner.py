@@ -66,7 +66,7 @@ class Learner:
         self.vmaps = True  # whether torch.func can follow the model (see frozen_noise)
         self.schedule: Schedule = instantiate(settings.schedule)
         self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
-        self.loader = Loader(splits.train, world.device)
+        self.loader = Loader(splits.train, world.device, derive_seed(seed, "draw"))
         self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
         self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
         check_noise(settings, topology.precision)
@@ -92,6 +92,8 @@ class Learner:
         if self.world.size > 1:
             # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
             finds_unused = self._leaves_parameters_unused()
+            if finds_unused:  # DDP would take a weight that the model returns, for a fused head, for an unused one
+                self.model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
             self.wrapped = self._ddp = DistributedDataParallel(
                 self.model,
                 gradient_as_bucket_view=True,
@@ -130,7 +132,8 @@ class Learner:
             examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
             examples %= self.settings.train_examples
             self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
-            batch = self.augmented(self.loader.batch(examples), examples, torch.zeros_like(examples))
+            epochs = torch.zeros_like(examples)
+            batch = self.augmented(self.loader.batch(examples, epochs), examples, epochs)
             self.measure(self.model, batch)[0].backward()
             unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
             self.model.zero_grad(set_to_none=True)
@@ -181,7 +184,7 @@ class Learner:
             drawn = [of(*span) for of in (self.stream.positions, self.stream.epochs)]
             mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
             on_device = mine.to(self.world.device)
-            with self.loader.ahead(mine[:, 0].flatten(0, 1)):
+            with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
                 for step in range(first, last):
                     yield step, on_device[step - first]
 
@@ -216,7 +219,8 @@ class Learner:
         for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
-            batch = self.augmented(self.loader.batch(indices[number]), indices[number], epochs[number])
+            drawn = indices[number], epochs[number]
+            batch = self.augmented(self.loader.batch(*drawn), *drawn)
             with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
                 loss, count = self.measure(self.train_model, batch)
                 loss.backward(loss_share)
@@ -245,7 +249,7 @@ class Learner:
     def measure(self, model: Callable[..., Any], batch: Batch) -> Measured:
         """Sum, in the dtype of the weights, and count of the loss of training examples."""
         total, count = self.train_loss.measure(self.outputs(model, batch), batch.targets)
-        return total.to(self.precision.dtype), count
+        return total if total.dtype == self.precision.dtype else total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
         """Training examples as the model receives them: augmented where the data set defines an augmentation."""
@@ -274,7 +278,9 @@ class Learner:
 
     def outputs(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What the loss takes of the outputs of `model`, in this trial's precision and memory format."""
-        return self.outputs_of(model, Batch(self.laid_out(batch.inputs), batch.targets))
+        if self.speed.channels_last:
+            batch = Batch(self.laid_out(batch.inputs), batch.targets)
+        return self.outputs_of(model, batch)
 
     def outputs_of(self, model: Callable[..., Any], batch: Batch) -> Any:
         """The same for a batch that is laid out already, or whose layout does not matter."""
@@ -356,3 +362,10 @@ class Learner:
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _as_results(outputs: Any) -> Any:
+    """Outputs in which a parameter is a result of the forward pass."""
+    if isinstance(outputs, tuple):
+        return tuple(o.view_as(o) if isinstance(o, nn.Parameter) else o for o in outputs)
+    return outputs

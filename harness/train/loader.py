@@ -5,11 +5,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.datasets.examples import Batch, Examples, HostExamples
+from harness.datasets.counter_hash import counter_key
+from harness.datasets.examples import Batch, DrawnExamples, Examples, HostExamples
 
 AHEAD = 4  # micro-batches gathered before they are asked for
 THREADS = 2  # one copies while the other waits for the disk
@@ -22,14 +24,17 @@ class Loader:
     continues meanwhile.
     """
 
-    def __init__(self, examples: Examples, device: torch.device) -> None:
+    def __init__(self, examples: Examples, device: torch.device, seed: int = 0) -> None:
+        """`seed`: of random choices that the examples themselves make, see DrawnExamples."""
         self.examples = examples
+        self.seed = seed
         self.host = examples if isinstance(examples, HostExamples) else None
         self._waited_s = 0.0
         self._pinned = device.type == "cuda"
         self._threads = ThreadPoolExecutor(THREADS, "loader") if self.host is not None else None
-        self._upcoming: Iterator[Tensor] = iter(())
-        self._gathered: deque[Future[Tensor]] = deque()
+        self._drawn = examples if isinstance(examples, DrawnExamples) else None
+        self._upcoming: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._gathered: deque[Future[Any]] = deque()
 
     @property
     def streams(self) -> bool:
@@ -37,9 +42,10 @@ class Loader:
         return self.host is not None
 
     @contextmanager
-    def ahead(self, indices: Iterable[Tensor]) -> Iterator[None]:
-        """Inside this context `batch` must be called for each of `indices` (int64 [n], on the host), in this order."""
-        self._upcoming = iter(indices)
+    def ahead(self, indices: Iterable[Tensor], epochs: Iterable[Tensor]) -> Iterator[None]:
+        """Inside this context `batch` must be called for each of `indices` and `epochs` (int64 [n], on the host), in
+        this order."""
+        self._upcoming = iter(zip(indices, epochs, strict=True))
         self._top_up()
         try:
             yield
@@ -49,15 +55,21 @@ class Loader:
                 future.cancel()
             self._gathered.clear()
 
-    def batch(self, index: Tensor) -> Batch:
-        """The examples at `index` (int64 [n], on the device)."""
+    def batch(self, index: Tensor, epoch: Tensor) -> Batch:
+        """The training examples at `index`, each of its `epoch` (both int64 [n], on the device)."""
         if self.host is None:
             return self.examples.batch(index)
         began = time.perf_counter()
-        gathered = self._gathered.popleft().result() if self._gathered else self.host.gather(index.cpu(), self._pinned)
+        gathered = self._gathered.popleft().result() if self._gathered else self._gather(index.cpu(), epoch.cpu())
         self._waited_s += time.perf_counter() - began
         self._top_up()
         return self.host.deliver(gathered, index)
+
+    def draw(self, index: Tensor, epoch: Tensor) -> Batch:
+        """The same examples outside the stream of training; waiting for them is not counted."""
+        if self._drawn is None:
+            return self.examples.batch(index)
+        return self._drawn.deliver(self._gather(index.cpu(), epoch.cpu()), index)
 
     def read_waited_s(self) -> float:
         """Seconds waited since the last reading."""
@@ -65,7 +77,13 @@ class Loader:
         return waited_s
 
     def _top_up(self) -> None:
-        if self.host is None or self._threads is None:
+        if self._threads is None:
             return
-        while len(self._gathered) < AHEAD and (index := next(self._upcoming, None)) is not None:
-            self._gathered.append(self._threads.submit(self.host.gather, index, self._pinned))
+        while len(self._gathered) < AHEAD and (drawn := next(self._upcoming, None)) is not None:
+            self._gathered.append(self._threads.submit(self._gather, *drawn))
+
+    def _gather(self, index: Tensor, epoch: Tensor) -> Any:
+        if self._drawn is not None:
+            return self._drawn.gather_drawn(index, counter_key(self.seed, epoch, index), self._pinned)
+        assert self.host is not None
+        return self.host.gather(index, self._pinned)

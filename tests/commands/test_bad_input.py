@@ -112,7 +112,7 @@ def test_the_list_names_every_entry_point_and_is_long_enough() -> None:
     assert len(given) >= 250
     assert len({case.line for case in given}) == len(given)
     first = {case.arguments[0] for case in given if case.arguments}
-    assert {"sweep", "report", "status", "track", "published", "train", "doctor", "submit"} <= first
+    assert {"sweep", "report", "status", "track", "published", "train", "doctor", "submit", "new"} <= first
     assert {"--shell-completion", "--config-dir", "+experiment=tbs_sweep"} <= first
 
 

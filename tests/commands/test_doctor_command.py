@@ -20,13 +20,13 @@ def doctor(output: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
 def test_a_sound_workload_passes_every_check_it_prints(tmp_path):
     sound = doctor(tmp_path)
     assert sound.returncode == 0, sound.stderr
-    assert sound.stdout.count("PASS") == 8
-    assert "all 8 checks passed" in sound.stdout
+    assert sound.stdout.count("PASS") == 15
+    assert "all 15 checks passed" in sound.stdout
     words = ["+experiment=tbs_sweep", "question.total_batch_sizes=[16]", "seeds=[0]", "cluster=inline"]
     sweep = [sys.executable, "-m", "harness", *words, "tracking=disabled", f"output_dir={tmp_path}"]
     subprocess.run(sweep, check=True, capture_output=True, timeout=120, cwd=tmp_path)
     page = (tmp_path / "tbs_sweep" / "default" / "report.html").read_text()
-    assert re.search(r"all 8 checks passed on \d{4}-\d\d-\d\d, float32 on cpu<", page)
+    assert re.search(r"all 15 checks passed on \d{4}-\d\d-\d\d, float32 on cpu<", page)
 
 
 @pytest.mark.long
@@ -44,5 +44,5 @@ def test_a_dry_run_says_what_would_be_examined_and_examines_nothing(tmp_path, mo
     monkeypatch.setattr(sys, "argv", ["harness", "+experiment=doctor", "dry_run=true"])
     assert main() == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("doctor: checking digits_bn_cnn with 9 probes of 4 updates;")
+    assert line.startswith("doctor: checking digits_bn_cnn with calls of its model and 10 probes of 4 updates;")
     assert not list(tmp_path.iterdir())

@@ -94,3 +94,20 @@ def test_a_total_batch_size_must_be_reachable_with_the_workers_and_their_micro_b
 def test_the_evaluation_interval_must_be_a_multiple_of_every_total_batch_size(sweep):
     refusal = sweep("workload.evaluate_every_examples=500").refusal()
     assert "the nearest valid values are 512 and 1024" in refusal
+
+
+def test_data_that_must_be_downloaded_first_are_not_loaded_and_that_is_said(harness, tmp_path):
+    cifar = ["+experiment=tbs_sweep", "workload=cifar10_resnet20", "schedule.warmup={epochs: 1}", "dry_run=true"]
+    said = harness(*cifar, "tracking=disabled", "question.total_batch_sizes=[32,64]", f"dataset.root={tmp_path / 'no'}")
+    assert said.code == 0, said.err
+    assert "45,000 training examples" in said.out
+    (line,) = (line for line in said.out.splitlines() if line.startswith("not loaded"))
+    assert line == (
+        "not loaded    harness.datasets.cifar.Cifar: its sizes are as declared; its files, and whether the model fits "
+        "its examples, are not checked"
+    )
+    assert not list(said.folder.iterdir())
+
+
+def test_data_that_can_be_loaded_at_once_are_checked_as_before(sweep):
+    assert "not loaded" not in sweep("tracking=disabled", "question.total_batch_sizes=[16]").out

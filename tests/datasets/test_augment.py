@@ -7,8 +7,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.datasets.augment import Augmentation
-from harness.datasets.examples import Batch
+from harness.datasets.augment import Augmentation, PerExample
+from harness.datasets.examples import Augment, Batch
 from harness.plan.errors import UserError
 from harness.train.stream import group_layout
 
@@ -18,12 +18,12 @@ INPUTS = torch.randn(96, 3, 12, 10, generator=DATA)
 TARGETS = torch.randint(0, 5, (96,), generator=DATA)
 
 
-def augmented(augmentation: Augmentation, order: torch.Tensor, group: int, seed: int = 0, epoch: int = 0) -> Batch:
+def augmented(augmentation: Augment, order: torch.Tensor, group: int, seed: int = 0, epoch: int = 0) -> Batch:
     batch = Batch(INPUTS[order], TARGETS[order])
     return augmentation(batch, seed, torch.full_like(order, epoch), order, group)
 
 
-def in_pieces(augmentation: Augmentation, pieces: int, group: int, seed: int) -> Batch:
+def in_pieces(augmentation: Augment, pieces: int, group: int, seed: int) -> Batch:
     """Examples 0..95 cut into micro-batches the way the trainer does it, put back into their order."""
     outputs, orders = [], []
     for micro in torch.arange(96).chunk(pieces):
@@ -146,6 +146,8 @@ def test_without_mixing_or_smoothing_targets_stay_class_numbers():
         ({"mixup_alpha": -0.1}, "mixup_alpha"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"mixup_alpha": 0.2}, "classes"),
+        ({"random_resized_crop": 1.5}, "share of the area"),
+        ({"random_resized_crop": 0.1}, "replaces pad_crop=4: set augment.pad_crop=0"),
         ({"label_smoothing": 0.1, "classes": 1}, "classes"),
     ],
 )
@@ -157,3 +159,57 @@ def test_impossible_settings_are_refused_by_name(arguments, told):
 def test_mixup_without_groups_is_refused_rather_than_skipped():
     with pytest.raises(UserError, match="span_examples >= 2"):
         augmented(EVERYTHING, torch.arange(96), 1)
+
+
+CROP = Augmentation(pad_crop=0, flip=False, random_resized_crop=0.2)
+
+
+def test_a_random_resized_crop_shows_a_box_of_the_image_and_keeps_its_shape():
+    height, width, n = 12, 10, 500
+    rows = torch.arange(height, dtype=torch.float64).view(1, 1, -1, 1).expand(n, 1, height, width)
+    columns = torch.arange(width, dtype=torch.float64).expand(n, 1, height, width)
+    order = torch.arange(n)
+    zero = torch.zeros_like(order)
+    shown = CROP(Batch(torch.cat([rows, columns], 1), zero), 0, zero, order, 1).inputs
+    assert shown.shape == (n, 2, height, width)
+    assert torch.allclose(shown[:, 0, :, :1].expand(-1, -1, width), shown[:, 0])  # rows stay rows
+    first, last = shown.flatten(2).aminmax(dim=2)
+    assert (first >= 0).all()
+    assert (last[:, 0] <= height - 1).all()
+    assert (last[:, 1] <= width - 1).all()
+    area = (last - first + 1).prod(1) / (height * width)  # up to half a pixel at each side
+    assert area.min() < 0.35
+    assert area.max() > 0.85
+    assert area.mean() == pytest.approx(0.6, abs=0.08)
+    assert (shown.diff(dim=2)[:, 0] >= 0).all()
+    assert first.unique(dim=0).shape[0] > 20
+
+
+def test_a_crop_of_the_whole_area_of_a_square_leaves_most_of_it_and_no_new_values():
+    whole = Augmentation(pad_crop=0, flip=False, random_resized_crop=1.0)
+    flat = Batch(torch.full((50, 3, 9, 9), 0.3), torch.zeros(50, dtype=torch.int64))
+    order = torch.arange(50)
+    assert torch.allclose(whole(flat, 0, order, order, 1).inputs, flat.inputs, atol=1e-7)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.sampled_from([2, 3, 4, 6, 8]), st.integers(0, 2**62))
+def test_any_cut_of_the_batch_gives_the_same_crops_and_the_same_transforms(pieces, seed):
+    def noisy(image: torch.Tensor) -> torch.Tensor:
+        return image + torch.rand(image.shape)
+
+    for augmentation in (CROP, PerExample([noisy])):
+        whole, cut = in_pieces(augmentation, 1, 4, seed), in_pieces(augmentation, pieces, 4, seed)
+        assert torch.equal(whole.inputs, cut.inputs)
+        assert not torch.equal(whole.inputs, INPUTS)
+
+
+def test_transforms_leave_the_generator_of_dropout_alone_and_must_keep_the_shape():
+    order = torch.arange(96)
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    PerExample(lambda image: image + torch.rand(1))(Batch(INPUTS, TARGETS), 0, order, order, 1)
+    assert torch.equal(torch.rand(2), expected)
+    with pytest.raises(UserError, match=r"must keep the shape \[3, 12, 10\] of an image, not make it \[3, 6, 10\]"):
+        PerExample(lambda image: image[:, :6])(Batch(INPUTS, TARGETS), 0, order, order, 1)

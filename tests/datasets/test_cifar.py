@@ -185,3 +185,26 @@ def test_a_file_that_is_no_archive_a_missing_one_and_impossible_sizes_are_refuse
         cifar_10(tmp_path, archive_10, validation=100).load()
     with pytest.raises(UserError, match="10 or 100"):
         Cifar(classes=20)
+
+
+def test_a_downloaded_archive_survives_an_interruption_of_unpacking(tmp_path, archive_10, server, monkeypatch):
+    path, _ = archive_10
+    dataset = cifar_10(tmp_path, archive_10, archive=f"{server}/{path.name}")
+    with monkeypatch.context() as patch:
+        patch.setattr("tarfile.open", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            dataset.load()
+    path.unlink()
+    assert len(dataset.load().train) == 70
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_sizes_of_the_official_archives_are_declared_and_those_of_others_are_not(tmp_path, archive_10):
+    assert cifar_10(tmp_path, archive_10).declared_sizes() is None
+    official = Cifar(validation=5000, root=str(tmp_path))
+    assert (official.declared_sizes(), official.is_prepared()) == ((45_000, 5000, 10_000), False)
+    with pytest.raises(UserError, match="between 1 and 49999"):
+        Cifar(validation=50_000).declared_sizes()

@@ -12,7 +12,10 @@ from harness.datasets.augment import Augmentation
 from harness.plan.instantiate import check_arguments, instantiate, resolve
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = ("cifar10", "cifar100", "image_folder", "stdlib_text", "synthetic_images", "token_shards")
+FILES = (
+    *("cifar10", "cifar100", "image_folder", "lazy_image_folder", "map_style"),
+    *("stdlib_text", "synthetic_images", "token_shards"),
+)
 
 
 def composed(name: str, *overrides: str) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Image folders are decoded once, whole, and every damage is told in one line."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from harness.datasets import decode_folder
+from harness.datasets.decode_image import decode
 from harness.datasets.examples import Examples, Splits
-from harness.datasets.image_folder import ImageFolder
+from harness.datasets.image_folder import ImageFolder, LazyImageFolder
 from harness.datasets.images import StreamedImages
 from harness.plan.errors import UserError
 
@@ -42,12 +45,11 @@ def streamed(examples: Examples) -> StreamedImages:
 
 
 def refusal(folder: Path, **extra) -> str:
-    """The message of the UserError that loading raises: one line, and nothing left that could be reused."""
+    """The message of the UserError that loading raises: one line, and no folder that seems finished."""
     with pytest.raises(UserError) as error:
         load(folder, **extra)
     assert "\n" not in str(error.value)
     assert not list((folder.parent / "cache").glob("images-*"))
-    assert not list((folder.parent / "cache").glob(".*.partial"))
     return str(error.value)
 
 
@@ -150,3 +152,88 @@ def test_a_missing_folder_a_folder_without_classes_and_impossible_sizes_are_refu
 
 def test_a_disk_without_room_is_refused_before_decoding(folder):
     assert "bytes" in refusal(folder, size=4_000_000)
+
+
+def test_finished_pieces_of_an_interrupted_decoding_are_kept(folder, monkeypatch):
+    whole = ImageFolder(str(folder), 8, 4, root=str(folder.parent / "other")).load()
+    monkeypatch.setattr(decode_folder, "DECODED_AT_ONCE", 3)
+    decoded: list[Path] = []
+
+    def decode_some(path: Path, size: int) -> tuple[np.ndarray, bool]:
+        decoded.append(path)
+        if path.parent.name == "pear" and len(decoded) < 16:
+            raise KeyboardInterrupt
+        return decode(path, size)
+
+    monkeypatch.setattr(decode_folder, "decode", decode_some)
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)  # six apples are in two pieces, both finished
+    decoded += [Path("interrupted")] * 16
+    assert load(folder).fingerprint == whole.fingerprint
+    again = decoded[decoded.index(Path("interrupted")) + 16 :]
+    assert sorted(again) == sorted([*folder.glob("train/pear/*"), *folder.glob("val/*/*")])
+
+
+def test_after_a_repair_only_the_piece_of_the_damaged_image_is_decoded_again(folder, monkeypatch):
+    monkeypatch.setattr(decode_folder, "DECODED_AT_ONCE", 2)
+    bad = folder / "train" / "pear" / "3.jpg"
+    content = bad.read_bytes()
+    bad.write_bytes(b"no image at all")
+    assert str(bad) in refusal(folder)
+    decoded: list[Path] = []
+    monkeypatch.setattr(decode_folder, "decode", lambda path, size: (decoded.append(path), decode(path, size))[1])
+    bad.write_bytes(content)
+    repaired = load(folder)
+    assert sorted(decoded) == [bad.with_name("2.jpg"), bad]
+    assert repaired.fingerprint == ImageFolder(str(folder), 8, 4, root=str(folder.parent / "fresh")).load().fingerprint
+
+
+def test_a_piece_whose_bytes_were_lost_is_decoded_again(folder, monkeypatch):
+    whole = ImageFolder(str(folder), 8, 4, root=str(folder.parent / "other")).load()
+    bad = folder / "val" / "pear" / "1.jpg"
+    content = bad.read_bytes()
+    bad.write_bytes(b"no image at all")
+    refusal(folder)
+    (pixels,) = (folder.parent / "cache").glob(".images-*.partial/train.npy")
+    pixels.write_bytes(pixels.read_bytes()[:-50])
+    bad.write_bytes(content)
+    assert load(folder).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_images_decoded_when_they_are_read_have_the_bits_of_those_decoded_once(folder, measured):
+    once = load(folder)
+    normalise = streamed(once.train).normalise
+    mean, std = (values.flatten().div(255).tolist() for values in (normalise.mean, normalise.std))
+    given: dict[str, Any] = {} if measured else {"mean": mean, "std": std}
+    lazy = LazyImageFolder(str(folder), 8, 4, root=str(folder.parent / "cache"), **given)
+    assert lazy.declared_sizes() == (8, 4, 4)
+    splits = lazy.load()
+    assert lazy.is_prepared()
+    for name in ("train", "validation", "test"):
+        one, other = (getattr(s, name).to(torch.device("cpu"), torch.float32) for s in (once, splits))
+        index = torch.arange(len(one)).flip(0)
+        assert torch.equal(one.batch(index).targets, other.batch(index).targets)
+        if measured:
+            assert torch.equal(one.batch(index).inputs, other.batch(index).inputs)
+        else:
+            assert torch.allclose(one.batch(index).inputs, other.batch(index).inputs, atol=1e-5)
+
+
+def test_a_lazy_folder_names_a_damaged_image_and_half_given_statistics(folder):
+    bad = folder / "train" / "pear" / "3.jpg"
+    bad.write_bytes(b"no image at all")
+    lazy = LazyImageFolder(str(folder), 8, 4, root=str(folder.parent / "cache"))
+    with pytest.raises(UserError, match=f"1 of 12 images cannot be read, repair or remove: {bad}"):
+        lazy.load()
+    with pytest.raises(UserError, match="must be three numbers each"):
+        LazyImageFolder(str(folder), 8, 4, mean=[0.5, 0.5, 0.5])
+
+
+def test_a_folder_is_counted_without_decoding_it(folder):
+    dataset = ImageFolder(str(folder), 8, 4, root=str(folder.parent / "cache"))
+    assert dataset.declared_sizes() == (8, 4, 4)
+    assert not dataset.is_prepared()
+    assert not (folder.parent / "cache").exists()
+    dataset.load()
+    assert dataset.is_prepared()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.datasets.prepare import prepare_once
+from harness.datasets.prepare import is_prepared, prepare_once
+from harness.datasets.progress import Progress, listening
 from harness.plan.errors import UserError
 
 BUILDER = """
@@ -76,3 +77,41 @@ def test_a_cache_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write prepared data to .*set dataset\.root"):
         prepare_once(tmp_path / "file" / "cache", "data", write)
+
+
+def test_an_interrupted_build_of_named_parts_finds_what_it_had_finished(tmp_path):
+    def interrupted(folder: Path) -> None:
+        (folder / "first").write_text("1")
+        raise KeyboardInterrupt
+
+    def finish(folder: Path) -> None:
+        assert (folder / "first").read_text() == "1"
+        (folder / "second").write_text("2")
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_once(tmp_path, "data", interrupted, parts="pieces")
+    assert not is_prepared(tmp_path, "data")
+    done = prepare_once(tmp_path, "other data", finish, parts="pieces")  # what is made of the parts may have changed
+    assert sorted(path.name for path in done.iterdir()) == ["first", "second"]
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_progress_is_plain_lines_in_a_log_and_reaches_whoever_listens(capfd):
+    heard: list[str] = []
+    with listening(heard.append):
+        progress = Progress("data", 1000, "files read")
+        for _ in range(10):
+            progress.advance(100)
+    assert heard == ["data: 1,000 of 1,000 files read in 0 s"]  # one line in 10 s, and the last one
+    assert capfd.readouterr().err.splitlines() == heard
+
+
+def test_progress_rewrites_one_line_of_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("harness.datasets.progress.REWRITE_EVERY_S", 0.0)
+    progress = Progress("data", 2, "files read")
+    progress.advance(1)
+    progress.advance(1)
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert shown.count("\r\x1b[Kdata:") == 2

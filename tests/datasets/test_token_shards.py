@@ -8,7 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.datasets import token_shards
 from harness.datasets.examples import Splits
+from harness.datasets.progress import Progress
 from harness.datasets.token_shards import TokenShards
 from harness.plan.errors import UserError
 
@@ -94,7 +96,7 @@ def test_the_fingerprint_follows_the_content_of_the_shards_in_use(folder):
 
 def test_shards_are_read_for_their_digest_only_once(folder, capfd):
     load(folder)
-    assert "(3 of 3)" in capfd.readouterr().err
+    assert "digests of 3 shards computed" in capfd.readouterr().err
     load(folder)
     assert capfd.readouterr().err == ""
 
@@ -222,3 +224,28 @@ def test_tokens_gathered_for_a_gpu_equal_those_on_the_host(folder):
     assert there.inputs.is_cuda
     assert torch.equal(there.inputs.cpu(), train.batch(index).inputs)
     assert torch.equal(there.targets.cpu(), train.batch(index).targets)
+
+
+def test_digests_of_an_interrupted_computation_are_kept(folder, monkeypatch):
+    whole, read = load(folder, root=str(folder.parent / "other")).fingerprint, []
+
+    def digest_two(path: Path, progress: Progress) -> str:
+        read.append(path)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return digest(path, progress)
+
+    digest = token_shards._digest
+    monkeypatch.setattr(token_shards, "_digest", digest_two)
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)
+    assert load(folder).fingerprint == whole
+    assert len(read) == 4
+    assert read[2] == read[3]
+
+
+def test_sizes_are_declared_and_known_digests_need_no_preparation(folder):
+    dataset = TokenShards(str(folder), 3, 2, 1, context=4, root=str(folder.parent / "fresh"))
+    assert (dataset.declared_sizes(), dataset.is_prepared()) == ((3, 2, 1), False)
+    dataset.load()
+    assert dataset.is_prepared()

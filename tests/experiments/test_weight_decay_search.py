@@ -52,7 +52,7 @@ def test_an_interrupted_search_asks_for_the_same_values(tmp_path):
         ("question.values=[0.001]", "at least two of them > 0"),
         ("question.rounds=-1", "rounds must be >= 0"),
         ("question.parameter=warmth", "must be a number among the arguments"),
-        ("question.metric=beauty", "question.metric must be null or one of"),
+        ("question.metric=beauty", "question.metric must be null or one of loss, accuracy"),
         ("lr_scaling=compare", "under one LR rule"),
         ("question.tuning_seeds=[0]", "share 0"),
     ],

@@ -154,3 +154,15 @@ def test_a_setting_at_its_default_does_not_rename_the_trials_made_before_it_exis
     assert "stop_at_target" not in settings.identity
     goes_on = replace(WORKLOAD, stop_at_target=False).arm("linear", 64).settings
     assert goes_on.identity == {**settings.identity, "stop_at_target": False}
+
+
+def test_the_micro_batch_of_a_coupled_loss_is_given_and_part_of_the_identity():
+    coupled = replace(WORKLOAD, loss={"_target_": "mine.contrastive", "couples": "batch"})
+    with pytest.raises(UserError, match=r"the same for every TBS, but 64 = 64 per device x 1 worker .*: set cluster"):
+        coupled.arm("linear", 64)
+    with pytest.raises(UserError, match="let every TBS be a multiple of it times the workers"):
+        replace(coupled, placement=Placement(1, 64)).arm("linear", 32)
+    placed = {(w, micro): replace(coupled, placement=Placement(w, micro)) for w, micro in ((1, 16), (2, 16), (1, 32))}
+    ids = {key: Trial(workload.arm("linear", 64), 0).trial_id for key, workload in placed.items()}
+    assert ids[1, 16] == ids[2, 16] != ids[1, 32]
+    assert replace(WORKLOAD, placement=Placement(1, 16)).arm("linear", 64).settings.coupled_examples == 0

@@ -11,6 +11,7 @@ from synthetic_study import SWEEP, findings_of, write_study
 
 from harness.analyse.experiment import reopen
 from harness.commands.report import asked_target, main
+from harness.plan.errors import UserError
 from harness.plan.target import Target
 from harness.record.study import StudyFolder
 
@@ -38,6 +39,18 @@ def test_another_metric_of_the_journals_can_be_the_target(study: StudyFolder):
     assert [arm.place for arm in by_loss.arms] == [arm.place for arm in by_accuracy.arms]
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "said"),
+    [("perplexity", None, "needs --target"), ("wisdom", 0.5, "no known direction: add --mode max or --mode min")],
+)
+def test_a_target_on_another_metric_needs_a_value_and_a_direction(
+    study: StudyFolder, metric: str, value: float | None, said: str
+):
+    with pytest.raises(UserError, match=said):
+        asked_target(reopen(study)[1].workload, value, metric)
+    assert asked_target(reopen(study)[1].workload, 0.5, metric, "min") == Target(metric, 0.5, "min")
+
+
 def test_a_smaller_budget_turns_late_arrivals_into_misses(study: StudyFolder):
     whole, cut = findings_of(study), findings_of(study, budget_examples=6 * TRAIN_EXAMPLES)
     for there, here in zip(cut.arms, whole.arms, strict=True):
@@ -62,8 +75,8 @@ def test_the_answer_lies_beside_the_study_s_own_report(study: StudyFolder):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--metric", "wisdom", "--target", "1"], "has no known direction"),
-        (["--metric", "perplexity"], "needs --target"),
+        (["--metric", "wisdom", "--target", "1"], "is not measured in this study: choose one of accuracy, loss"),
+        (["--metric", "f1_macro"], "is not measured in this study: choose one of accuracy, loss"),
         (["--budget-epochs", "41"], "between 0.5 and 40"),
         (["--budget-epochs", "nan"], "between 0.5 and 40"),
         (["--target", "nan"], "finite"),

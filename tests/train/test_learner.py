@@ -219,6 +219,13 @@ def test_the_first_loss_that_is_not_finite_or_a_thousand_times_the_first_is_foun
     assert exploded(losses, losses[0]) == found
 
 
+def test_a_loss_may_declare_what_it_has_diverged_at():
+    assert exploded([-1e-9, 3.0], -1e-9) == 1
+    assert exploded([-1e-9, 3.0], -1e-9, diverges_at=4.0) is None
+    assert exploded([0.0, 3.0, 4.5], 0.0, diverges_at=4.0) == 2
+    assert exploded([float("nan"), 3.0], float("nan"), diverges_at=4.0) == 0
+
+
 def partly_used(world: World, name: str, accumulation: int) -> tuple[list[float], dict[str, list[float]]]:
     """Losses, and sums of the weights, after six updates with weight decay."""
     settings = replace(WITHOUT_BATCH_NORM, model={"_target_": f"unused_parameters.{name}"})

@@ -64,6 +64,9 @@ class StreamedDigits(Digits):
 STREAMED = replace(SMALL, dataset={**DIGITS, "_target_": f"{__name__}.StreamedDigits"})
 
 
+FIRST = torch.zeros(5, dtype=torch.int64)  # the epoch of five examples
+
+
 def watched() -> Watched:
     return Watched(torch.arange(100.0)[:, None], torch.arange(100))
 
@@ -71,8 +74,8 @@ def watched() -> Watched:
 def test_batches_arrive_in_order_whoever_gathered_them():
     loader = Loader(watched(), CPU)
     indices = torch.randperm(100).view(20, 5)
-    with loader.ahead(indices):
-        batches = [loader.batch(index) for index in indices]
+    with loader.ahead(indices, [FIRST] * 20):
+        batches = [loader.batch(index, FIRST) for index in indices]
     for index, batch in zip(indices, batches, strict=True):
         assert torch.equal(batch.inputs[:, 0], index.float())
         assert torch.equal(batch.targets, index)
@@ -82,25 +85,25 @@ def test_a_bounded_number_of_batches_is_gathered_ahead_by_threads_of_their_own()
     examples = watched()
     loader = Loader(examples, CPU)
     indices = torch.arange(100).view(20, 5)
-    with loader.ahead(indices):
-        loader.batch(indices[0])
+    with loader.ahead(indices, [FIRST] * 20):
+        loader.batch(indices[0], FIRST)
         time.sleep(0.1)
         assert len(examples.gathered) == 1 + AHEAD
     assert all(name.startswith("loader") for _, name in examples.gathered)
-    assert loader.batch(indices[7]).targets.tolist() == indices[7].tolist()  # what lay ready is forgotten
+    assert loader.batch(indices[7], FIRST).targets.tolist() == indices[7].tolist()  # what lay ready is forgotten
     assert examples.gathered[-1] == (indices[7].tolist(), threading.current_thread().name)
 
 
 def test_an_error_of_the_data_reaches_training():
     loader = Loader(watched(), CPU)
-    with pytest.raises(IndexError), loader.ahead(torch.tensor([[100]])):
-        loader.batch(torch.tensor([100]))
+    with pytest.raises(IndexError), loader.ahead(torch.tensor([[100]]), [FIRST[:1]]):
+        loader.batch(torch.tensor([100]), FIRST[:1])
 
 
 def test_examples_that_live_on_the_device_are_not_waited_for():
     loader = Loader(TensorExamples(torch.zeros(4, 1), torch.zeros(4)), CPU)
-    with loader.ahead(torch.arange(4)[None]):
-        assert len(loader.batch(torch.arange(4)).targets) == 4
+    with loader.ahead(torch.arange(4)[None], [FIRST[:4]]):
+        assert len(loader.batch(torch.arange(4), FIRST[:4]).targets) == 4
     assert not loader.streams
     assert loader.read_waited_s() == 0.0
 

@@ -156,7 +156,7 @@ def run_config(plan: TrialPlan, label: StudyLabel, attempt: int) -> dict[str, An
         "gradient_accumulation_steps": topology.batch.gradient_accumulation_steps,
         "device": topology.device,
         "precision": topology.precision,
-        "loss": settings.loss,
+        "loss": settings.loss if isinstance(settings.loss, str) else _numbers_of(settings.loss)["name"],
         "train_examples": settings.train_examples,
         "budget_examples": settings.budget_examples,
         "evaluate_every_examples": settings.evaluate_every_examples,
