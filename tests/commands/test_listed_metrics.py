@@ -13,7 +13,8 @@ from harness.record.tracking.runs import metrics_of
 SWEEP = [
     *("+experiment=tbs_sweep", "cluster=inline", "tracking=disabled", "question.total_batch_sizes=[64]", "seeds=[0]"),
     *("lr_scaling=none", "dataset.train=256", "dataset.validation=100", "workload.budget.epochs=2"),
-    *("workload.evaluate_every_examples=128", "workload.target.metric=f1_macro", "workload.target.value=0.2"),
+    *("schedule.warmup.examples=64", "workload.evaluate_every_examples=128"),
+    *("workload.target.metric=f1_macro", "workload.target.value=0.2"),
 ]
 LISTED = "workload.metrics=[accuracy,f1_macro,balanced_accuracy]"
 NAMES = ["loss", "accuracy", "f1_macro", "balanced_accuracy"]
