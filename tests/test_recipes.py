@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
-FILES = re.findall(r"```\w+ file=recipes/(\S+)\n(.*?)```", PAGE, re.DOTALL)
+FILES = re.findall(r"```\w+ file=(\S+)\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = {re.findall(r"workload=(\w+)", text)[0]: text for text in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)}
 
 

@@ -103,8 +103,8 @@ class Cifar:
         self.name = f"cifar-{classes}-{self.sha256[:16]}"
 
     def declared_sizes(self) -> tuple[int, int, int] | None:
-        """Those of the official archives; None for another one."""
-        if self.sha256 != ARCHIVES[self.classes].sha256:
+        """Those of the official archives; None for another one, and for a file, which needs no download."""
+        if self.sha256 != ARCHIVES[self.classes].sha256 or "://" not in self.source:
             return None
         self._check_validation(TRAIN_IMAGES)
         return TRAIN_IMAGES - self.validation, self.validation, TEST_IMAGES

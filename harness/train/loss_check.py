@@ -19,12 +19,15 @@ def check_loss(learner: Learner, batch: Batch) -> None:
     check_examples(batch.inputs, examples, "inputs")
     check_examples(batch.targets, examples, "targets")
     learner.loss.check(learner.outputs(learner.model, batch), batch.targets)
-    if learner.loss.couples == "none" and examples > 1:
-        _check_coupling(learner, batch, examples)
 
 
-def _check_coupling(learner: Learner, batch: Batch, examples: int) -> None:
-    """Raises UserError where an example's loss depends on the others in the batch, dropout and the like aside."""
+@torch.no_grad()
+def check_coupling(learner: Learner, batch: Batch) -> None:
+    """Raises UserError where an example's loss depends on the others in the batch, dropout and the like aside, and the
+    loss does not declare it."""
+    examples = count_examples(batch.targets)
+    if learner.loss.couples != "none" or examples < 2:
+        return
     half = examples // 2
     parts = [Batch(*(excerpt(tree, *ends) for tree in batch)) for ends in ((0, half), (half, examples))]
     was_training = learner.model.training

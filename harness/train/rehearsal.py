@@ -25,7 +25,7 @@ from harness.train.evaluation import Evaluator
 from harness.train.excerpt import First
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
-from harness.train.loss_check import check_loss
+from harness.train.loss_check import check_coupling, check_loss
 from harness.train.metric_checks import check_metrics
 from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
@@ -98,14 +98,14 @@ def _build(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
         splits = replace(
             splits,
             train=splits.train.to(world.device, dtype),
-            validation=_few(splits.validation).to(world.device, dtype),
-            test=_few(splits.test).to(world.device, dtype),
+            validation=_first(splits.validation).to(world.device, dtype),
+            test=_first(splits.test).to(world.device, dtype),
         )
         eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
         return Learner(settings, planned.trial.seed, topology, world, splits, eager)
 
 
-def _few(examples: Examples) -> Examples:
+def _first(examples: Examples) -> Examples:
     """The first examples, so many that one of them has a target that counts."""
     targets, count = getattr(examples, "targets", None), EVALUATED
     if isinstance(targets, Tensor):
@@ -150,8 +150,12 @@ def sample_outputs(planned: PlannedTrial, splits: Splits, speed: Speed) -> Any:
 @torch.no_grad()
 def _few_outputs(learner: Learner) -> tuple[Any, Any]:
     """Outputs and targets of the first training examples, as they are without augmentation."""
-    batch = learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
+    batch = _few(learner)
     return learner.outputs(learner.model, batch), batch.targets
+
+
+def _few(learner: Learner) -> Batch:
+    return learner.splits.train.batch(torch.arange(EXAMPLES) % learner.settings.train_examples)
 
 
 def _check_classes(learner: Learner, splits: Splits, outputs: Any, targets: Any) -> None:
@@ -184,6 +188,7 @@ def _check_classes(learner: Learner, splits: Splits, outputs: Any, targets: Any)
 def _evaluate(learner: Learner) -> None:
     """Evaluate the weights and their average on a few validation and test examples, as at the end of a trial."""
     with _named(learner.settings, "evaluated"):
+        check_coupling(learner, _few(learner))
         evaluator = Evaluator(learner, GROUP)
         evaluator.validation_scores()
         evaluator.evaluate(learner.splits.test, learner.settings.averaging.decide_on == "averaged")

@@ -122,7 +122,9 @@ def test_half_of_its_pair_is_refused_with_what_to_do(compose, part, other):
 
 def test_a_loss_by_target_replaces_another_one_in_a_file_and_on_the_command_line(compose, folder):
     first = WORKLOAD.replace("loss: cross_entropy", "loss: {_target_: mine.Loss, weight: 2}")
-    second = "defaults: [first]\nworkload: {loss: {_target_: mine.Other, beta: 1}, metrics: [f1, {_target_: mine.M}]}\n"
+    second = (
+        "defaults: [first]\nworkload: {loss: {_target_: mine.Other, beta: 1}, metrics: [mse, {_target_: mine.M}]}\n"
+    )
     third = "defaults: [second]\nworkload: {loss: {beta: 3}}\n"
     write(
         folder,
@@ -131,7 +133,7 @@ def test_a_loss_by_target_replaces_another_one_in_a_file_and_on_the_command_line
     assert compose("workload=first").workload.loss == {"_target_": "mine.Loss", "weight": 2}
     config = compose("workload=second")
     assert config.workload.loss == {"_target_": "mine.Other", "beta": 1}
-    assert config.workload.metrics == ["f1", {"_target_": "mine.M"}]
+    assert config.workload.metrics == ["mse", {"_target_": "mine.M"}]
     assert compose("workload=third").workload.loss == {"_target_": "mine.Other", "beta": 3}
     given = compose("workload=second", "workload.loss={_target_: mine.Third, gamma: 1}")
     assert given.workload.loss == {"_target_": "mine.Third", "gamma": 1}

@@ -59,11 +59,11 @@ def test_analysis_reports_and_launching_leave_it_alone(package, file):
 
 def test_a_comment_a_docstring_and_formatting_leave_it_alone(package):
     before = code_fingerprint([])
-    losses = package / "train" / "losses.py"
-    append(losses, "\n# a remark\n")
-    text = losses.read_text()
+    counts = package / "train" / "counts.py"
+    append(counts, "\n# a remark\n")
+    text = counts.read_text()
     assert text.startswith('"""')
-    losses.write_text('"""Other words."""' + text[text.index('"""', 3) + 3 :].replace("\n\n\n", "\n\n\n\n"))
+    counts.write_text('"""Other words."""' + text[text.index('"""', 3) + 3 :].replace("\n\n\n", "\n\n\n\n"))
     assert code_fingerprint([]) == before
 
 
