@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def sweep(folder: Path, workload: str) -> list[Mapping[str, str]]:
+def sweep(folder: Path, workload: str) -> list[dict[str, str]]:
     """The page's command, to its end; returns the rows of results.csv."""
     program, *arguments = shlex.split(COMMANDS[workload])
     assert program == "harness"
@@ -53,7 +52,7 @@ def metrics_of(folder: Path, workload: str) -> set[str]:
     return {name for row in rows if row["kind"] == "evaluation" for name in row["validation"]["averaged"]}
 
 
-def reached(rows: list[Mapping[str, str]]) -> int:
+def reached(rows: list[dict[str, str]]) -> int:
     return sum(int(row["reached"]) for row in rows)
 
 
