@@ -79,6 +79,7 @@ def test_what_needs_no_data_is_answered_without_loading_torch_or_anything_heavy(
     assert loaded(tmp_path, *arguments) == (code, [])
 
 
+@pytest.mark.long
 def test_a_plan_is_checked_without_loading_ray_or_drawing_anything(tmp_path):
     code, packages = loaded(tmp_path, *SMALL, "dry_run=true", "cluster=local")
     assert code == 0

@@ -30,6 +30,7 @@ def study(tmp_path, monkeypatch) -> StudyFolder:
     return StudyFolder(STUDY)
 
 
+@pytest.mark.long
 def test_thirty_updates_in_three_rounds_that_last_the_time_asked_for(study):
     rows = study.timings()
     assert [row["total_batch_size"] for row in rows] == [128, 256]
@@ -55,6 +56,7 @@ def test_a_finished_study_is_not_timed_again_and_a_longer_grid_is_timed_as_a_who
     assert len(study.timings()) == 5
 
 
+@pytest.mark.long
 def test_a_time_slower_than_its_trials_is_measured_again_as_the_report_says(study):
     slow = [{**row, "median_s": 100 * row["median_s"]} for row in study.timings()]
     write_whole(STUDY / "timing.jsonl", "".join(map(line_of, slow)))

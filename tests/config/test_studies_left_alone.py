@@ -15,6 +15,7 @@ def finished(harness):
     return Path("outputs/tbs_sweep/default")
 
 
+@pytest.mark.long
 def test_a_study_of_another_experiment_or_code_or_data_is_left_alone(harness, finished):
     again = ["+experiment=tbs_sweep", *SMALL, "lr_scaling=linear"]
     description = json.loads((finished / "study.json").read_text())

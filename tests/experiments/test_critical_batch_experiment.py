@@ -40,6 +40,7 @@ def study(tmp_path_factory) -> Path:
     return folder / "critical_batch" / "default"
 
 
+@pytest.mark.long
 def test_every_place_seed_and_multiple_has_its_branch(study):
     rows = branches(study)
     assert {(row["epochs"], row["seed"], row["total_batch_size"]) for row in rows} == {

@@ -76,6 +76,7 @@ def test_neither_the_order_of_trials_nor_an_interruption_anywhere_changes_what_i
         assert [arm.epochs for arm in found.arms] == [arm.epochs for arm in expected.arms]
 
 
+@pytest.mark.long
 def test_the_winner_and_its_neighbours_are_finished_and_nothing_else(finished):
     by_size: dict[int, dict[float, list[Outcome]]] = {}
     for planned in finished.planned():
@@ -123,6 +124,7 @@ def test_no_tuning_seed_reports_and_a_rule_at_the_tuned_lr_shares_its_trials(fou
     assert any("tuned" in line for line in found.verdict)
 
 
+@pytest.mark.long
 def test_savings_are_bounds_that_hold_the_truth(found, full):
     for raced, whole in zip(table(found, "tuned_lr"), table(full, "tuned_lr"), strict=True):
         true = 1 - raced["examples"] / whole["examples"]

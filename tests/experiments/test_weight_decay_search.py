@@ -21,6 +21,7 @@ def learns(trial: Trial, examples: int) -> float:
     return 0.98 - 0.02 * off - 0.001 * (trial.seed % 3) - math.exp(-examples / 2000)
 
 
+@pytest.mark.long
 def test_the_best_value_is_found_and_reported_on_fresh_seeds(tmp_path):
     run = Simulation(new_study(tmp_path / "s", *SEARCH, "question.total_batch_sizes=[16,64]"), learns)
     run.run()

@@ -44,6 +44,7 @@ def test_a_diverging_arm_is_an_outcome_and_not_an_error(tmp_path):
     assert "diverged" in found.out
 
 
+@pytest.mark.long
 def test_a_trial_that_always_fails_ends_failed_with_its_reason_and_the_others_complete(tmp_path):
     (tmp_path / "broken_model.py").write_text(BROKEN)
     found = sweep(tmp_path, *INLINE, "seeds=[0]", "model._target_=broken_model.Breaks", "lr_scaling=linear")

@@ -191,11 +191,13 @@ def test_a_retry_gets_a_run_of_its_own_with_the_rows_it_keeps(tracked):
     assert steps(whole.history) == [row["step"] for row in evaluations(tracked.planned[0])]
 
 
+@pytest.mark.long
 def test_the_command_says_where_the_runs_are(tracked):
     group = study_label(tracked.study).group
     assert tracked.said[0] == f"W&B: 2 runs at {tracked.server.url}/{ENTITY}/harness/groups/{group}"
 
 
+@pytest.mark.long
 def test_a_secret_appears_in_no_file_and_no_request(tracked):
     assert tracked.key_while_open is None  # what is started during the sweep does not inherit the key
     files = [path.read_bytes() for path in tracked.study.path.rglob("*") if path.is_file()]
@@ -208,6 +210,7 @@ def test_a_secret_appears_in_no_file_and_no_request(tracked):
         assert not [body for body in bodies if text in body]
 
 
+@pytest.mark.long
 def test_whoever_follows_the_sweep_is_alerted_that_it_stopped_early(tracked):
     (alert,) = tracked.server.alerts
     assert alert == {
@@ -218,6 +221,7 @@ def test_whoever_follows_the_sweep_is_alerted_that_it_stopped_early(tracked):
     }
 
 
+@pytest.mark.long
 def test_trials_that_others_have_run_are_counted_as_lacking(tracked):
     assert "W&B lacks 1 trial that other drivers ran; to add them: harness track" in tracked.said[-1]
 
@@ -323,6 +327,7 @@ def test_the_time_that_an_ill_server_gets_begins_when_the_last_trial_ends(server
     assert "harness track" in said[-1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
 def test_tracking_runs_where_no_trial_wants_the_processor(tmp_path):
     study, _ = open_study(tmp_path / "s")

@@ -65,6 +65,7 @@ def test_noise_alone_gives_the_gain_of_linear_scaling(worker, tmp_path, monkeypa
     assert row["gain"] > 3.0
 
 
+@pytest.mark.long
 def test_the_gain_is_the_same_however_base_batches_are_spread(tmp_path):
     settings = replace(WITHOUT_BATCH_NORM, adascale_ratio=4)
     one = run_on_ranks(task(tmp_path / "1", settings, accumulation=4, precision="float64"))[0]

@@ -34,6 +34,7 @@ def faults(kind: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_a_worker_gets_the_memory_of_one_update_back_for_the_next_without_page_faults():
     assert faults("worker") < faults("bare") / 20

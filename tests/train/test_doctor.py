@@ -140,16 +140,19 @@ def test_batch_norm_over_what_a_device_holds_is_found(worker, tmp_path):
     assert failed(per_device, tmp_path, worker) >= SPLIT
 
 
+@pytest.mark.long
 def test_an_evaluation_that_pads_is_found(worker, tmp_path):
     assert "evaluation is unpadded" in failed(SOUND, tmp_path, worker, plant_padding)
 
 
+@pytest.mark.long
 def test_an_order_that_depends_on_the_rank_is_found(worker, tmp_path):
     assert failed(SOUND, tmp_path, worker, plant_order_by_rank) == {
         name for name in SPLIT if name.startswith("2 ranks")
     }
 
 
+@pytest.mark.long
 def test_a_schedule_stepped_by_the_micro_batch_is_found(worker, tmp_path, monkeypatch):
     sound = learner.Learner._position
 
@@ -160,6 +163,7 @@ def test_a_schedule_stepped_by_the_micro_batch_is_found(worker, tmp_path, monkey
     assert failed(SOUND, tmp_path, worker) == {name for name in SPLIT if "accumulation" in name}
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_forgets_the_momentum_is_found(worker, tmp_path, monkeypatch):
     sound = trainer.restore
 
@@ -170,6 +174,7 @@ def test_a_checkpoint_that_forgets_the_momentum_is_found(worker, tmp_path, monke
     assert failed(SOUND, tmp_path, worker) == {"resume = one run"}
 
 
+@pytest.mark.long
 def test_a_schedule_that_misses_its_declared_end_is_found(worker, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.plan.horizons.Decay.final_lr_factor", property(lambda self: 0.5))
     assert failed(SOUND, tmp_path, worker) == {"schedule"}

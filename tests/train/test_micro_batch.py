@@ -69,6 +69,7 @@ def test_one_cap_serves_every_model_and_size_of_the_plan():
     assert find_cap([planned(128, CNN), planned(128, GREEDY)], INLINE) == 32
 
 
+@pytest.mark.long
 def test_a_failing_model_is_told_in_one_line():
     with pytest.raises(UserError, match=r"per_device_batch_size=auto: .*NoSuchModel") as error:
         find_cap([planned(64, {"_target_": "harness.models.bn_cnn.NoSuchModel"})], INLINE)
