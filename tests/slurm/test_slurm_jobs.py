@@ -166,7 +166,7 @@ def test_a_requeue_without_a_warning_goes_on_from_the_last_checkpoint(slurm, und
 
 
 def test_the_time_limit_gives_its_warning_and_the_job_goes_back_into_the_queue_by_itself(slurm, tmp_path):
-    endless = [*SWEEP, "workload.evaluate_every_examples=51200000", "workload.budget={epochs: 50000}"]
+    endless = [*SWEEP, "workload.evaluate_every_examples=51200000", "workload.budget={epochs: 100000}"]
     job = slurm.sbatch(tmp_path, "one_node.sbatch", *endless, options=("--time=1", "--signal=B:USR1@5"))
     deadline = time.monotonic() + 110
     while slurm.job(job)["Restarts"] == "0":
@@ -187,7 +187,7 @@ def test_too_few_resources_end_the_job_with_one_clear_line(slurm, tmp_path):
 
 
 def test_submit_hands_over_the_command_and_status_reads_the_study(slurm, tmp_path):
-    arguments = [*SWEEP, "workload.budget={epochs: 25}", "cluster=slurm", "cluster.slurm.time=5"]
+    arguments = [*SWEEP, "workload.budget={epochs: 100}", "cluster=slurm", "cluster.slurm.time=5"]
     env = {**slurm.env, "PYTHONPATH": str(ROOT)}
 
     def harness(module: str, *words: str) -> "subprocess.CompletedProcess[str]":
