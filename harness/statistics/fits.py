@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from harness.plan.counted import count
 from harness.statistics.estimates import CONFIDENCE, Interval
 from harness.statistics.fit_likelihood import ArmMeans, Arms, Profile, arm_means, profile, profile_over
 from harness.statistics.fit_models import Model, Shapes, all_shapes, shapes
@@ -84,7 +85,9 @@ def fit(arms: Arms, model: Model, *, examples_per_unit: float = 1.0, at: Sequenc
     summary = arm_means(arms)
     found, parameters, curve, reason = None, (), (), ""
     if len(summary.means) < model.parameters:
-        reason = f"a {model} has {model.parameters} parameters, but {len(summary.means)} arms reached the target"
+        reason = (
+            f"a {model} has {model.parameters} parameters, but {count(len(summary.means), 'arm')} reached the target"
+        )
     else:
         found = profile(summary, model)
         low, high = found.shapes.low, found.shapes.high

@@ -22,6 +22,7 @@ BASE_LR = "base LR"
 INFINITY = "∞"
 UNKNOWN = "unknown"
 NO_VALUE = "-"  # of a table's cell
+ROUNDING = 1e-12  # a ratio as close to 1 as this is 1
 
 NOTHING_YET = "No trial has finished: nothing can be said yet."
 NOTHING_DRAWN = "Nothing to draw: no trial has finished."
@@ -63,15 +64,18 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio of costs to two decimals; to more where it is small, or where two would round it to 1."""
+    """A ratio of costs to two decimals; to more where it is small, or where two would round it to 1. Only what differs
+    from 1 by rounding error is written as 1: an interval may end right next to it, and then excludes it."""
     if math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
         return INFINITY
     if 0 < value < 0.1:
         return number(value, 2)
+    if abs(value - 1) < ROUNDING:
+        return "1.00"
     written = (f"{value:.{decimals}f}" for decimals in (2, 3, 4, 5))
-    return next((text for text in written if float(text) != 1 or value == 1), "1.00")
+    return next((text for text in written if float(text) != 1), "1.00001" if value > 1 else "0.99999")
 
 
 def percent(share: float, *, digits: int = 0, signed: bool = False) -> str:

@@ -36,7 +36,7 @@ def missed(count: int, at: float) -> list[Observation]:
         (words.ratio(1.0), "1.00"),
         (words.ratio(1.0004), "1.0004"),  # an interval from here on excludes 1, and is seen to
         (words.ratio(0.9971), "0.997"),
-        (words.ratio(1 + 1e-9), "1.00"),
+        (words.ratio(1 + 1e-14), "1.00"),
         (words.ratio(0.0031), "0.0031"),
         (words.ratio(math.nan), "unknown"),
         (words.percent(0.123), "12 %"),
@@ -93,6 +93,11 @@ def test_what_a_timing_was_measured_under_is_named():
         "other processes kept up to 1 of 2 CPUs busy during the timing pass: seconds may be too long"
     )
     assert words.milliseconds(0.0147) == "14.7 ms"
+
+
+def test_only_a_ratio_of_1_is_written_as_1():
+    written = [words.ratio(value) for value in (1 - 1e-11, 1 - 1e-4, 1.0, 1 + 1e-11, 1.0004, 1.004, 1.006)]
+    assert written == ["0.99999", "0.9999", "1.00", "1.00001", "1.0004", "1.004", "1.01"]
 
 
 def test_the_slower_arm_is_named_first_whichever_way_the_ratio_was_taken():
