@@ -102,6 +102,6 @@ def test_every_experiment_names_its_cost_before_it_runs(name, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", ["harness", f"+experiment={name}", "cluster=inline", "dry_run=true"])
     assert main() == 0
     said = capsys.readouterr().out
-    assert ("9 probes of 4 updates" if name == "doctor" else "cost at most ") in said
+    assert ("10 probes of 4 updates" if name == "doctor" else "cost at most ") in said
     assert "…" not in said  # no name or number is cut
     assert not list(tmp_path.iterdir())
