@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,6 +122,11 @@ def track(study: Path, *arguments: str, **environment: str) -> "subprocess.Compl
     command = [sys.executable, "-m", "harness.track", str(study), *arguments]
     given = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, capture_output=True, text=True, env=given, timeout=120)
+
+
+def has_word(body: bytes, text: str) -> bool:
+    """Whether a request names something; as a whole word, because digests hold any two or three letters by chance."""
+    return re.search(rb"(?<![\w+/])" + re.escape(text.encode()) + rb"(?![\w+/])", body) is not None
 
 
 def inspected(folder: Path) -> dict[str, list[dict[str, Any]]]:
