@@ -80,7 +80,7 @@ class Learner:
             torch.manual_seed(derive_seed(self.seed, "init"))
             model = instantiate_as(nn.Module, "model", self.settings.model)
         model = convert_batch_norm(model, self.settings.batch_norm)
-        self.model = model.to(self.world.device, self.precision.dtype)
+        self.model = self.precision.place(model)
         if self.speed.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.buffers = Buffers(self.model)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Dtype of weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
@@ -30,6 +30,17 @@ class Precision:
             # Set in either case: torch has TF32 on for convolutions by default, so float32 would not be float32.
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
             torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, its floating tensors in the trial's dtype and complex ones in the complex dtype of
+        the same precision; `Module.to` alone would drop imaginary parts, such as those of rotary embeddings."""
+
+        def placed(value: Tensor) -> Tensor:
+            real = self.dtype if value.is_floating_point() else value.dtype
+            return value.to(self.device, self.dtype.to_complex() if value.is_complex() else real)
+
+        has_complex = any(value.is_complex() for value in (*model.parameters(), *model.buffers()))
+        return model._apply(placed) if has_complex else model.to(self.device, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context for the forward pass; the backward pass uses the same precision on its own."""

@@ -16,6 +16,7 @@ from harness.plan.trial import Topology
 from harness.train.evaluation import Evaluator
 from harness.train.learner import PROBES, WARM_UP_UPDATES, Learner
 from harness.train.learner_state import restore, state_of
+from harness.train.precision import Precision
 from harness.train.trainer import Execution
 from harness.train.world import World
 
@@ -154,3 +155,13 @@ def test_a_model_that_answers_as_those_of_transformers_do_is_trained_and_evaluat
     rows = evaluations(run(worker, task(tmp_path, settings)))
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert rows[-1]["validation"]["raw"]["accuracy"] > rows[0]["validation"]["raw"]["accuracy"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.complex64), ("float64", torch.complex128)])
+def test_complex_buffers_keep_their_imaginary_parts(precision, dtype):
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("phase", torch.tensor([1j, 2j]))
+    placed = Precision(precision, torch.device("cpu")).place(model)
+    assert placed.get_buffer("phase").dtype == dtype
+    assert placed.get_buffer("phase").imag.tolist() == [1.0, 2.0]
+    assert placed.get_parameter("weight").dtype == dtype.to_real()
