@@ -117,7 +117,7 @@ def check_study(
     planned = progress.plan()
     unfinished = [p for p in planned if not progress.is_finished(p)]
     check_schedules(planned)
-    check_values(progress.design, planned)
+    check_reachable(progress.design, planned)
     rehearse(planned, splits, progress.cluster.execution)
     if unfinished:
         check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
@@ -158,7 +158,7 @@ def check_schedules(planned: Sequence[PlannedTrial]) -> None:
             )
 
 
-def check_values(design: Design, planned: Sequence[PlannedTrial]) -> None:
+def check_reachable(design: Design, planned: Sequence[PlannedTrial]) -> None:
     """Raises UserError for values with which no trial could reach its target: momentum and betas from 1 on, an LR that
     falls as TBS grows, a warm-up longer than the budget, more confirming evaluations than the budget has.
 

@@ -93,7 +93,7 @@ class Fields:
         chosen = [key for key in example if key not in named] if self.inputs is None else self.inputs
         for key in [*named, *([chosen] if isinstance(chosen, str) else chosen)]:
             if key not in example:
-                raise UserError(f"it has no column {key!r}: choose from {', '.join(map(str, example))}")
+                raise UserError(f"it has no column {key!r}: choose one of {', '.join(map(str, example))}")
         taken = example[chosen] if isinstance(chosen, str) else {key: example[key] for key in chosen}
         if not named:
             return taken, 0  # the model computes its loss from the inputs

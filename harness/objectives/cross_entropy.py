@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.objectives.objective import IGNORED, Measured, Objective, shapes
+from harness.objectives.objective import IGNORED, Measured, Objective, check_class_indices, shapes
 from harness.plan.errors import UserError
 
 
@@ -74,6 +74,10 @@ class CrossEntropy(Objective):
         counts = targets != self.ignore_index
         return (self.weight[targets.where(counts, 0)] * counts).sum()
 
+    def classes(self, outputs: Tensor, targets: Any) -> int | None:
+        axis = _class_axis(outputs, targets) if isinstance(targets, Tensor) else None
+        return None if axis is None or targets.is_floating_point() else outputs.shape[axis]
+
     def check(self, outputs: Tensor, targets: Any) -> None:
         check_classes(self.name, outputs, targets, self.ignore_index)
         classes = classes_second(outputs, targets)[0].shape[1]
@@ -120,6 +124,13 @@ def classes_second(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits, targets
 
 
+def _class_axis(logits: Tensor, targets: Tensor) -> int | None:
+    """Which axis of the logits is the classes, for class indices; None where the shapes do not fit."""
+    if logits.shape[:-1] == targets.shape:
+        return -1
+    return 1 if (logits.shape[:1], logits.shape[2:]) == (targets.shape[:1], targets.shape[1:]) else None
+
+
 def check_classes(name: str, logits: Tensor, targets: Any, ignored: int) -> None:
     """Raises UserError unless `targets` are class indices or class probabilities for `logits`."""
     if not isinstance(targets, Tensor):
@@ -128,19 +139,13 @@ def check_classes(name: str, logits: Tensor, targets: Any, ignored: int) -> None
     if targets.is_floating_point():
         _check_probabilities(name, logits, targets, given)
         return
-    classes_last = logits.shape[:-1] == targets.shape
-    if not classes_last and (logits.shape[:1], logits.shape[2:]) != (targets.shape[:1], targets.shape[1:]):
+    if (axis := _class_axis(logits, targets)) is None:
         hint = "give targets without an axis of their own, one class index each"
         if logits.shape == targets.shape:
             hint = "use bce_with_logits where an example has several labels"
         raise UserError(f"{name} needs outputs [n, ..., classes] for class indices [n, ...], not {given}: {hint}")
-    _check_number_of_classes(name, classes := logits.shape[-1 if classes_last else 1], given)
-    counted = targets[targets != ignored]
-    least, most = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
-    if least < 0:
-        raise UserError(f"targets hold class {least}: classes count from 0, and {ignored} marks what does not count")
-    if most >= classes:
-        raise UserError(f"targets hold class {most}, but the {classes} outputs are for classes 0 to {classes - 1}")
+    _check_number_of_classes(name, classes := logits.shape[axis], given)
+    check_class_indices(targets, classes, ignored)
 
 
 def _check_probabilities(name: str, logits: Tensor, targets: Tensor, given: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.objectives.objective import IGNORED, Measured, Objective, logits_of, shapes
+from harness.objectives.objective import IGNORED, Measured, Objective, check_class_indices, logits_of, shapes
 from harness.plan.errors import UserError
 
 
@@ -45,6 +45,10 @@ class Ctc(Objective):
         )
         return losses, symbols
 
+    def classes(self, outputs: Any, targets: Any) -> int | None:
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return logits.shape[2] if isinstance(logits, Tensor) and logits.dim() == 3 else None
+
     def check(self, outputs: Any, targets: Any) -> None:
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         labels: Any = targets.get("targets") if isinstance(targets, Mapping) else targets
@@ -54,8 +58,7 @@ class Ctc(Objective):
                 "ctc needs outputs [n, time, classes], or (outputs, lengths), and targets [n, symbols], not outputs "
                 f"{shapes(outputs)} and targets {shapes(targets)}"
             )
-        if int(labels.max()) >= logits.shape[2]:
-            raise UserError(f"targets hold class {int(labels.max())}, but the model has {logits.shape[2]} outputs")
+        check_class_indices(labels, logits.shape[2])
         losses, symbols = self._losses(outputs, targets)
         if not self.zero_infinity and bool(losses.isinf().any()):
             raise UserError(

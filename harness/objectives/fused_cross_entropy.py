@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from harness.objectives.objective import IGNORED, Measured, Objective, shapes
+from harness.objectives.objective import IGNORED, Measured, Objective, check_class_indices, shapes
 from harness.plan.errors import UserError
 
 CHUNK_VALUES = 1 << 24  # logits held at a time
@@ -58,6 +58,10 @@ class FusedCrossEntropy(Objective):
     def _count(self, targets: Tensor) -> int | Tensor:
         return targets.numel() if self._all_count else (targets != IGNORED).sum()
 
+    def classes(self, outputs: Any, targets: Any) -> int | None:
+        is_pair = isinstance(outputs, tuple) and len(outputs) in (2, 3)
+        return len(outputs[1]) if is_pair and _fits(outputs[0], outputs[1], targets) else None
+
     def check(self, outputs: Any, targets: Any) -> None:
         parts: tuple[Any, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
         if len(parts) not in (2, 3) or not _fits(parts[0], parts[1], targets):
@@ -66,8 +70,7 @@ class FusedCrossEntropy(Objective):
                 f"optionally with a bias [classes], and class indices [n, ...], not outputs {shapes(outputs)} and "
                 f"targets {shapes(targets)}"
             )
-        if (most := int(targets.max())) >= len(parts[1]):
-            raise UserError(f"targets hold class {most}, but the {len(parts[1])} outputs are for classes from 0")
+        check_class_indices(targets, len(parts[1]))
 
 
 def _fits(hidden: Any, weight: Any, targets: Any) -> bool:

@@ -33,6 +33,7 @@ class Objective:
     couples: str = "none"  # batch: an example's loss depends on which others share its micro-batch
     diverges_at: float | None = None  # a training loss above this has diverged; None: 1,000 times the first one
     counts_examples: bool = False  # the count of n examples is n, whatever they hold
+    ignore_index: int = IGNORED  # a class index that does not count
     targets_as: str | None = None  # keyword under which the model itself gets the targets; None: it does not see them
 
     def read(self, outputs: Any) -> Any:
@@ -47,6 +48,10 @@ class Objective:
         """Sum and count of every one of `metrics`."""
         return {"loss": self.measure(outputs, targets)}
 
+    def classes(self, outputs: Any, targets: Any) -> int | None:
+        """How many classes the targets may name, counting from 0; None where they are no class indices."""
+        return None
+
     def check(self, outputs: Any, targets: Any) -> None:
         """Raises UserError, with the shapes, where outputs and targets of a batch do not fit the loss."""
 
@@ -57,6 +62,16 @@ class Objective:
     def to(self, device: torch.device, dtype: torch.dtype, compute: torch.dtype) -> Self:
         """Move what the loss holds to `device` in `dtype`; `compute`: the dtype of its matrix products, if any."""
         return self
+
+
+def check_class_indices(targets: Tensor, classes: int, ignored: int = IGNORED) -> None:
+    """Raises UserError for a class index that has no output."""
+    counted = targets[targets != ignored]
+    least, most = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+    if least < 0:
+        raise UserError(f"targets hold class {least}: classes count from 0, and {ignored} marks what does not count")
+    if most >= classes:
+        raise UserError(f"targets hold class {most}, but the {classes} outputs are for classes 0 to {classes - 1}")
 
 
 def logits_of(outputs: Any) -> Tensor:

@@ -102,7 +102,7 @@ def objective_of(spec: Spec) -> Objective:
     if isinstance(loss, Objective):
         return loss
     if not callable(loss):
-        raise UserError(f"loss {path} must give something to call with outputs and targets, not {shapes(loss)}")
+        raise UserError(f"loss {path} must give a callable of outputs and targets, not {shapes(loss)}")
     check_reduction(path, getattr(loss, "reduction", "none"))
     if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
         raise UserError(f"loss {path} has parameters, which nothing would train: put them into the model")

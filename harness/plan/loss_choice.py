@@ -19,7 +19,9 @@ def check_loss(loss: str | Mapping[str, Any]) -> None:
     at = loss.get("diverges_at")
     is_number = isinstance(at, int | float) and not isinstance(at, bool) and isfinite(at)
     if at is not None and not is_number:
-        raise UserError(f"workload.loss.diverges_at must be a number, the training loss beyond hope, not {at!r}")
+        raise UserError(
+            f"workload.loss.diverges_at must be a number, above which a training loss has diverged, not {at!r}"
+        )
 
 
 def couples_examples(loss: str | Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ def examine_model(subject: Subject) -> Iterator[Check]:
         if all(finding.is_note for finding in findings):
             yield Check(name, True, passed)
         if not subject.repeats:
-            yield note("model", "what depends on repeating a call was not examined: repair the above first")
+            yield note("model", "what depends on repeating a call was not examined: fix the above first")
             return
 
 
@@ -44,7 +44,7 @@ def check_data(subject: Subject, examples: Sequence[int]) -> Iterator[Check]:
         index = torch.arange(min(len(read), len(examples)), device=subject.world.device)
         whole, again, backwards = (tensors_in(read.batch(part)) for part in (index, index, index.flip(0)))
         if subject.differ(whole, again):
-            detail = f"{split} examples change from one read to the next: move chance to Splits.augment"
+            detail = f"{split} examples change from one read to the next: draw random numbers in Splits.augment instead"
             yield fault("data", detail)
         elif _same_shapes(whole, backwards) and subject.differ(whole, [value.flip(0) for value in backwards]):
             yield fault("data", f"a {split} example depends on which others are read with it, or in which order")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from harness.datasets.examples import Batch, Examples, Splits
-from harness.objectives.cross_entropy import CrossEntropy
 from harness.objectives.objective import IGNORED
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
@@ -160,17 +159,9 @@ def _few(learner: Learner) -> Batch:
 
 def _check_classes(learner: Learner, splits: Splits, outputs: Any, targets: Any) -> None:
     """Raises UserError for a class index of any example that has no output, as far as targets are one tensor."""
-    loss = learner.loss
-    if not isinstance(loss, CrossEntropy):
+    loss, classes = learner.loss, learner.loss.classes(outputs, targets)
+    if classes is None:
         return
-    if not isinstance(targets, Tensor):
-        return
-    if outputs.shape[:-1] == targets.shape:
-        classes = outputs.shape[-1]
-    elif (outputs.shape[:1], outputs.shape[2:]) == (targets.shape[:1], targets.shape[1:]):
-        classes = outputs.shape[1]
-    else:
-        return  # the loss itself names shapes that do not fit
     for split, kind in (("train", "training"), ("validation", "validation"), ("test", "test")):
         targets = getattr(getattr(splits, split), "targets", None)
         if not isinstance(targets, Tensor) or targets.is_floating_point():

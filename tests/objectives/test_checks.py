@@ -103,7 +103,7 @@ class Trained(nn.Module):
         ({"_target_": f"{__name__}.Trained"}, "has parameters, which nothing would train: put them into the model"),
         ({"_target_": f"{__name__}.LABELS"}, "must be a class or a function"),
         ({"_target_": f"{__name__}.fewer", "gama": 1}, "has no argument 'gama'"),
-        ({"_target_": "builtins.dict"}, "must give something to call"),
+        ({"_target_": "builtins.dict"}, "must give a callable of outputs and targets"),
     ],
 )
 def test_a_loss_that_cannot_be_divided_once_or_called_is_refused(spec, words):

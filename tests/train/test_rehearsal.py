@@ -75,6 +75,23 @@ def test_a_class_without_an_output_is_found_in_any_example(split):
     assert f"class 10 of {kind} example {len(targets) - 1} has no output" in rejection(splits=changed)
 
 
+class FusedHead(Base):
+    def forward(self, x: Tensor) -> Any:
+        return self.hidden(x), self.head.weight
+
+
+def test_a_class_without_an_output_is_found_whatever_the_loss():
+    train = DIGIT_SPLITS.train
+    assert isinstance(train, TensorExamples)
+    fused = replace(WITHOUT_BATCH_NORM, model={"_target_": f"{__name__}.FusedHead"}, loss="fused_cross_entropy")
+    rehearsed(fused)
+    for wrong in (10, -1):
+        targets = train.targets.clone()
+        targets[-1] = wrong
+        with pytest.raises(UserError, match=f"class {wrong} of training example {len(targets) - 1} has no output"):
+            rehearsed(fused, replace(DIGIT_SPLITS, train=replace(train, targets=targets)))
+
+
 def test_targets_that_do_not_count_are_no_classes():
     validation = DIGIT_SPLITS.validation
     assert isinstance(validation, TensorExamples)

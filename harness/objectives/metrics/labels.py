@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.objectives.metrics.metric import misfit
+from harness.objectives.metrics.metric import INSTEAD, misfit
 from harness.objectives.objective import IGNORED
 from harness.plan.errors import UserError
 
@@ -77,10 +77,7 @@ def check_labels(outputs: Tensor, targets: Tensor, metric: str, kinds: tuple[str
         given = (
             f"the model has {labels.classes} classes, and a target is" if labels.kind == "multiclass" else "a target is"
         )
-        raise UserError(
-            f"metric {metric} needs {NEEDS[labels.kind]}; here {given} {wrong[0].item():g}: take it out of "
-            "workload.metrics, or choose another"
-        )
+        raise UserError(f"metric {metric} needs {NEEDS[labels.kind]}; here {given} {wrong[0].item():g}: {INSTEAD}")
     return labels
 
 

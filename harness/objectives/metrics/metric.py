@@ -21,6 +21,7 @@ DTYPES = (  # of a tensor that ranks exchange
     torch.uint8,
     torch.bool,
 )
+INSTEAD = "take it out of workload.metrics, or choose another"  # of a metric that does not fit
 MOST_DIMENSIONS = 8
 ALIGNMENT = 8  # bytes
 
@@ -85,7 +86,7 @@ def misfit(metric: str, needs: str, outputs: Tensor, targets: Tensor) -> UserErr
     kind = "floating" if targets.is_floating_point() else "integer"
     return UserError(
         f"metric {metric} needs {needs}; here outputs are {list(outputs.shape)} and {kind} targets "
-        f"{list(targets.shape)}: take it out of workload.metrics, or choose another"
+        f"{list(targets.shape)}: {INSTEAD}"
     )
 
 

@@ -49,7 +49,7 @@ class Scores:
         totals = self.ranks.sum(torch.stack([*self._sums.values()])).tolist() if self._sums else []
         sums = dict(zip(self._sums, totals, strict=True))
         if "loss" in sums and not sums["loss"][1]:
-            raise UserError(f"none of these {examples} examples has a target that counts: leave the split larger")
+            raise UserError(f"none of these {examples} examples has a target that counts: make the split larger")
         found = {}
         for metric in self.metrics:
             if isinstance(metric, MeanMetric):
