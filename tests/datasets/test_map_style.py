@@ -120,7 +120,7 @@ def test_what_could_not_be_the_same_everywhere_is_refused_with_the_alternative(t
 
 def test_wrong_arguments_and_examples_are_refused_by_name(tmp_path):
     assert "part inputs[text] is a str: tokenise it" in refusal(tmp_path, "Columns", targets="label")
-    assert "has no column 'lable': choose from point, tokens" in refusal(tmp_path, "Columns", targets="lable")
+    assert "has no column 'lable': choose one of point, tokens" in refusal(tmp_path, "Columns", targets="lable")
     tokens = {"inputs": ["tokens"], "targets": "label"}
     assert "set dataset.padding.tokens to the value that fills" in refusal(tmp_path, "Columns", **tokens)
     assert "leave them null" in refusal(tmp_path, inputs="point")

@@ -94,6 +94,7 @@ def test_torchmetrics_on_ranks_equal_one_process(
         assert on_ranks(metric, *given, world, batch) == pytest.approx([expected] * world, rel=1e-9), (world, batch)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `SpearmanCorrcoef` will save all:UserWarning")
 def test_a_metric_of_several_numbers_is_refused():
     with pytest.raises(UserError, match="must give one number, not 3 numbers: give it an average"):
         measured({"_target_": "torchmetrics.regression.SpearmanCorrCoef", "num_outputs": 3}).check(*tensors(NUMBERS))
