@@ -66,7 +66,7 @@ def example(key: str, given: str) -> str:
     if not is_list(hint) or (numbers and not given.isdigit()) or not given or given[0] in "[{" or given == "null":
         return ""
     if key == "seeds" and 0 < int(given) <= 20:
-        return f": for {given} seeds write seeds=[{','.join(map(str, range(int(given))))}]"
+        return f": for {given} seed{'s' * (int(given) > 1)} write seeds=[{','.join(map(str, range(int(given))))}]"
     return f": write {key}=[{given}]"
 
 
