@@ -130,9 +130,9 @@ def check_splits(splits: object) -> Splits:
 class Dataset(Protocol):
     """A data set named in conf by `_target_`; its arguments include the split seed.
 
-    More methods are optional. With `declared_sizes() -> (train, validation, test) | None`, the examples of each split as
-    far as they are known without loading, a dry run plans without `load`, unless `is_prepared() -> bool` says that there
-    is nothing left to download, decode or read through; it prints what `missing() -> str | None` says is left to do.
+    More methods are optional. With `declared_sizes() -> (train, validation, test) | None`, the examples of each split
+    as far as they are known without loading, a dry run plans without `load`, unless `is_prepared() -> bool` says that
+    nothing is left to download, decode or read through; it prints what `missing() -> str | None` says is left to do.
     """
 
     def load(self) -> Splits: ...

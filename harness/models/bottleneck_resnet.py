@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.models.initialisation import initialise
+from harness.models.resnet import projection
 
 EXPANSION = 4  # channels of a block's output over those of its 3x3 convolution
 
@@ -68,8 +69,3 @@ class Bottleneck(nn.Module):
         out = functional.relu(self.norm1(self.conv1(x)), inplace=True)
         out = functional.relu(self.norm2(self.conv2(out)), inplace=True)
         return functional.relu(self.norm3(self.conv3(out)) + self.shortcut(x), inplace=True)
-
-
-def projection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    """Option B: a 1x1 convolution with batch norm."""
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
