@@ -12,7 +12,7 @@ PACKAGE = ROOT / "harness"
 LAYERS = (
     ("plan",),
     ("models", "datasets", "optimizers", "objectives", "statistics", "config", "record"),
-    ("train", "analyse", "record.tracking"),
+    ("train", "scripts", "analyse", "record.tracking"),
     ("launch", "questions", "published"),
     ("experiments", "report"),
     ("commands",),
@@ -40,6 +40,7 @@ ALLOWED = {
         "optimizers",
         "objectives",
     ),
+    "scripts": ("plan",),
     "launch": ("plan", "train", "record", "datasets.progress"),
     "analyse": (
         "plan",

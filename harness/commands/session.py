@@ -52,7 +52,8 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
                 f"not loaded    {config.dataset['_target_']}: its sizes are as declared; its files, and whether the "
                 "model fits its examples, are not checked"
             )
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            for text in (line, *([f"data          {splits.missing}"] if splits.missing else [])):
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
         return ExitCode.DONE
 
     screen = Screen(console)

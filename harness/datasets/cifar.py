@@ -113,6 +113,15 @@ class Cifar:
         """Whether the archive has been unpacked on this node."""
         return is_prepared(self.root, self.name)
 
+    def missing(self) -> str | None:
+        """What the first run will download; None if there is nothing left to."""
+        if self.is_prepared():
+            return None
+        return (
+            f"the first run downloads {self.source} into {self.root}; without network access, give "
+            f"dataset.archive=PATH of {PurePosixPath(self.source).name}"
+        )
+
     def load(self) -> Splits:
         """Downloads and unpacks on first use on a node; later loads read the unpacked files."""
         if not self.is_prepared():

@@ -105,6 +105,7 @@ class Splits:
     fingerprint: str
     endless: bool = False  # the training stream never repeats: example i of the stream is index i of `train`
     augment: Augment | None = None  # for training batches only
+    missing: str | None = None  # what to do so that data which are not loaded can be
 
     @property
     def is_loaded(self) -> bool:
@@ -129,9 +130,9 @@ def check_splits(splits: object) -> Splits:
 class Dataset(Protocol):
     """A data set named in conf by `_target_`; its arguments include the split seed.
 
-    Two more methods are optional. With `declared_sizes() -> (train, validation, test) | None`, the examples of each
-    split as far as they are known without loading, a dry run plans without `load`, unless `is_prepared() -> bool` says
-    that there is nothing left to download, decode or read through.
+    More methods are optional. With `declared_sizes() -> (train, validation, test) | None`, the examples of each split
+    as far as they are known without loading, a dry run plans without `load`, unless `is_prepared() -> bool` says that
+    nothing is left to download, decode or read through; it prints what `missing() -> str | None` says is left to do.
     """
 
     def load(self) -> Splits: ...
@@ -160,7 +161,8 @@ def declared_splits(dataset: object) -> Splits | None:
         return None
     if len(sizes) != 3 or min(sizes) < 1:
         raise UserError(f"its declared_sizes() must be the examples of train, validation and test, not {sizes}")
-    return Splits(*map(DeclaredExamples, sizes), fingerprint="")
+    missing = dataset.missing() if isinstance(dataset, SaysWhatIsMissing) else None
+    return Splits(*map(DeclaredExamples, sizes), fingerprint="", missing=missing)
 
 
 @runtime_checkable
@@ -171,6 +173,11 @@ class DeclaresSizes(Protocol):
 @runtime_checkable
 class Prepares(Protocol):
     def is_prepared(self) -> bool: ...
+
+
+@runtime_checkable
+class SaysWhatIsMissing(Protocol):
+    def missing(self) -> str | None: ...
 
 
 def stratified_split(labels: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:

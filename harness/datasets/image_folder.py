@@ -31,7 +31,8 @@ class ImageFolder:
     Without a test/ folder, val/ is the test split (read once) and `validation` images are carved from train/,
     stratified, by `split_seed`; with one, val/ is the validation split and `validation` must be 0. Every image is
     resized and centre-cropped to `size` pixels, once, into `root` (3 size^2 bytes each); the result is reused as long
-    as file names, file sizes and `size` are the same. Normalised by the statistics of all of train/.
+    as file names, file sizes and `size` are the same. Normalised by the statistics of all of train/. `sizes`, of
+    training, validation and test, are assumed by a dry run as long as there is no folder.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ImageFolder:
         split_seed: int = 0,
         augment: Augment | None = None,
         root: str = "~/.cache/harness",
+        sizes: Sequence[int] | None = None,
     ) -> None:
         if size < 1 or validation < 0:
             raise UserError(f"dataset.size must be >= 1 and dataset.validation >= 0, not {size} and {validation}")
@@ -51,14 +53,26 @@ class ImageFolder:
         self.split_seed = split_seed
         self.augment = augment
         self.root = Path(root).expanduser()
+        self.sizes = sizes
 
-    def declared_sizes(self) -> tuple[int, ...]:
-        """Counted: the folder is listed, but no image is read."""
+    def missing(self) -> str | None:
+        """Where to put the images; None if there is a folder, or if `sizes` does not stand in for it."""
+        if self.sizes is None or self.folder.is_dir():
+            return None
+        return (
+            f"put the images into {self.folder}/train/<class>/ and {self.folder}/val/<class>/, or give "
+            "dataset.folder=FOLDER"
+        )
+
+    def declared_sizes(self) -> Sequence[int]:
+        """Counted, if there is a folder: it is listed, but no image is read."""
+        if self.missing() and self.sizes is not None:
+            return self.sizes
         return tuple(len(rows) for _, rows in split_rows(self._parts(), self.validation, self.split_seed))
 
     def is_prepared(self) -> bool:
         """Whether the images have been decoded on this node."""
-        return is_prepared(self.root, self._name("images", self._parts()))
+        return not self.missing() and is_prepared(self.root, self._name("images", self._parts()))
 
     def load(self) -> Splits:
         """Decodes on first use on a node (progress on stderr). Every error is a UserError of one line."""
@@ -134,8 +148,9 @@ class LazyImageFolder(ImageFolder):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         worker_processes: int = 2,
+        sizes: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(folder, size, validation, split_seed, augment, root)
+        super().__init__(folder, size, validation, split_seed, augment, root, sizes)
         given = [values for values in (mean, std) if values is not None]
         if len(given) == 1 or any(len(values) != 3 for values in given) or min(std or [1]) <= 0:
             raise UserError(
@@ -148,6 +163,8 @@ class LazyImageFolder(ImageFolder):
 
     def is_prepared(self) -> bool:
         """Whether the statistics are known on this node."""
+        if self.missing():
+            return False
         return self.given is not None or is_prepared(self.root, self._name("statistics", self._train_only()))
 
     def load(self) -> Splits:

@@ -94,9 +94,18 @@ class TokenShards:
     def declared_sizes(self) -> tuple[int, int, int]:
         return self.sizes
 
+    def missing(self) -> str | None:
+        """Where to put the shards; None if there is a folder."""
+        if self.folder.is_dir():
+            return None
+        return (
+            f"put shards that match {self.train_files} and {self.validation_files} into {self.folder}, or give "
+            "dataset.folder=FOLDER"
+        )
+
     def is_prepared(self) -> bool:
         """Whether the digests of all shards that are read are known on this node."""
-        return is_prepared(self.root, digests_name(self._paths(self._taken())))
+        return not self.missing() and is_prepared(self.root, digests_name(self._paths(self._taken())))
 
     def load(self) -> Splits:
         """The first load on a node reads the shards to store their digests in `root`; later loads only map them."""

@@ -74,7 +74,10 @@ class CifarResNet(_ResNet):
 
 
 class ResNet18(_ResNet):
-    """ResNet-18 with the 3x3, stride-1 stem without pooling that is usual for 32x32 images; projection shortcuts."""
+    """ResNet-18 with the 3x3, stride-1 stem without pooling that is usual for 32x32 images; projection shortcuts.
+
+    `width`: channels of the stem, doubled at each later stage.
+    """
 
     def __init__(
         self,
@@ -82,8 +85,11 @@ class ResNet18(_ResNet):
         classes: int = 10,
         init: str = "he",
         zero_gamma: bool = False,
+        width: int = 64,
     ) -> None:
-        super().__init__((64, 128, 256, 512), 2, _projection, in_channels, classes, init, zero_gamma)
+        super().__init__(
+            (width, 2 * width, 4 * width, 8 * width), 2, projection, in_channels, classes, init, zero_gamma
+        )
 
 
 class ResidualBlock(nn.Module):
@@ -115,7 +121,7 @@ class PaddedShortcut(nn.Module):
         return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
-def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
+def projection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     """Option B: a 1x1 convolution with batch norm."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),

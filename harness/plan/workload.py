@@ -42,6 +42,8 @@ class WorkloadConfig:
     stop_at_target: bool = Settings.stop_at_target  # False: every trial uses up its budget, as range tests need
     noise_scale: NoiseScale = field(default_factory=NoiseScale)  # what every trial also measures; changes no result
     metrics: Sequence[str | Spec] = ()  # what is measured next to the loss, by name or `_target_`; (): as the loss says
+    # What a sweep over total batch sizes takes where it names none itself; changes no trial.
+    total_batch_sizes: Sequence[int] = field(default_factory=lambda: [16, 32, 64, 128, 256, 512])
     read_beside: Target | None = None  # a second target read from the same evaluations; never stops a trial
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ def overlay_sections(findings: Findings, published: Sequence[PublishedCurve]) ->
     sections = []
     to_target = [cost for cost in published if cost.meaning is Meaning.TO_TARGET]
     if to_target:
-        sections.append(_to_target(own_curves(findings), to_target))
+        sections.append(_to_target(findings, own_curves(findings), to_target))
     in_budget = [cost for cost in published if cost.meaning is Meaning.IN_TIME_BUDGET]
     if in_budget:
         sections.append(_in_time_budget(findings, in_budget))
@@ -43,7 +43,7 @@ def own_curves(findings: Findings) -> list[PublishedCurve]:
     return curves
 
 
-def _to_target(own: Sequence[PublishedCurve], published: Sequence[PublishedCurve]) -> Section:
+def _to_target(findings: Findings, own: Sequence[PublishedCurve], published: Sequence[PublishedCurve]) -> Section:
     series = [Series(cost.label, *relative(cost), kind="line") for cost in [*own, *published] if relative(cost)]
     ends = "; ".join(f"{s.label} {s.y[-1]:.3g} times at TBS {s.x[-1]:,.0f}" for s in series)
     alt = f"Cost to the target relative to each curve's smallest total batch size: {ends}."
@@ -56,6 +56,7 @@ def _to_target(own: Sequence[PublishedCurve], published: Sequence[PublishedCurve
         plots.append(_plot("overlay_epochs", "Epochs to the target", alt, "epochs to the target", series))
     sentences = [
         "Workloads, targets and tuning differ: compare shapes, not heights.",
+        f"This study: {findings.protocol}; target {findings.target}.",
         *[f"{cost.label}: {cost.source}{f'; target {cost.target}' if cost.target else ''}." for cost in published],
     ]
     tables = [cost_table(f"overlay_{slug(cost.label)}", cost) for cost in published]

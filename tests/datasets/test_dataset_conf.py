@@ -14,7 +14,7 @@ from harness.plan.instantiate import check_arguments, instantiate, resolve
 CONF = Path(__file__).parents[2] / "conf"
 FILES = (
     *("cifar10", "cifar100", "image_folder", "lazy_image_folder", "map_style"),
-    *("stdlib_text", "synthetic_images", "token_shards"),
+    *("stdlib_text", "synthetic_images", "text_file", "token_shards"),
 )
 
 

@@ -27,6 +27,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "resnet18": {**IMAGES, "millions": 11.17},
     "wrn16_4": {**IMAGES, "millions": 2.75, "small": {"widening": 1}},
     "wrn28_10": {**IMAGES, "millions": 36.48, "small": {"depth": 10, "widening": 1}},
+    "resnet50": {
+        "shape": (4, 3, 32, 32),
+        "outputs": (4, 1000),
+        "millions": 25.56,
+        "small": {"blocks": [1, 1, 1, 1], "width": 8, "zero_gamma": False},
+    },
+    "plain_vit_s16": {
+        "shape": (4, 3, 32, 32),
+        "outputs": (4, 1000),
+        "millions": 21.97,
+        "small": {"size": 32, "width": 16, "depth": 2, "heads": 2},
+    },
     "gpt": {"shape": (4, 128), "outputs": (4, 128, 256), "millions": 0.12},
     "gpt2_small": {"shape": (4, 64), "outputs": (4, 64, 50257), "millions": 124.44, "small": {"depth": 1, "width": 12}},
 }
