@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from harness.analyse.experiment import build_question
 from harness.analyse.own_columns import made_up, try_columns
 from harness.commands.study_progress import StudyProgress, planned_trials
@@ -14,7 +12,8 @@ from harness.config.build import build_design
 from harness.config.configuration import Configuration
 from harness.datasets.examples import Splits, check_splits, declared_splits
 from harness.launch.capacity import fit
-from harness.launch.ray_cluster import running_nodes
+from harness.launch.devices import check_slices, gpus_here, nodes_of
+from harness.launch.ray_probe import NodeResources
 from harness.launch.tasks import Cluster
 from harness.objectives.metrics.listed import made_metric
 from harness.objectives.metrics.own import declared_kind
@@ -30,7 +29,6 @@ from harness.plan.schedules import Schedule
 from harness.plan.target import check_possible
 from harness.plan.trial import PlannedTrial
 from harness.plan.workload import WorkloadConfig
-from harness.record.provenance import usable_cpus
 from harness.record.study import unwritable
 from harness.report.plan_table import Constant
 from harness.train.metric_checks import constant_scores
@@ -106,12 +104,12 @@ def _folded(name: str) -> str:
 
 
 def check_study(
-    progress: StudyProgress, splits: Splits, nodes: Sequence[tuple[float, float]] | None = None
+    progress: StudyProgress, splits: Splits, nodes: Sequence[NodeResources] | None = None
 ) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
     """Every trial asked for so far, and those of them that are unfinished. Raises UserError unless all can be built,
     the unfinished ones fit on the cluster (a finished study can be reported anywhere) and the folder can be written.
 
-    `nodes`: (CPUs, GPUs) of each node where they will run; None: of the cluster as it is now.
+    `nodes`: where they will run; None: those of the cluster as it is now.
     """
     check_arm_columns(progress)
     planned = progress.plan()
@@ -120,7 +118,9 @@ def check_study(
     check_reachable(progress.design, planned)
     rehearse(planned, splits, progress.cluster.execution)
     if unfinished:
-        check_cluster_size(progress.cluster, {p.topology.batch.world_size for p in unfinished}, nodes)
+        config, sizes = progress.config.cluster, {p.topology.batch.world_size for p in unfinished}
+        nodes = nodes_of(config) if nodes is None else nodes
+        check_cluster_size(progress.cluster, sizes, nodes, of_slurm=config.slurm is not None)
     check_folder(progress.config.folder)
     return planned, unfinished
 
@@ -182,32 +182,25 @@ def check_reachable(design: Design, planned: Sequence[PlannedTrial]) -> None:
 
 
 def check_cluster_size(
-    cluster: Cluster, world_sizes: set[int], nodes: Sequence[tuple[float, float]] | None = None
+    cluster: Cluster, world_sizes: set[int], nodes: Sequence[NodeResources], of_slurm: bool = False
 ) -> None:
-    """Raises UserError unless the cluster answers and is large enough; called before the study folder exists.
-
-    `nodes`: as for check_study.
-    """
-    if nodes is not None:
-        try:
-            fit(cluster, world_sizes, nodes)
-        except UserError as error:
-            raise UserError(f"{error}, or raise cluster.slurm.nodes, cpus_per_node or gpus_per_node") from error
-    elif cluster.launcher == "ray" and cluster.address != "local":
-        fit(cluster, world_sizes, running_nodes(cluster.address))
-    elif cluster.launcher == "ray":
-        fit(cluster, world_sizes, [(float(cluster.cpus or usable_cpus()), _gpus(cluster))])
-    else:
-        check_gpus(cluster, max(world_sizes))  # inline, ranks may share CPUs
-
-
-def _gpus(cluster: Cluster) -> float:
-    return float(torch.cuda.device_count() if cluster.gpus_per_worker else 0)
+    """Raises UserError unless the nodes have room for the trials; called before the study folder exists."""
+    if cluster.device == "cuda" and cluster.address == "local":
+        check_slices(world_sizes)
+    if cluster.launcher == "inline" and not of_slurm:
+        check_gpus(cluster, max(world_sizes))  # ranks may share CPUs
+        return
+    try:
+        fit(cluster, world_sizes, nodes)
+    except UserError as error:
+        if not of_slurm:
+            raise
+        raise UserError(f"{error}, or raise cluster.slurm.nodes, cpus_per_node or gpus_per_node") from error
 
 
 def check_gpus(cluster: Cluster, world_size: int) -> None:
     """Raises UserError unless this machine has the GPUs of one trial."""
-    gpus = _gpus(cluster)
+    gpus = gpus_here() if cluster.gpus_per_worker else 0
     if (needed := cluster.gpus_per_worker * world_size) > gpus:
         raise UserError(
             f"a trial needs {needed:g} GPU{'s' * (needed > 1)} (cluster.gpus_per_worker={cluster.gpus_per_worker:g}), "

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from harness.datasets.examples import Splits
 from harness.launch.causes import cause
 from harness.launch.gang import Gang, GangError
 from harness.launch.measures import Gangs, Row
@@ -27,6 +28,7 @@ from harness.train.doctor import PROBES, ProbeError, Rows, examine
 from harness.train.model_checks import examine_model
 from harness.train.probes import Probes
 from harness.train.rehearsal import rehearse
+from harness.train.subject import Subject
 from harness.train.worker import Task
 
 
@@ -60,7 +62,7 @@ class Doctor:
                 splits = instantiate(workload.dataset).load()
             rehearse([probes.planned()], splits, cluster.execution, rejects_state=False)  # that is a finding
             with user_code(f"model {workload.model['_target_']} cannot be trained on {dataset}"):
-                subject = probes.subject(splits)
+                probes, subject = _placed(probes, splits)
                 yield from map(vars, examine_model(subject))
             probes = replace(probes, precision=subject.topology.precision, has_chance=subject.has_chance)
             checks = examine(probes, lambda task: _run(gangs, task), lambda task: _interrupt(gangs, task))
@@ -92,6 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _split_device(device: str) -> str:
     """A device on which two ranks can run: with a single GPU, the CPU."""
     return device if device == "cpu" or torch.cuda.device_count() > 1 else "cpu"
+
+
+def _placed(probes: Probes, splits: Splits) -> tuple[Probes, Subject]:
+    """The probes and the subject where the model runs: a model for GPUs only is examined on the one GPU, which has room
+    for one rank."""
+    try:
+        return probes, probes.subject(splits)
+    except Exception:
+        if probes.device == probes.topology[0]:
+            raise
+    alone = replace(probes, device=probes.topology[0], ranks=1)
+    return alone, alone.subject(splits)
 
 
 def _run(gangs: Gangs, task: Task) -> Rows:

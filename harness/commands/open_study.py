@@ -5,11 +5,15 @@ from typing import Any
 from harness.analyse.planned_rules import described_rules
 from harness.commands.study_progress import StudyProgress
 from harness.datasets.examples import Splits
+from harness.launch.devices import listed_here
+from harness.launch.node_gpus import UNKNOWN
 from harness.plan.errors import UserError
 from harness.record.code_fingerprint import code_fingerprint
 from harness.record.examination import find_examination
+from harness.record.gpus import counted_names
 from harness.record.provenance import cpu_model, git_state, usable_cpus, versions
 from harness.record.study import Study, check_same
+from harness.train.machine import gpu_driver, gpu_libraries
 
 
 def open_study(progress: StudyProgress, splits: Splits, take_over: bool = False) -> Study:
@@ -32,6 +36,15 @@ def check_resumes(progress: StudyProgress, splits: Splits) -> None:
         )
 
 
+def _gpus(progress: StudyProgress) -> dict[str, str]:
+    """The GPUs of this machine where trials train on them, their driver and libraries; those of a cluster's nodes are
+    added once these have answered."""
+    if progress.cluster.device == "cpu" or not progress.config.cluster.runs_here:
+        return {}
+    gpus = counted_names([gpu.name for gpu in listed_here()])
+    return {"gpu": gpus or UNKNOWN, "driver": gpu_driver(), **gpu_libraries()}
+
+
 def _description(progress: StudyProgress, splits: Splits) -> dict[str, Any]:
     """What study.json says besides its sessions."""
     config, workload = progress.config, progress.design.workload
@@ -46,7 +59,7 @@ def _description(progress: StudyProgress, splits: Splits) -> dict[str, Any]:
         "data_fingerprint": splits.fingerprint,
         "git": git_state(),
         "versions": versions(),
-        "hardware": {"cpu": cpu_model(), "cpus": usable_cpus(), "device": progress.cluster.device},
+        "hardware": {"cpu": cpu_model(), "cpus": usable_cpus(), "device": progress.cluster.device, **_gpus(progress)},
         "doctor": find_examination(outputs, workload, workload_code),
         "overrides": config.overrides,
     }

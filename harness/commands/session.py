@@ -14,6 +14,7 @@ from harness.commands.checks import (
     constant_of,
     load_question,
 )
+from harness.commands.devices import of_this_machine, settle_devices
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.micro_batch import settle_micro_batch
@@ -22,7 +23,6 @@ from harness.commands.run_trials import run_trials
 from harness.commands.study_progress import StudyProgress
 from harness.config.configuration import Configuration
 from harness.launch.drain import Drain
-from harness.launch.tasks import cluster_of
 from harness.plan.exit_codes import ExitCode
 from harness.record.study import Study
 from harness.record.terminal import Screen
@@ -37,16 +37,20 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     console = make_console()
     check_slurm_job(config)
     splits, design, question = load_question(config)
-    cluster = cluster_of(config.cluster)
     if isinstance(question, Measurement):
+        cluster = of_this_machine(config.cluster).cluster
         check_gpus(cluster, world_size=1)
         check_folder(config.folder)
         return run_measurement(question, config, cluster, console)
+    devices = settle_devices(config)
+    cluster = devices.cluster
     progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)
-    planned, unfinished = check_study(progress, splits)
+    planned, unfinished = check_study(progress, splits, devices.nodes)
     if config.dry_run:
         constant = constant_of(planned[0], splits, cluster.execution) if splits.is_loaded else None
         print_plan(console, planned, progress.design, progress.folder, progress.follows, constant)
+        for line in (f"devices       {devices.line}", *devices.hints):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if not splits.is_loaded:
             line = (
                 f"not loaded    {config.dataset['_target_']}: its sizes are as declared; its files, and whether the "
@@ -61,6 +65,9 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     study = open_study(progress, splits, take_over)
     try:
         screen.say(f"study {study.path}")
+        if unfinished:
+            for hint in devices.hints:
+                screen.say(hint)
         if study.lease.taken_from:
             screen.say(f"taken over from {study.lease.taken_from}")
         if unfinished and study.leads:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from harness.commands.entry import command, find_own_classes
@@ -69,22 +68,19 @@ def check_job(config: Configuration) -> None:
     those that Slurm will grant."""
     from harness.analyse.experiment import as_experiment
     from harness.commands.checks import check_folder, check_study, load_question
+    from harness.commands.devices import of_slurm_job
     from harness.commands.measurement import Measurement
     from harness.commands.open_study import check_resumes
     from harness.commands.study_progress import StudyProgress
-    from harness.launch.tasks import cluster_of
 
-    slurm = _request(config.cluster)
-    gpus = config.cluster.gpus_per_worker
-    gpus = float(slurm.gpus_per_node > 0) if gpus is None else gpus
-    cluster = cluster_of(replace(config.cluster, gpus_per_worker=gpus))
+    _request(config.cluster)
     splits, design, question = load_question(config)
     if isinstance(question, Measurement):
         check_folder(config.folder)
         return
-    nodes = [(float(slurm.cpus_per_node), float(slurm.gpus_per_node))] * slurm.nodes
-    progress = StudyProgress(config, cluster, design, as_experiment(question))
-    check_study(progress, splits, nodes)
+    devices = of_slurm_job(config.cluster)
+    progress = StudyProgress(config, devices.cluster, design, as_experiment(question))
+    check_study(progress, splits, devices.nodes)
     check_resumes(progress, splits)
 
 

@@ -86,9 +86,10 @@ def _run_through_ray(
         if notice := withheld(cluster.pass_environment):
             watcher.say(notice)
         environment = SharedEnvironment(cluster.pass_environment)
+        world_sizes = {planned.topology.batch.world_size for planned in feed.source.plan()}
         if cluster.address != "local":  # an embedded cluster is this machine and this Python
-            check_nodes(study, cluster.execution, specs, environment.key, watcher.say)
-        slots = fit(cluster, {planned.topology.batch.world_size for planned in feed.source.plan()}, node_resources())
+            check_nodes(study, cluster, specs, max(world_sizes, default=1), environment.key, watcher.say)
+        slots = fit(cluster, world_sizes, node_resources())
         watcher.sweep_started(feed, slots)
         if not feed.is_over:
             run_ray(feed, study.path, cluster, watcher, scratch, slots, drain, environment.key)

@@ -48,8 +48,8 @@ class Gang(Protocol):
 class InProcessGang:
     """The one worker of a W = 1 trial, in this process."""
 
-    def __init__(self, device: str, threads: int) -> None:
-        self.worker = Worker(0, 1, device, threads)
+    def __init__(self, device: str, threads: int, memory_share: float = 1.0) -> None:
+        self.worker = Worker(0, 1, device, threads, memory_share)
 
     def start(self, task: Task) -> None:
         self.worker.start(task)

@@ -32,7 +32,7 @@ class NodeWatch:
         nodes = {node.id: node for node in self.look()}
         self._report_changes(nodes)
         self._nodes = nodes
-        capacity = workers_that_fit(self.cluster, [(node.cpus, node.gpus) for node in nodes.values()])
+        capacity = workers_that_fit(self.cluster, [node.resources for node in nodes.values()])
         smallest = min((planned.topology.batch.world_size for planned in waiting()), default=0)
         if smallest <= capacity:
             self._fitted = now
@@ -51,4 +51,7 @@ class NodeWatch:
         for lost in self._nodes.keys() - nodes.keys():
             self.say(f"{self._nodes[lost].name} was lost: its trials resume elsewhere from their last checkpoints")
         for new in nodes.keys() - self._nodes.keys():
-            self.say(f"{nodes[new].name} has joined: {nodes[new].cpus:g} CPUs, {nodes[new].gpus:g} GPUs")
+            cpus, gpus, model = nodes[new].resources
+            unused = f", which trials do not use (cluster.gpu_model={self.cluster.gpu_model})"
+            is_other = bool(gpus and self.cluster.gpu_model and model != self.cluster.gpu_model)
+            self.say(f"{nodes[new].name} has joined: {cpus:g} CPUs, {gpus:g} GPUs{unused if is_other else ''}")

@@ -17,8 +17,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.launch.causes import cause
 from harness.launch.environment import fetch
+from harness.launch.node_gpus import NodeGpus, check_gpus_alike, gpu_nodes, recorded
 from harness.launch.node_progress import read_progress, showing_progress
 from harness.launch.ray_probe import live_nodes
+from harness.launch.tasks import Cluster
 from harness.plan.errors import UserError
 from harness.plan.instantiate import instantiate
 from harness.plan.settings import Spec
@@ -37,17 +39,26 @@ PACKAGES = ("python", "torch", "numpy")  # another version of these may change r
 
 
 def check_nodes(
-    study: Study, execution: Execution, specs: Sequence[Spec], environment: str = "", say: Callable[[str], None] = print
+    study: Study,
+    cluster: Cluster,
+    specs: Sequence[Spec],
+    most_workers: int,
+    environment: str = "",
+    say: Callable[[str], None] = print,
 ) -> None:
-    """Check every live node of the connected cluster; UserError in one line that names the first unsuitable node.
+    """Check every live node of the connected cluster; UserError in one line that names the first unsuitable node. What
+    GPUs they have goes into study.json.
 
-    `specs` name the classes whose code every node must have; the first is that of the data set. `environment`: key of
-    the shared variables, which the data set may need. `say`: gets a line of progress of nodes that prepare data.
+    `specs` name the classes whose code every node must have; the first is that of the data set. `most_workers`: of a
+    trial. `environment`: key of the shared variables, which the data set may need. `say`: gets a line of progress of
+    nodes that prepare data.
     """
-    description = study.description()
+    description, execution = study.description(), cluster.execution
     witnesses = study.lease.folder / WITNESSES
     witnesses.mkdir(exist_ok=True)
-    nodes = {node.id: node.name for node in live_nodes()}
+    live = live_nodes()
+    nodes, with_gpus = {node.id: node.name for node in live}, {node.id for node in gpu_nodes(live, cluster)}
+    gpus: dict[str, NodeGpus] = {}
     tokens = {node_id: secrets.token_hex(16) for node_id in nodes}
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     asked = {
@@ -59,13 +70,18 @@ def check_nodes(
     try:
         for future, node_id in asked.items():
             answer = _answer(future, nodes[node_id], _progress_file(witnesses / node_id), say)
-            _compare(nodes[node_id], answer, description)
+            _compare(nodes[node_id], answer, description, cluster.device)
+            if node_id in with_gpus:
+                gpus[nodes[node_id]] = answer["gpus"]
             if not _reads(witnesses / node_id, tokens[node_id]):
                 raise UserError(
                     f"{nodes[node_id]} has another folder at {study.path}: put the study on a shared file system"
                 )
     finally:
         shutil.rmtree(witnesses, ignore_errors=True)  # a node that is given up may still write there
+    check_gpus_alike(gpus, most_workers, say)
+    if gpus and study.leads:
+        study.add_hardware(recorded(gpus))
 
 
 def see_study(execution: Execution) -> None:
@@ -89,7 +105,8 @@ def _look(execution: Execution, witness: str, token: str, specs: Sequence[Spec],
             data = instantiate(specs[0]).load().fingerprint
     except Exception as error:
         return {"error": cause(str(error)) or type(error).__name__}
-    return {**versions(), "code_fingerprint": code_fingerprint(specs), "data_fingerprint": data}
+    gpus = NodeGpus.of_this_node()
+    return {**versions(), "code_fingerprint": code_fingerprint(specs), "data_fingerprint": data, "gpus": gpus}
 
 
 def _progress_file(witness: Path) -> Path:
@@ -115,7 +132,8 @@ def _answer(future: Any, name: str, progress: Path, say: Callable[[str], None]) 
         raise UserError(f"{name} cannot run the harness ({reason}): install the same version on every node") from error
 
 
-def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any], device: str) -> None:
+    """Raises UserError where a node differs from the driver, whose torch may be a build for CPUs: it trains nothing."""
     if "error" in answer:
         raise UserError(f"{name} cannot run trials: {answer['error']}")
     here = {**description["versions"], **{key: description[key] for key in ("code_fingerprint", "data_fingerprint")}}
@@ -124,10 +142,17 @@ def _compare(name: str, answer: Mapping[str, Any], description: Mapping[str, Any
         "data_fingerprint": "different data",
     }
     for key in (*PACKAGES, "code_fingerprint", "data_fingerprint"):
+        if device == "cuda" and key == "torch" and _release(answer) == _release(here):
+            continue
         if answer.get(key) != here.get(key):
             theirs, ours = (fingerprint_text(side.get(key, "none")) for side in (answer, here))
             difference = what.get(key, f"another version of {key}")
             raise UserError(f"{name} has {difference} ({theirs}, here {ours}): make every node the same")
+
+
+def _release(versions: Mapping[str, Any]) -> str:
+    """The version of torch without what it was built for: 2.9.1 of 2.9.1+cu128."""
+    return str(versions.get("torch")).partition("+")[0]
 
 
 def becomes_visible(path: Path) -> bool:

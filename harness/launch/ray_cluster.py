@@ -14,9 +14,10 @@ from pathlib import Path
 
 from harness.launch.drain import signals_blocked
 from harness.launch.environment import without_secrets
-from harness.launch.ray_probe import refusal, report_nodes
+from harness.launch.ray_probe import NodeResources, refusal, report_nodes
 from harness.launch.tasks import Cluster
 from harness.plan.errors import UserError
+from harness.record.gpus import visible_slices
 from harness.record.provenance import usable_cpus
 from harness.record.scratch import make_scratch
 
@@ -68,6 +69,7 @@ def ray_cluster(cluster: Cluster) -> Iterator[Path]:
                 ray.init(
                     address="local",
                     num_cpus=cluster.cpus or usable_cpus(),
+                    num_gpus=visible_slices() or None,  # Ray itself would count the GPU, not its MIG slices
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -103,8 +105,8 @@ def token_warning(address: str) -> str | None:
     )
 
 
-def running_nodes(address: str) -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
+def running_nodes(address: str) -> list[NodeResources]:
+    """Resources of every live node of the cluster at `address`, as seen from a child process that joins it briefly.
 
     UserError within CONNECT_S + ANSWER_S, longer on a loaded machine, if nothing answers, if something other than Ray
     does, or if the cluster rejects us: Ray's own client would wait for minutes, print, or end the process.
@@ -133,7 +135,7 @@ def running_nodes(address: str) -> list[tuple[float, float]]:
     return nodes
 
 
-def _received(pipe: Connection) -> tuple[list[tuple[float, float]] | None, str]:
+def _received(pipe: Connection) -> tuple[list[NodeResources] | None, str]:
     """What `report_nodes` sends: a word once it has imported ray, then its answer."""
     began = time.monotonic()
     try:

@@ -12,11 +12,13 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from harness.launch.causes import cause
+from harness.launch.devices import OF_SLICES
 from harness.launch.environment import passed
 from harness.launch.gang import GangError, send_output_to
 from harness.launch.preflight import see_study
 from harness.launch.tasks import Cluster
 from harness.plan.timing import Machine, RoundLimits, joined
+from harness.record.gpus import MIG
 from harness.train.timing import Round
 from harness.train.worker import Task, Worker
 
@@ -40,6 +42,8 @@ def rank_devices(locations: Sequence[WorkerLocation]) -> list[tuple[str, dict[st
     """(torch device, environment) by rank: every rank sees all GPUs of its gang on its node, which NCCL needs to reach
     its neighbours directly, and computes on its own GPU."""
     devices = []
+    if len(locations) > 1 and any(gpu.startswith(MIG) for location in locations for gpu in location.gpus):
+        raise GangError(f"ranks of one trial are on MIG slices: {OF_SLICES}")
     for location in locations:
         visible = [gpu for other in locations if other.node_id == location.node_id for gpu in other.gpus]
         devices.append((f"cuda:{visible.index(location.gpus[0])}", {"CUDA_VISIBLE_DEVICES": ",".join(visible)}))
@@ -171,8 +175,7 @@ class ExclusiveGangs:
             return self._held[2]
         self.close()
         cpus, gpus = self.cluster.cpus_per_worker, self.cluster.gpus_per_worker
-        bundle = {"CPU": float(cpus), **({"GPU": float(gpus)} if gpus else {})}
-        group = placement_group([bundle] * world_size, strategy="PACK")
+        group = placement_group([self.cluster.bundle] * world_size, strategy="PACK")
         ray.get(group.ready(), timeout=PLACEMENT_S)
         gang = RayGang(group, *key, cpus, gpus, environment=passed(self.cluster.pass_environment))
         self._held = (key, group, gang)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -11,13 +12,23 @@ AGAIN = 3  # times as long as importing ray took: when the last try to join begi
 LONGEST = 300  # characters of another program's message
 
 
+GPU_MODEL = "accelerator_type:"  # begins the resource by which Ray marks a node with its GPUs' model
+
+
+class NodeResources(NamedTuple):
+    """What trials may use of a node."""
+
+    cpus: float
+    gpus: float
+    gpu_model: str = ""  # as Ray names it, e.g. H100; empty where it is not known
+
+
 class Node(NamedTuple):
     """A live node of a Ray cluster."""
 
     id: str
     name: str  # for messages
-    cpus: float
-    gpus: float
+    resources: NodeResources
 
 
 def live_nodes() -> list[Node]:
@@ -29,14 +40,19 @@ def live_nodes() -> list[Node]:
         if node["Alive"]:
             name, address = node["NodeName"], node["NodeManagerAddress"]
             label = f"node {name}" if name == address else f"node {name} ({address})"
-            resources = node["Resources"]
-            nodes.append(Node(node["NodeID"], label, resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
+            nodes.append(Node(node["NodeID"], label, _resources(node["Resources"])))
     return nodes
 
 
-def node_resources() -> list[tuple[float, float]]:
-    """(CPUs, GPUs) of every live node of the connected cluster."""
-    return [(node.cpus, node.gpus) for node in live_nodes()]
+def _resources(of_node: Mapping[str, float]) -> NodeResources:
+    models = [name.removeprefix(GPU_MODEL) for name in of_node if name.startswith(GPU_MODEL)]
+    gpus = of_node.get("GPU", 0.0)
+    return NodeResources(of_node.get("CPU", 0.0), gpus, models[0] if models and gpus else "")
+
+
+def node_resources() -> list[NodeResources]:
+    """Those of every live node of the connected cluster."""
+    return [node.resources for node in live_nodes()]
 
 
 def report_nodes(address: str, pipe: Connection) -> None:
@@ -52,7 +68,7 @@ def report_nodes(address: str, pipe: Connection) -> None:
     pipe.send("imported")
     imported = time.monotonic()
     last_try = imported + AGAIN * (imported - began)
-    answer: tuple[list[tuple[float, float]] | None, str] | None = None
+    answer: tuple[list[NodeResources] | None, str] | None = None
     while answer is None:
         try:
             ray.init(address=address, log_to_driver=False)

@@ -67,6 +67,7 @@ class FeedSearcher(_NotInSnapshots, Searcher):
             "device": self.cluster.device,
             "cpus": self.cluster.cpus_per_worker,
             "gpus": self.cluster.gpus_per_worker,
+            "bundle": self.cluster.bundle,
             "report_every_s": self.cluster.report_every_s,
             "environment": self.environment,
         }

@@ -5,8 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from harness.launch.ray_probe import GPU_MODEL
 from harness.plan.cluster import ClusterConfig, Launching
 from harness.plan.execution import ExecutionOptions
 from harness.plan.outcome import Outcome
@@ -16,12 +15,15 @@ from harness.record.limit import NAME as LIMIT
 from harness.train.trainer import Execution
 from harness.train.worker import Task
 
+SLIVER = 0.001  # of the one unit of its GPU model that a node has: as Ray's own option `accelerator_type` asks for it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster(Launching):
     """Where and how trials run; nothing here changes their results by more than rounding."""
 
     gpus_per_worker: float  # 0: trials run on CPUs
+    gpu_model: str = ""  # as Ray names it: only on nodes with GPUs of this model; empty: on any
     execution: Execution
     precision: str = Topology.precision
 
@@ -29,15 +31,22 @@ class Cluster(Launching):
     def device(self) -> str:
         return "cuda" if self.gpus_per_worker else "cpu"
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What Ray reserves for a worker."""
+        gpus = {"GPU": float(self.gpus_per_worker)} if self.gpus_per_worker else {}
+        model = {f"{GPU_MODEL}{self.gpu_model}": SLIVER} if self.gpu_model else {}
+        return {"CPU": float(self.cpus_per_worker), **gpus, **model}
 
-def cluster_of(config: ClusterConfig) -> Cluster:
-    """The cluster of a configuration; gpus_per_worker=null means one GPU per worker if this machine has any."""
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if torch.cuda.is_available() else 0.0
+
+def cluster_of(config: ClusterConfig, on_gpus: bool, gpu_model: str = "") -> Cluster:
+    """The cluster of a configuration, once it is settled whether its trials train on GPUs, and on which."""
+    gpus = (config.gpus_per_worker or 1.0) if on_gpus else 0.0
     execution = Execution(**_part(config, ExecutionOptions))
     launching = _part(config, Launching)
-    return Cluster(**launching, gpus_per_worker=gpus, execution=execution, precision=config.precision)
+    return Cluster(
+        **launching, gpus_per_worker=gpus, gpu_model=gpu_model, execution=execution, precision=config.precision
+    )
 
 
 def _part(config: ClusterConfig, options: type[ExecutionOptions] | type[Launching]) -> dict[str, Any]:

@@ -26,8 +26,7 @@ class TrialTrainable(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """One bundle per worker; a W = 1 trial trains in this process, which only coordinates the workers of others."""
         order = json.loads(config["task"])
-        bundle = {"CPU": order["cpus"], **({"GPU": order["gpus"]} if order["gpus"] else {})}
-        workers = order["topology"]["batch"]["world_size"]
+        bundle, workers = order["bundle"], order["topology"]["batch"]["world_size"]
         return tune.PlacementGroupFactory([bundle] if workers == 1 else [{}, *[bundle] * workers], strategy="PACK")
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -75,7 +74,7 @@ class TrialTrainable(tune.Trainable):
     def _make_gang(self, order: dict[str, Any]) -> Gang:
         environment = fetch(order["environment"])
         if self.workers == 1:
-            return InProcessGang(order["device"], order["cpus"])
+            return InProcessGang(order["device"], order["cpus"], min(order["gpus"], 1.0) or 1.0)
         group = get_current_placement_group()
         assert group is not None
         # Tune drops the empty head of the factory, so worker i is on bundle i.

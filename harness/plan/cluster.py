@@ -11,7 +11,9 @@ from harness.plan.execution import ExecutionOptions
 from harness.plan.trial import Topology
 
 VARIABLES = re.compile(r"[\w*?]+")
-AUTO = "auto"  # per_device_batch_size: as large as fits, found by trial runs
+AUTO = "auto"  # device: GPUs where the nodes have any; per_device_batch_size: as large as fits, found by trial runs
+DEVICES = (AUTO, "cpu", "cuda")
+ANY = "any"  # gpu_model: of whatever model
 
 # Slurm's own formats (man sbatch): minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
@@ -99,7 +101,10 @@ class ClusterConfig(ExecutionOptions, Launching):
     max_workers_per_trial: int | None = Placement.max_workers  # the most that null gives; a larger TBS accumulates
     per_device_batch_size: int | str | None = Placement.max_per_device  # largest micro-batch, examples; smaller than
     # TBS / W means accumulation; null: TBS / W in one piece; auto: what GPU memory allows, found once per study
-    gpus_per_worker: float | None = None  # null: 1 where the machine has GPUs, else 0; a fraction packs trials on a GPU
+    device: str = AUTO  # auto: cuda if the nodes of the cluster (inline: this machine) have GPUs, else cpu | cpu | cuda
+    gpus_per_worker: float | None = None  # null: 1 on GPUs, 0 on CPUs; a fraction packs trials on a GPU
+    gpu_model: str | None = None  # such as H100: only GPUs of this model, by Ray's names; any: of whatever model; null:
+    # all have to be of one model, as seconds of different GPUs are never combined (P34)
     precision: str = Topology.precision  # float32 | float64 | bf16 | fp16 (half precision by autocast) | tf32 (GPU)
     slurm: Slurm | None = None
 
@@ -129,6 +134,15 @@ class ClusterConfig(ExecutionOptions, Launching):
             raise UserError(
                 f"cluster.timing_max_s={self.timing_max_s:g} must be >= cluster.timing_min_s={self.timing_min_s:g}"
             )
+        if self.device not in DEVICES:
+            raise UserError(f"cluster.device must be one of {', '.join(DEVICES)}, not {self.device!r}")
+        if self.gpus_per_worker is not None and self.device != AUTO and self.on_gpus != (self.device == "cuda"):
+            raise UserError(
+                f"cluster.gpus_per_worker={self.gpus_per_worker:g} contradicts cluster.device={self.device}: "
+                "remove one of them"
+            )
+        if self.gpu_model is not None and not self.gpu_model.strip():
+            raise UserError(f"cluster.gpu_model must be a model such as H100, {ANY} or null, not {self.gpu_model!r}")
         self._check_gpus(self.gpus_per_worker or 0.0)
 
     def _check_gpus(self, gpus: float) -> None:
@@ -142,6 +156,18 @@ class ClusterConfig(ExecutionOptions, Launching):
                 f"cluster.gpus_per_worker={gpus:g} leaves a part of every GPU unused: use 1/n for n trials on a GPU, "
                 f"e.g. {1 / trials:.4g} for {trials}"
             )
+
+    @property
+    def on_gpus(self) -> bool | None:
+        """Whether trials train on GPUs, as far as the configuration decides it; None: the nodes do."""
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker > 0
+        return None if self.device == AUTO else self.device == "cuda"
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether trials run on this machine, not on the nodes of a cluster that is joined."""
+        return self.launcher == "inline" or self.address == "local"
 
     @property
     def placement(self) -> Placement:

@@ -11,6 +11,7 @@ class Speed:
     channels_last: bool = False  # memory format of images and convolutions; pays off on GPUs in half precision
     gradient_compression: bool = False  # ranks exchange gradients in bf16, half the bytes; needs precision=bf16
     activation_checkpointing: bool = False  # keep only the inputs of a model's blocks, recompute the rest; saves memory
+    cudnn_benchmark: bool = False  # cuDNN tries its convolutions for every new shape and keeps the fastest; GPUs only
 
 
 @dataclass(frozen=True)

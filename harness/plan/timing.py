@@ -16,6 +16,8 @@ LEAST_STEPS = 5  # updates of a topology, however slow they are
 # Numbers of an optimizer that change with the TBS or the rule (P12), but not the work of an update.
 VARYING = ("lr", "momentum", "betas", "eps", "weight_decay")
 
+LIBRARIES = ("cuda", "cudnn", "nccl")  # fields of a Machine that are empty on a CPU
+
 
 @dataclass(frozen=True)
 class RoundLimits:
@@ -50,6 +52,9 @@ class Machine:
     torch: str  # version, with the CUDA version it was built for
     cpus: int  # that a rank may use on its node
     host: str
+    cuda: str = ""  # versions of the libraries of a GPU; empty on a CPU and in rows of earlier versions of harness
+    cudnn: str = ""
+    nccl: str = ""
 
 
 def hardware(device: str, driver: str) -> str:
@@ -57,10 +62,26 @@ def hardware(device: str, driver: str) -> str:
     return f"{device}, driver {driver}" if driver else device
 
 
+def library_text(versions: Mapping[str, Any]) -> list[str]:
+    """`CUDA 12.8`, `cuDNN 9.10.2`, `NCCL 2.27.3`, as far as they are known."""
+    spelled = {"cuda": "CUDA", "cudnn": "cuDNN", "nccl": "NCCL"}
+    return [f"{spelled[name]} {versions[name]}" for name in LIBRARIES if versions.get(name)]
+
+
+def hardware_line(recorded: Mapping[str, Any]) -> str:
+    """What study.json records of its machine, for a reader: GPUs first."""
+    known = {key: value for key, value in recorded.items() if value}
+    if "gpu" not in known:
+        return ", ".join(map(str, known.values()))
+    gpus = [hardware(str(known["gpu"]), str(known.get("driver", ""))), *library_text(known)]
+    processor = f"{known.get('cpu', 'unknown processor')}, {known.get('cpus', 'unknown')} CPUs"
+    return ", ".join([*gpus, processor])
+
+
 def joined(machines: Sequence[Machine]) -> Machine:
     """The machine of a gang from those of its ranks."""
-    models, drivers = (dict.fromkeys(getattr(m, name) for m in machines) for name in ("device", "driver"))
-    return replace(machines[0], device=" + ".join(sorted(models)), driver=" + ".join(sorted(drivers)))
+    names = ("device", "driver", *LIBRARIES)
+    return replace(machines[0], **{name: " + ".join(sorted({getattr(m, name) for m in machines})) for name in names})
 
 
 @dataclass(frozen=True)
@@ -75,12 +96,15 @@ class Conditions:
     def text(self) -> str:
         """In one line, equal exactly where seconds may be compared."""
         options = "+".join(name for name, is_on in asdict(self.speed).items() if is_on) or "eager"
-        parts = (options, f"threads-{self.threads}", f"torch-{self.machine.torch}", self.machine.device)
-        return "/".join([*parts, *([self.machine.driver] if self.machine.driver else [])])
+        machine = self.machine
+        parts = [options, f"threads-{self.threads}", f"torch-{machine.torch}", machine.device, machine.driver]
+        libraries = [f"{name}-{getattr(machine, name)}" for name in LIBRARIES if getattr(machine, name)]
+        return "/".join([*filter(None, parts), *libraries])
 
     def to_json(self) -> dict[str, Any]:
         """The columns of a row of timing.jsonl."""
-        return {"conditions": self.text, **asdict(self.speed), "threads": self.threads, **asdict(self.machine)}
+        machine = {name: value for name, value in asdict(self.machine).items() if value or name not in LIBRARIES}
+        return {"conditions": self.text, **asdict(self.speed), "threads": self.threads, **machine}
 
 
 def old_timing_key(arm: Arm, topology: Topology) -> str:
@@ -121,7 +145,7 @@ def untimed(
     study that is continued on another machine compares seconds of one machine.
     """
     given = {**asdict(speed), "threads": threads}
-    usable = [row for row in rows if all(row.get(name, value) == value for name, value in given.items())]
+    usable = [row for row in rows if {**given, **_options_of(row)} == given]
     distinct = list({work_key(p.trial.arm, p.topology): p for p in planned}.values())
     by_conditions: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in usable:
@@ -129,6 +153,12 @@ def untimed(
     if any(_covers(alike, distinct) for alike in by_conditions.values()):
         return []
     return sorted(distinct, key=lambda p: (p.topology.batch.world_size, p.topology.batch.total_batch_size))
+
+
+def _options_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The options and threads a row was measured with, as far as it tells: an option added later was off."""
+    named = {name: row[name] for name in (*asdict(Speed()), "threads") if name in row}
+    return {**asdict(Speed()), **named} if "conditions" in row else named
 
 
 def _covers(rows: Sequence[Mapping[str, Any]], planned: Iterable[PlannedTrial]) -> bool:

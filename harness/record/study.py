@@ -199,6 +199,8 @@ class Study(StudyFolder):
         created, sessions = before.get("created_at", time.time()), before.get("sessions", [])
         sessions = sessions if isinstance(sessions, list) else []
         value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
+        if isinstance(before.get("hardware"), dict) and "hardware" in description:
+            value["hardware"] = {**before["hardware"], **description["hardware"]}  # what its nodes said stays
         if before.get("mixed_code") or (stored is not None and _differences(stored, description)):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
         write_json(path / "study.json", value)
@@ -217,6 +219,12 @@ class Study(StudyFolder):
         own = path / "helpers" / f"{socket.gethostname()}-{os.getpid()}"
         own.mkdir(parents=True, exist_ok=True)
         return Study(path, Lease.take(own), leads=False)
+
+    def add_hardware(self, found: Mapping[str, str]) -> None:
+        """Add to study.json what the nodes of a cluster compute on, which the driver's machine does not tell."""
+        self.lease.check()
+        value = _stored(self.path)
+        write_json(self.path / "study.json", {**value, "hardware": {**(value.get("hardware") or {}), **found}})
 
     def add_plan(self, planned: Iterable[PlannedTrial]) -> None:
         """Append the trials that plan.jsonl does not list yet; damaged lines are removed from it."""

@@ -14,6 +14,7 @@ from harness.analyse.attempts import Attempts, Result
 from harness.analyse.findings import Findings
 from harness.plan.arm_columns import ColumnValue
 from harness.plan.settings import UNIDENTIFIED
+from harness.plan.timing import hardware_line
 from harness.report.canvas import Figure
 from harness.report.cost_figures import UNITS, best_by_tbs, cost_figure, dashed_rules, front_figure, lr_figure
 from harness.report.metric_figures import budget_figures, learning_figures, reach_figure, target_figure
@@ -235,7 +236,7 @@ def provenance_rows(findings: Findings) -> list[tuple[str, str]]:
         ("LR rules", "; ".join(rules)),
         ("LRs tried", tried),
         ("topologies", ", ".join(sorted({arm.topology for arm in findings.arms if arm.topology}))),
-        ("hardware", ", ".join(str(value) for value in hardware.values() if value)),
+        ("hardware", hardware_line(hardware)),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         (
             "commit",

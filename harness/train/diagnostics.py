@@ -99,7 +99,8 @@ def layer_groups(names: Sequence[str]) -> list[str]:
 
 
 def memory_peak_bytes(device: torch.device) -> int:
-    """Peak since the process began: memory allocated on a GPU, resident memory on the CPU."""
+    """Peak of the memory allocated on a GPU since the trial began (see allocator.begin_peak); on the CPU, of this
+    process's resident memory since the process began."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource

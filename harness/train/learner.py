@@ -27,7 +27,7 @@ from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.loader import Loader
 from harness.train.noise_meter import NoiseMeter, check_noise
-from harness.train.precision import Precision
+from harness.train.precision import Precision, choose_kernels
 from harness.train.seeds import derive_seed
 from harness.train.speed import check_speed, compiled, compress_gradients, recompute_activations
 from harness.train.stream import ExampleStream, cut
@@ -58,6 +58,7 @@ class Learner:
         self.splits = splits
         self.speed = speed or Speed()
         self.precision = Precision(topology.precision, world.device)
+        choose_kernels(self.speed, world.device)
         self.loss = objective_named(settings.loss).to(world.device, self.precision.dtype, self.precision.compute)
         counts_are_known = every_target_counts(splits.train, splits.augment)
         self.train_loss = self.loss.where_all_count() if counts_are_known else self.loss

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.datasets.counter_hash import counter_key
 from harness.datasets.examples import Batch, DrawnExamples, Examples, HostExamples
 
-AHEAD = 4  # micro-batches gathered before they are asked for
+AHEAD = 4  # micro-batches gathered before they are asked for, at least
 THREADS = 2  # one copies while the other waits for the disk
 
 
@@ -31,7 +31,11 @@ class Loader:
         self.host = examples if isinstance(examples, HostExamples) else None
         self._waited_s = 0.0
         self._pinned = device.type == "cuda"
-        self._threads = ThreadPoolExecutor(THREADS, "loader") if self.host is not None else None
+        threads = gathering_threads(device, torch.get_num_threads())
+        self._most_ahead = max(AHEAD, threads)
+        self._threads: ThreadPoolExecutor | None = None
+        if self.host is not None:
+            self._threads = ThreadPoolExecutor(threads, "loader", _one_thread if threads > THREADS else None)
         self._drawn = examples if isinstance(examples, DrawnExamples) else None
         self._upcoming: Iterator[tuple[Tensor, Tensor]] = iter(())
         self._gathered: deque[Future[Any]] = deque()
@@ -79,7 +83,7 @@ class Loader:
     def _top_up(self) -> None:
         if self._threads is None:
             return
-        while len(self._gathered) < AHEAD and (drawn := next(self._upcoming, None)) is not None:
+        while len(self._gathered) < self._most_ahead and (drawn := next(self._upcoming, None)) is not None:
             self._gathered.append(self._threads.submit(self._gather, *drawn))
 
     def _gather(self, index: Tensor, epoch: Tensor) -> Any:
@@ -87,3 +91,13 @@ class Loader:
             return self._drawn.gather_drawn(index, counter_key(self.seed, epoch, index), self._pinned)
         assert self.host is not None
         return self.host.gather(index, self._pinned)
+
+
+def gathering_threads(device: torch.device, cpus: int) -> int:
+    """As many as the worker has CPUs, where they have nothing else to do because a GPU computes."""
+    return max(THREADS, cpus) if device.type == "cuda" else THREADS
+
+
+def _one_thread() -> None:
+    """Begins a thread of a loader that has one for every CPU: each then gathers on one CPU, not on all of them."""
+    torch.set_num_threads(1)  # of this thread; other threads that run already keep theirs

@@ -19,11 +19,33 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine(device: torch.device) -> Machine:
-    """The device's model and driver, and this node."""
-    is_gpu = device.type == "cuda"
-    model = torch.cuda.get_device_name(device) if is_gpu else cpu_model()
-    driver = gpu_driver() if is_gpu else ""
-    return Machine(model, driver, torch.__version__, len(usable_cpus()), socket.gethostname())
+    """The device's model (of a MIG slice: with its profile), driver and libraries, and this node."""
+    node = torch.__version__, len(usable_cpus()), socket.gethostname()
+    if device.type != "cuda":
+        return Machine(cpu_model(), "", *node)
+    return Machine(torch.cuda.get_device_name(device), gpu_driver(), *node, **gpu_libraries())
+
+
+def gpu_libraries() -> dict[str, str]:
+    """Versions of CUDA, cuDNN and NCCL that this torch computes with, by the fields of a Machine; empty where it was
+    built without. Needs no GPU."""
+    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+    found = {"cuda": torch.version.cuda, "cudnn": cudnn and cudnn_version(cudnn), "nccl": nccl_version()}
+    return {name: version for name, version in found.items() if version}
+
+
+def cudnn_version(number: int) -> str:
+    """`9.10.2` from cuDNN's own 91002; before version 9 it counted in thousands: `8.9.7` from 8907."""
+    major = 10_000 if number >= 90_000 else 1_000
+    return f"{number // major}.{number % major // 100}.{number % 100}"
+
+
+def nccl_version() -> str:
+    """`2.27.3`; empty where torch was built without NCCL."""
+    try:
+        return ".".join(str(part) for part in torch.cuda.nccl.version() if str(part))  # pyright: ignore[reportAttributeAccessIssue]
+    except (AttributeError, ImportError, RuntimeError):
+        return ""
 
 
 def gang_hardware(world: World) -> str:

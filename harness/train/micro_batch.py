@@ -13,10 +13,11 @@ from harness.plan.execution import Speed
 from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import Settings
 from harness.plan.trial import Topology
+from harness.train.allocator import allocator_fraction, release_cache
 from harness.train.learner import Learner
 from harness.train.world import World
 
-HEADROOM = 0.9  # share of a worker's memory that a trial may use; the rest is for DDP's buckets and fragmentation
+HEADROOM = 0.9  # of the memory that a trial may use; the rest is for DDP's buckets and fragmentation
 
 
 def largest_that_fits(largest: int, quantum: int, fits: Callable[[int], bool]) -> int:
@@ -40,7 +41,9 @@ def largest_micro_batch(
 ) -> int:
     """Try a few updates at TBS / W and below until they fit in `memory_share` of the device's memory."""
     if world.device.type == "cuda":
-        torch.cuda.set_per_process_memory_fraction(memory_share * HEADROOM, world.device)
+        total = torch.cuda.get_device_properties(world.device).total_memory
+        fraction = HEADROOM * allocator_fraction(memory_share, total)
+        torch.cuda.set_per_process_memory_fraction(fraction, world.device)
 
     def fits(micro: int) -> bool:
         where = replace(topology, batch=BatchPlan(micro, micro, 1, 1))
@@ -52,8 +55,7 @@ def largest_micro_batch(
             return False
         finally:
             gc.collect()
-            if world.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release_cache(world.device)
 
     batch = topology.batch
     quantum = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1

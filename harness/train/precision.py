@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.plan.execution import Speed
+
 # Dtype of weights, optimizer state, statistics and data; bf16 and fp16 compute in half precision from float32 weights.
 DTYPES = {
     "float32": torch.float32,
@@ -67,6 +69,15 @@ class Precision:
 
     def new_scaler(self) -> "LossScaler | None":
         return LossScaler(self.device) if self.name == "fp16" else None
+
+
+def choose_kernels(speed: Speed, device: torch.device) -> None:
+    """Set how cuDNN chooses its kernels in this process; set in either case, as the last trial may have had the other.
+
+    With `cudnn_benchmark` by speed, so that two runs of one seed may use kernels that round differently.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = speed.cudnn_benchmark
 
 
 class LossScaler:

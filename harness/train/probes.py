@@ -42,6 +42,7 @@ class Probes:
     topology: tuple[str, str]  # device and precision of the user's own trials
     precision: str = "float64"  # of the probes that compare ways to split a batch
     has_chance: bool = False  # whether the model draws random numbers in training outside its dropout modules
+    ranks: int = 2  # the most that `device` has room for
 
     @property
     def tolerance(self) -> float:

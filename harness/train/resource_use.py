@@ -4,6 +4,7 @@ Read once per evaluation, outside the timed updates. What a GPU does is sampled 
 reports a moment only; a number that a machine does not give is left out.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -40,13 +41,34 @@ class ResourceUse:
 
 
 def gpu_readings(device: torch.device) -> Readings:
-    """From NVIDIA's management library, which needs the package nvidia-ml-py; none of it touches the CUDA context."""
+    """From NVIDIA's management library, which needs the package nvidia-ml-py; none of it touches the CUDA context.
+
+    Of a MIG slice its memory alone: the library gives utilization and power of the whole GPU, which is others' too.
+    """
+    uuid = slice_uuid(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if uuid is not None:
+        return {"gpu_memory_used_bytes": lambda: _slice_memory_used(uuid)}
+    if torch.cuda.is_available() and " MIG " in torch.cuda.get_device_name(device):
+        return {}  # a slice that CUDA chose itself
     index = torch.cuda.current_device() if device.index is None else device.index  # another thread has its own current
     return {
         "gpu_utilization_percent": lambda: torch.cuda.utilization(index),
         "gpu_power_w": lambda: torch.cuda.power_draw(index) / 1e3,
         "gpu_memory_used_bytes": lambda: torch.cuda.device_memory_used(index),  # by every process
     }
+
+
+def slice_uuid(visible: str | None) -> str | None:
+    """The MIG slice that a process with this CUDA_VISIBLE_DEVICES computes on, which is the first; None without one."""
+    first = (visible or "").split(",")[0].strip()
+    return first if first.startswith("MIG-") else None
+
+
+def _slice_memory_used(uuid: str) -> float:
+    import pynvml  # of nvidia-ml-py
+
+    pynvml.nvmlInit()
+    return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).used)
 
 
 class Sampler:

@@ -24,7 +24,7 @@ from harness.plan.timing import Machine, RoundLimits
 from harness.plan.trial import Topology
 from harness.record.files import write_json
 from harness.record.journal import Attempt
-from harness.train.allocator import keep_freed_memory
+from harness.train.allocator import begin_peak, keep_freed_memory, limit_gpu_memory, release_cache
 from harness.train.machine import machine, resident_bytes
 from harness.train.micro_batch import largest_micro_batch
 from harness.train.precision import DTYPES
@@ -68,12 +68,17 @@ class Task:
 
 
 class Worker:
-    """One rank. `start` a task, then `advance` until it is done; all ranks of a gang get the same calls."""
+    """One rank. `start` a task, then `advance` until it is done; all ranks of a gang get the same calls.
 
-    def __init__(self, rank: int, world_size: int, device: str, threads: int) -> None:
+    `memory_share`: of its GPU; below 1 where it shares the GPU with workers of other trials.
+    """
+
+    def __init__(self, rank: int, world_size: int, device: str, threads: int, memory_share: float = 1.0) -> None:
         torch.set_num_threads(max(1, threads))  # set, not inherited
         keep_freed_memory()
         self.world = World(rank, world_size, torch.device(device))
+        self.shares_gpu = memory_share < 1
+        limit_gpu_memory(self.world.device, memory_share)
         self._splits: dict[str, Splits] = {}
         self._running: Iterator[list[dict[str, Any]]] | None = None
         self._attempt: Attempt | None = None
@@ -138,6 +143,7 @@ class Worker:
     def start(self, task: Task) -> None:
         """Begin a trial; rank 0 claims its folder, which fences off any earlier attempt."""
         self.stop()
+        begin_peak(self.world.device)
         folder, splits = Path(task.folder), self.splits(task.settings, task.topology)
         if self.world.is_main:
             self._attempt = Attempt.claim(folder)
@@ -201,6 +207,8 @@ class Worker:
             self._attempt = None
         gc.collect()  # DDP and its hooks form cycles; memory must not grow over many trials
         gc.freeze()  # what is left outlives trials: not walking it again makes the next collection cheap
+        if self.shares_gpu:
+            release_cache(self.world.device)
 
     def resident_bytes(self) -> int:
         """Resident memory of this process."""

@@ -8,6 +8,7 @@ from made_up import TrialsInMemory, planned
 from harness.launch.capacity import fit
 from harness.launch.costs import budget_passes
 from harness.launch.feed import Feed
+from harness.launch.ray_probe import NodeResources
 from harness.launch.tasks import Cluster
 from harness.plan.batch import plan_batch
 from harness.plan.errors import UserError
@@ -150,16 +151,18 @@ def test_a_stopped_trial_is_started_again_once_it_no_longer_races():
 
 
 CLUSTER = Cluster(launcher="ray", gpus_per_worker=0.0, execution=Execution())
+H100 = replace(CLUSTER, gpus_per_worker=1.0, gpu_model="H100")
 
 
 @pytest.mark.parametrize(
     ("cluster", "workers", "nodes", "slots"),
     [
-        (CLUSTER, {1}, [(2.0, 0.0)], 2),
-        (CLUSTER, {2}, [(2.0, 0.0)], 1),
-        (CLUSTER, {1, 4}, [(2.0, 0.0), (2.0, 0.0)], 4),
-        (replace(CLUSTER, gpus_per_worker=0.25), {1}, [(8.0, 1.0)], 4),
-        (replace(CLUSTER, cpus_per_worker=3), {1}, [(4.0, 0.0), (4.0, 0.0)], 2),
+        (CLUSTER, {1}, [NodeResources(2.0, 0.0)], 2),
+        (CLUSTER, {2}, [NodeResources(2.0, 0.0)], 1),
+        (CLUSTER, {1, 4}, [NodeResources(2.0, 0.0), NodeResources(2.0, 0.0)], 4),
+        (replace(CLUSTER, gpus_per_worker=0.25), {1}, [NodeResources(8.0, 1.0)], 4),
+        (H100, {1}, [NodeResources(8.0, 4.0, "H100"), NodeResources(8.0, 8.0, "A100"), NodeResources(8.0, 8.0)], 4),
+        (replace(CLUSTER, cpus_per_worker=3), {1}, [NodeResources(4.0, 0.0), NodeResources(4.0, 0.0)], 2),
     ],
 )
 def test_slots_count_whole_workers_on_every_node(cluster, workers, nodes, slots):
@@ -168,4 +171,4 @@ def test_slots_count_whole_workers_on_every_node(cluster, workers, nodes, slots)
 
 def test_a_world_size_that_fits_nowhere_is_refused_with_what_the_cluster_has():
     with pytest.raises(UserError, match=r"needs 3 workers.*2 CPUs and 0 GPUs on 1 node.*at most 2 workers fit"):
-        fit(CLUSTER, {3}, [(2.0, 0.0)])
+        fit(CLUSTER, {3}, [NodeResources(2.0, 0.0)])

@@ -6,11 +6,11 @@ import pytest
 from test_feed import CLUSTER, planned
 
 from harness.launch.node_watch import NodeWatch
-from harness.launch.ray_probe import Node
+from harness.launch.ray_probe import Node, NodeResources
 from harness.plan.batch import plan_batch
 from harness.plan.trial import Topology
 
-A, B = Node("1", "node a", 2.0, 0.0), Node("2", "node b", 1.0, 0.0)
+A, B = Node("1", "node a", NodeResources(2.0, 0.0)), Node("2", "node b", NodeResources(1.0, 0.0))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """Ranks of one node lie together and see each other's GPUs, and talk over the interface that Ray reached them by."""
 
 import psutil
+import pytest
 
+from harness.launch.gang import GangError
 from harness.launch.ray_gang import WorkerLocation, interface_of, rank_devices
 
 
@@ -26,6 +28,13 @@ def test_gpus_may_be_named_by_their_uuids():
     places = [WorkerLocation("a", "10.0.0.1", ("GPU-aa",)), WorkerLocation("a", "10.0.0.1", ("GPU-bb",))]
     assert [device for device, _ in rank_devices(places)] == ["cuda:0", "cuda:1"]
     assert rank_devices(places)[1][1] == {"CUDA_VISIBLE_DEVICES": "GPU-aa,GPU-bb"}
+
+
+def test_two_ranks_are_never_placed_on_mig_slices():
+    slices = [WorkerLocation("a", "10.0.0.1", (f"MIG-{name}",)) for name in "ab"]
+    assert rank_devices(slices[:1]) == [("cuda:0", {"CUDA_VISIBLE_DEVICES": "MIG-a"})]
+    with pytest.raises(GangError, match="MIG"):
+        rank_devices(slices)
 
 
 def test_the_interface_of_an_address_is_the_one_that_holds_it():

@@ -10,6 +10,7 @@ from harness.plan.batch import plan_batch
 from harness.plan.execution import Speed
 from harness.plan.settings import BatchNorm
 from harness.plan.timing import (
+    LIBRARIES,
     Conditions,
     Machine,
     RoundLimits,
@@ -58,11 +59,21 @@ def with_settings(**changed: Any) -> Arm:
         Conditions(Speed(), 1, replace(CPU, torch="2.10.0")),
         Conditions(Speed(), 1, GPU),
         Conditions(Speed(), 1, replace(GPU, driver="570.1.2")),
+        *(Conditions(Speed(), 1, replace(GPU, **{name: "1"})) for name in LIBRARIES),
+        Conditions(Speed(cudnn_benchmark=True), 1, CPU),
     ],
 )
 def test_whatever_seconds_depend_on_changes_the_key(other):
     keys = {timing_key(ARM, TOPOLOGY, conditions) for conditions in (HERE, Conditions(Speed(), 1, GPU), other)}
     assert len(keys) == (2 if other.machine == GPU else 3)
+
+
+def test_conditions_of_earlier_versions_keep_their_text():
+    assert HERE.text == "eager/threads-1/torch-2.9.1/a processor"
+    assert Conditions(Speed(), 1, GPU).text == "eager/threads-1/torch-2.9.1+cu128/NVIDIA H100 80GB HBM3/550.54.15"
+    with_libraries = replace(GPU, cuda="12.8", cudnn="9.10.2", nccl="2.27.3")
+    assert Conditions(Speed(), 1, with_libraries).text.endswith("/550.54.15/cuda-12.8/cudnn-9.10.2/nccl-2.27.3")
+    assert not HERE.to_json().keys() & set(LIBRARIES)
 
 
 def test_the_host_is_not_what_seconds_depend_on():
@@ -135,6 +146,12 @@ def test_timings_with_other_options_do_not_count():
     assert todo([row(p, compiled) for p in SIZES]) == [16, 32, 64]
     assert todo([row(p, compiled) for p in SIZES], Speed(compile=True)) == []
     assert todo([row(p) for p in SIZES], threads=2) == [16, 32, 64]
+
+
+def test_an_option_that_a_row_is_too_old_to_name_was_off():
+    rows = [{key: value for key, value in row(p).items() if key != "cudnn_benchmark"} for p in SIZES]
+    assert todo(rows) == []
+    assert todo(rows, Speed(cudnn_benchmark=True)) == [16, 32, 64]
 
 
 # -- for how long -----------------------------------------------------------------------------------------------------

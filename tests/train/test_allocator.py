@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from harness.plan.errors import UserError
+from harness.train.allocator import CONTEXT_BYTES, allocator_fraction
+
 FAULTS = """
 import resource, sys, torch
 from harness.train.worker import Worker
@@ -38,3 +41,17 @@ def faults(kind: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
 def test_a_worker_gets_the_memory_of_one_update_back_for_the_next_without_page_faults():
     assert faults("worker") < faults("bare") / 20
+
+
+@pytest.mark.parametrize(
+    ("share", "gib", "fraction"), [(1.0, 80, 1.0), (0.25, 80, 0.225), (0.25, 8, 0.25 - 0.6 / 8.192)]
+)
+def test_trials_that_share_a_gpu_leave_room_for_each_others_contexts(share, gib, fraction):
+    assert allocator_fraction(share, gib * 2**30) == pytest.approx(fraction, abs=1e-3)
+    contexts = CONTEXT_BYTES / (gib * 2**30)
+    assert share == 1 or round(1 / share) * (allocator_fraction(share, gib * 2**30) + contexts) <= 1 + 1e-9
+
+
+def test_a_share_that_a_context_fills_is_refused():
+    with pytest.raises(UserError, match="leaves 512 MiB of a GPU of 8 GiB"):
+        allocator_fraction(1 / 16, 8 * 2**30)

@@ -14,7 +14,7 @@ from harness.datasets.digits import Digits
 from harness.datasets.examples import Batch, Splits, TensorExamples
 from harness.plan.instantiate import instantiate
 from harness.train.learner import Learner
-from harness.train.loader import AHEAD, Loader
+from harness.train.loader import AHEAD, THREADS, Loader, gathering_threads
 from harness.train.world import World
 
 CPU = torch.device("cpu")
@@ -135,3 +135,9 @@ def test_what_the_warm_up_waited_for_is_no_part_of_it():
     made = Learner(STREAMED, 0, topology(STREAMED), World(0, 1, CPU), instantiate(STREAMED.dataset).load())
     made.warm_up()
     assert made.loader.read_waited_s() == 0.0
+
+
+def test_on_a_gpu_a_loader_has_a_thread_for_every_cpu_of_its_worker():
+    gpu = torch.device("cuda", 0)
+    assert [gathering_threads(gpu, cpus) for cpus in (1, 2, 16)] == [THREADS, 2, 16]
+    assert gathering_threads(CPU, 16) == THREADS  # there the other CPUs compute

@@ -9,7 +9,8 @@ import pytest
 import torch
 from small_trials import run, task
 
-from harness.train.resource_use import ResourceUse, Sampler, gpu_readings
+from harness.train.machine import cudnn_version
+from harness.train.resource_use import ResourceUse, Sampler, gpu_readings, slice_uuid
 from harness.train.worker import Worker
 
 CPU = torch.device("cpu")
@@ -60,3 +61,12 @@ def test_a_machine_without_a_gpu_or_its_library_gives_no_number_and_no_error():
     sampler._thread.join(10.0)  # nothing is left to read
     assert not sampler._thread.is_alive()
     assert sampler.means() == {}
+
+
+def test_a_mig_slice_is_known_by_its_uuid():
+    assert slice_uuid("MIG-aa,MIG-bb") == "MIG-aa"
+    assert [slice_uuid(visible) for visible in (None, "", "0,1", "GPU-aa")] == [None] * 4
+
+
+def test_versions_of_libraries_are_spelled_as_their_makers_do():
+    assert [cudnn_version(number) for number in (8907, 90100, 91002)] == ["8.9.7", "9.1.0", "9.10.2"]
