@@ -1,5 +1,5 @@
-"""Trials train on the devices of the nodes where they will run, whatever the driver's torch sees; GPUs of several models
-are never mixed without a word (P34)."""
+"""Trials train on the devices of the nodes where they will run, whatever the driver's torch sees, and GPUs of several
+models are never mixed without a word (P34)."""
 
 from dataclasses import replace
 from typing import Any
@@ -92,7 +92,7 @@ def test_trials_are_kept_to_nodes_of_the_chosen_model():
 
 def test_models_of_this_machine_are_checked_too():
     names = ["NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 3090"]
-    with pytest.raises(UserError, match="1 x NVIDIA GeForce RTX 4090, 1 x NVIDIA GeForce RTX 3090.*CUDA_VISIBLE_DEV"):
+    with pytest.raises(UserError, match=r"1 x NVIDIA GeForce RTX 4090, 1 x NVIDIA GeForce RTX 3090.*CUDA_VISIBLE_DEV"):
         check_models_here(None, names)
     with pytest.raises(UserError, match="gpu_model=4090, but this machine also has 1 x NVIDIA GeForce RTX 3090"):
         check_models_here("4090", names)

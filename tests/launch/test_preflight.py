@@ -78,6 +78,21 @@ def test_a_node_with_other_code_is_named(ray_head, view, tmp_path):
 
 
 @pytest.mark.long
+def test_a_cluster_with_gpus_is_planned_for_them_and_a_node_whose_torch_cannot_use_them_is_named(ray_head, tmp_path):
+    ray_head.add("bad", gpus=2)
+    try:
+        planned = sweep_on(ray_head, tmp_path, "dry_run=true", "cluster.precision=bf16")
+        assert f"devices       GPUs: 2 on 1 of 2 nodes at {ray_head.address}" in planned.out
+        assert "cuda bf16" in planned.out
+        assert not (tmp_path / "tbs_sweep").exists()
+        assert "has GPUs, but its torch" in refusal_of(sweep_on(ray_head, tmp_path))
+        on_cpus = sweep_on(ray_head, tmp_path, "dry_run=true", "cluster.device=cpu")
+        assert "devices       CPUs, as cluster.device says" in on_cpus.out
+    finally:
+        ray_head.lose("bad")
+
+
+@pytest.mark.long
 @needs_mounts
 def test_a_node_that_cannot_read_the_data_is_named_and_without_it_the_sweep_runs(ray_head, view, tmp_path):
     import sklearn.datasets
