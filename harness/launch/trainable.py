@@ -74,7 +74,8 @@ class TrialTrainable(tune.Trainable):
     def _make_gang(self, order: dict[str, Any]) -> Gang:
         environment = fetch(order["environment"])
         if self.workers == 1:
-            return InProcessGang(order["device"], order["cpus"], min(order["gpus"], 1.0) or 1.0)
+            share = order["gpus"] if 0 < order["gpus"] < 1 else 1.0
+            return InProcessGang(order["device"], order["cpus"], share)
         group = get_current_placement_group()
         assert group is not None
         # Tune drops the empty head of the factory, so worker i is on bundle i.

@@ -199,8 +199,9 @@ class Study(StudyFolder):
         created, sessions = before.get("created_at", time.time()), before.get("sessions", [])
         sessions = sessions if isinstance(sessions, list) else []
         value = {"schema": SCHEMA, "created_at": created, **description, "sessions": [*sessions, session]}
-        if isinstance(before.get("hardware"), dict) and "hardware" in description:
-            value["hardware"] = {**before["hardware"], **description["hardware"]}  # what its nodes said stays
+        earlier, hardware = before.get("hardware"), description.get("hardware") or {}
+        if isinstance(earlier, dict) and earlier.get("device") == hardware.get("device"):
+            value["hardware"] = {**earlier, **hardware}  # what its nodes said stays
         if before.get("mixed_code") or (stored is not None and _differences(stored, description)):
             value["mixed_code"] = True  # stays with the study and becomes a caveat of its report
         write_json(path / "study.json", value)

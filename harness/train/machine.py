@@ -27,10 +27,10 @@ def machine(device: torch.device) -> Machine:
 
 
 def gpu_libraries() -> dict[str, str]:
-    """Versions of CUDA, cuDNN and NCCL that this torch computes with, by the fields of a Machine; empty where it was
-    built without. Needs no GPU."""
+    """Versions of CUDA (or ROCm), cuDNN and NCCL that this torch computes with, by the fields of a Machine; empty where
+    it was built without. Needs no GPU."""
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    found = {"cuda": torch.version.cuda, "cudnn": cudnn and cudnn_version(cudnn), "nccl": nccl_version()}
+    found = {"cuda": torch.version.cuda or torch.version.hip, "cudnn": cudnn and cudnn_version(cudnn), "nccl": nccl_version()}
     return {name: version for name, version in found.items() if version}
 
 
