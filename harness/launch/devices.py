@@ -95,9 +95,9 @@ def device_line(config: ClusterConfig, cluster: Cluster, nodes: Sequence[NodeRes
     what = f"GPUs{model}" if is_gpu else "CPUs"
     if config.slurm is not None and config.runs_here:
         return f"{what}, {'of which each node is to have' if is_gpu else 'as'} cluster.slurm.gpus_per_node"
-    if config.on_gpus is not None:
-        given = "gpus_per_worker" if config.gpus_per_worker is not None else "device"
-        return f"{what}, as cluster.{given} says"
+    if config.on_gpus is not None and (config.runs_here or not is_gpu or nodes is None):
+        values = {"gpus_per_worker": config.gpus_per_worker, "gpu_model": config.gpu_model, "device": config.device}
+        return f"{what}, as cluster.{next(name for name, value in values.items() if value is not None)} says"
     if nodes is None:
         return f"{what}, as when the study began: the cluster does not answer"
     if config.runs_here:

@@ -143,6 +143,9 @@ class ClusterConfig(ExecutionOptions, Launching):
             )
         if self.gpu_model is not None and not self.gpu_model.strip():
             raise UserError(f"cluster.gpu_model must be a model such as H100, {ANY} or null, not {self.gpu_model!r}")
+        if self.gpu_model is not None and not self.on_gpus:
+            given = "device=cpu" if self.device == "cpu" else "gpus_per_worker=0"
+            raise UserError(f"cluster.gpu_model={self.gpu_model} contradicts cluster.{given}: remove one of them")
         self._check_gpus(self.gpus_per_worker or 0.0)
 
     def _check_gpus(self, gpus: float) -> None:
@@ -162,7 +165,9 @@ class ClusterConfig(ExecutionOptions, Launching):
         """Whether trials train on GPUs, as far as the configuration decides it; None: the nodes do."""
         if self.gpus_per_worker is not None:
             return self.gpus_per_worker > 0
-        return None if self.device == AUTO else self.device == "cuda"
+        if self.device == AUTO:
+            return None if self.gpu_model is None else True
+        return self.device == "cuda"
 
     @property
     def runs_here(self) -> bool:

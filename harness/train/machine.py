@@ -30,7 +30,8 @@ def gpu_libraries() -> dict[str, str]:
     """Versions of CUDA (or ROCm), cuDNN and NCCL that this torch computes with, by the fields of a Machine; empty where
     it was built without. Needs no GPU."""
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    found = {"cuda": torch.version.cuda or torch.version.hip, "cudnn": cudnn and cudnn_version(cudnn), "nccl": nccl_version()}
+    cuda = torch.version.cuda or torch.version.hip
+    found = {"cuda": cuda, "cudnn": cudnn and cudnn_version(cudnn), "nccl": nccl_version()}
     return {name: version for name, version in found.items() if version}
 
 

@@ -102,6 +102,16 @@ def test_a_study_given_up_can_be_opened_again_by_the_same_process(tmp_path):
         study.close()
 
 
+def test_what_nodes_said_of_their_gpus_stays_while_trials_train_on_gpus(tmp_path):
+    on_gpus, on_cpus = ({**DESCRIPTION, "hardware": {"cpu": "p", "device": device}} for device in ("cuda", "cpu"))
+    for description, expected in ((on_gpus, None), (on_gpus, "8 x NVIDIA H100"), (on_cpus, None)):
+        study = Study.open(tmp_path / "study", description)
+        assert study.description()["hardware"].get("gpu") == expected
+        study.add_hardware({"gpu": "8 x NVIDIA H100"})
+        assert study.description()["hardware"] == {**description["hardware"], "gpu": "8 x NVIDIA H100"}
+        study.close()
+
+
 def test_the_heartbeat_goes_on_while_a_study_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(lease_module, "HEARTBEAT_S", 0.02)
     study = Study.open(tmp_path / "study", DESCRIPTION)
