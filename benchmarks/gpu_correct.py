@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from gpu_trials import MODELS, Finding, Lab, Rows, evaluated, extremes, forget, judged, run, variants
+from torch.multiprocessing.spawn import spawn
 
 from harness.launch.gang import ProcessGang
 from harness.train.doctor import (
@@ -194,7 +194,7 @@ def nccl(lab: Lab) -> Iterator[Finding]:
         one = run(lab.worker(), lab.task(f"{name}-w1", made, "float64"))
         orders = [lab.task(f"{name}-w2a{steps}", made, "float64", steps, world=2) for steps in (1, 2)]
         answer = lab.folder / f"{name}.json"
-        mp.spawn(_rank, (str(lab.folder / f"store-{name}"), orders, lab.device, str(answer)), nprocs=2)
+        spawn(_rank, (str(lab.folder / f"store-{name}"), orders, lab.device, str(answer)), nprocs=2)
         for order, rows in zip(orders, json.loads(answer.read_text()), strict=True):
             yield _agree(f"{name} float64 over gloo, {order.topology.batch}", one, rows, SAME)
     if lab.is_gpu:

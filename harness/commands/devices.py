@@ -55,7 +55,7 @@ def of_this_machine(cluster: ClusterConfig) -> Devices:
     settled = cluster_of(cluster, uses_gpus(cluster, nodes))
     listed = listed_here() if cluster.on_gpus is not False else []
     if settled.device == "cuda":
-        check_models_here(cluster.gpu_model, [gpu.name for gpu in listed])
+        check_models_here(cluster.gpu_model, [gpu.name for gpu in listed[: int(nodes[0].gpus)]])
     hints = device_hints(cluster, settled, listed)
     return Devices(settled, nodes, device_line(cluster, settled, nodes), hints)
 

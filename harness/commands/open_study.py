@@ -5,7 +5,7 @@ from typing import Any
 from harness.analyse.planned_rules import described_rules
 from harness.commands.study_progress import StudyProgress
 from harness.datasets.examples import Splits
-from harness.launch.devices import listed_here
+from harness.launch.devices import gpus_here, listed_here
 from harness.launch.node_gpus import UNKNOWN
 from harness.plan.errors import UserError
 from harness.record.code_fingerprint import code_fingerprint
@@ -41,7 +41,7 @@ def _gpus(progress: StudyProgress) -> dict[str, str]:
     added once these have answered."""
     if progress.cluster.device == "cpu" or not progress.config.cluster.runs_here:
         return {}
-    gpus = counted_names([gpu.name for gpu in listed_here()])
+    gpus = counted_names([gpu.name for gpu in listed_here()[: gpus_here()]])
     return {"gpu": gpus or UNKNOWN, "driver": gpu_driver(), **gpu_libraries()}
 
 

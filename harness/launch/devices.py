@@ -41,7 +41,7 @@ def gpus_here() -> int:
 
 
 def listed_here() -> list[Gpu]:
-    """What this machine's GPUs are, as far as this process may see them."""
+    """What this machine's GPUs are, as far as this process may see them; the first `gpus_here` are those it uses."""
     return visible_gpus(listed_gpus(), os.environ.get(VISIBLE))
 
 
@@ -79,7 +79,7 @@ def check_models_here(wanted: str | None, names: Sequence[str]) -> None:
     """The same for GPUs of this machine, by the names that their driver gives; what is not listed is not checked."""
     if wanted == ANY or not names:
         return
-    todo = f"list the GPUs to use in {VISIBLE}"
+    todo = f"list the UUIDs (nvidia-smi -L) of the GPUs to use in {VISIBLE}"
     if wanted is not None and (others := [name for name in names if wanted.casefold() not in name.casefold()]):
         raise UserError(f"cluster.gpu_model={wanted}, but this machine also has {counted_names(others)}: {todo}")
     if len(set(names)) > 1:
@@ -93,11 +93,11 @@ def device_line(config: ClusterConfig, cluster: Cluster, nodes: Sequence[NodeRes
     """What trials train on and why, for a dry run; `nodes`: None where they did not answer."""
     is_gpu, model = cluster.device == "cuda", f" {cluster.gpu_model}" if cluster.gpu_model else ""
     what = f"GPUs{model}" if is_gpu else "CPUs"
-    if config.slurm is not None and config.runs_here:
-        return f"{what}, {'of which each node is to have' if is_gpu else 'as'} cluster.slurm.gpus_per_node"
     if config.on_gpus is not None and (config.runs_here or not is_gpu or nodes is None):
         values = {"gpus_per_worker": config.gpus_per_worker, "gpu_model": config.gpu_model, "device": config.device}
         return f"{what}, as cluster.{next(name for name, value in values.items() if value is not None)} says"
+    if config.slurm is not None and config.runs_here:
+        return f"{what}, as cluster.slurm.gpus_per_node says"
     if nodes is None:
         return f"{what}, as when the study began: the cluster does not answer"
     if config.runs_here:
@@ -123,7 +123,7 @@ def device_hints(config: ClusterConfig, cluster: Cluster, listed: Sequence[Gpu])
     if cluster.device == "cuda" and cluster.precision == "float32":
         hints.append(
             "hint: cluster.precision=float32 computes without the tensor cores of a GPU; bf16 or tf32 (from A100 on) "
-            "are several times faster for most models"
+            "are usually faster"
         )
     if listed and cluster.device == "cpu" and config.on_gpus is None:
         hints.append(

@@ -59,7 +59,10 @@ def listed_gpus() -> list[Gpu]:
 
 
 def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
-    """Those of a machine's GPUs and slices that CUDA_VISIBLE_DEVICES names, in its order (None: not set, so all)."""
+    """Those of a machine's GPUs and slices that CUDA_VISIBLE_DEVICES names, in its order (None: not set, so all).
+
+    Numbers are those of nvidia-smi. CUDA counts alike where all GPUs are of one model or CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
     if visible is None:
         return [*gpus]
     chosen: list[Gpu] = []

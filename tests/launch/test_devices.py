@@ -72,10 +72,7 @@ def test_the_nodes_decide_and_a_dry_run_says_which_devices(config, nodes, device
 
 def test_a_slurm_job_is_planned_for_the_nodes_that_it_asks_for():
     config = replace(HERE, launcher="ray", slurm=Slurm(nodes=1, cpus_per_node=8, gpus_per_node=8, time="1:00:00"))
-    assert settled(config, NodeResources(8.0, 8.0))[::2] == (
-        "cuda",
-        "GPUs, of which each node is to have cluster.slurm.gpus_per_node",
-    )
+    assert settled(config, NodeResources(8.0, 8.0))[::2] == ("cuda", "GPUs, as cluster.slurm.gpus_per_node says")
 
 
 @pytest.mark.parametrize(
