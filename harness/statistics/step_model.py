@@ -34,7 +34,7 @@ SYSTEM_SD = 0.03  # of one system (submitter, cluster) about the others of a ser
 # Medians and log standard deviations of the priors, in units of a micro-step at m0.
 FIXED, FIXED_SD = 0.1, 2.0  # a, where several m were timed
 FIXED_ALONE, FIXED_ALONE_SD = 0.05, 1.0  # a, where one was
-ONCE, ONCE_SD = 0.05, 2.0  # c_in and c_out
+ONCE, ONCE_SD = 0.03, 2.0  # c_in and c_out
 SHARE, SHARE_SD = 0.3, 1.0  # c_out as a share of an all-reduce alone
 GROWTH, GROWTH_SD = 0.012, 0.8  # g
 WALKERS, BURN_IN, THIN = 80, 300, 8
@@ -95,7 +95,7 @@ class StepModel:
     parameters: Array  # [draw, parameter], natural scale: a, micro-step at m0 without a, g, c_in, c_out, then systems
     pinned: tuple[str, ...]
     systems: tuple[str, ...]
-    noise: Array  # [draw], standard normal, of the timing that is predicted
+    noise: Array  # [draw], Student's t, of the timing that is predicted
     drift: Array  # [draw], standard normal, of the law beyond the timed n
     stranger: Array  # [draw], standard normal, of a system that was not timed
 
@@ -123,7 +123,7 @@ class StepModel:
         # T(m) lies between T(nearest) and T(nearest) m / nearest, in either direction.
         ends = np.sort([np.log(draws), np.log(draws * factor)], axis=0)
         if not 1 / FURTHEST - SAME <= factor <= FURTHEST + SAME:
-            spread = special.ndtr(self.noise)  # uniform, and the same for neighbouring predictions
+            spread = special.ndtr(self.drift)  # uniform, and the same for neighbouring predictions
             return _prediction(Kind.BRACKETED, np.exp(ends[0] + spread * (ends[1] - ends[0])), ends)
         inside = np.clip(np.log(self._draws(devices, micro_batch, accumulation, system)), *ends)
         return _prediction(Kind.EXTRAPOLATED, np.exp(inside), ends)
@@ -138,15 +138,19 @@ class StepModel:
         crosses_first = devices > self.per_node >= max(everywhere)
         return Kind.ASSUMED if crosses_first and self.all_reduce is not None else Kind.EXTRAPOLATED
 
-    def _draws(self, devices: int, micro_batch: float, accumulation: float, system: str | None) -> Array:
+    def law(self, devices: int, micro_batch: float, accumulation: float, system: str | None = None) -> Array:
+        """Draws of the law itself, without the noise of one timing; no check of what was timed."""
         law = _law(self.parameters, _design(self, devices, micro_batch, accumulation))
         doublings = max(0.0, math.log2(devices / self.largest_devices))
-        error = NOISE * self.noise + DRIFT * doublings * self.drift
+        error = DRIFT * doublings * self.drift
         if self.systems and system in self.systems:
             error = error + np.log(self.parameters[:, 5 + self.systems.index(system)])
         elif self.systems and system is not None:
             error = error + SYSTEM_SD * self.stranger
         return law * np.exp(error)
+
+    def _draws(self, devices: int, micro_batch: float, accumulation: float, system: str | None) -> Array:
+        return self.law(devices, micro_batch, accumulation, system) * np.exp(NOISE * self.noise)
 
 
 def fit_step_model(
@@ -179,9 +183,9 @@ def fit_step_model(
     rng = np.random.default_rng(seed)
     unit = posterior_draws(log_density, len(centre), draws, rng)
     pinned = tuple(name for name, spread in zip(names, unit.std(axis=0), strict=False) if name and spread > PINNED)
-    extra = rng.standard_normal((3, draws))
+    again, drift, stranger = rng.standard_t(TAIL, draws), *rng.standard_normal((2, draws))
     return StepModel(
-        tuple(rows), per_node, all_reduce, _natural(centre + sd * unit), pinned, systems, extra[0], extra[1], extra[2]
+        tuple(rows), per_node, all_reduce, _natural(centre + sd * unit), pinned, systems, again, drift, stranger
     )
 
 
@@ -231,13 +235,18 @@ def _natural(transformed: Array) -> Array:
     return natural
 
 
+def ring_share(members: int) -> float:
+    """What every link of a ring carries, in units of the payload: 0 for one member, 1 for two, near 2 for many."""
+    return 2 * (members - 1) / members
+
+
 def _design(model: StepModel, devices: int, micro_batch: float, accumulation: float) -> Array:
     """What multiplies the parameters: s, s m / m0, log2(n / n0), whether c_in and c_out count; m / m0."""
     rows = model.rows
     smallest, fewest = min(row.micro_batch for row in rows), min(row.devices for row in rows)
     # Without a timing of one device, communication inside a node cannot be told from the micro-step: it is part of it.
-    inside = float(devices > 1 and fewest == 1)
-    outside = float(devices > model.per_node)
+    inside = ring_share(min(devices, model.per_node)) if fewest == 1 else 0.0
+    outside = ring_share(math.ceil(devices / model.per_node))
     if outside and model.all_reduce is not None:
         outside = model.all_reduce(devices)
     growth = math.log2(devices / fewest)
