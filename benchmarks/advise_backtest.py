@@ -1,7 +1,7 @@
 """How far to trust `harness advise`: public tables are learned up to n GPUs, and what lies beyond is predicted.
 
     python benchmarks/advise_backtest.py harness/published/tables/bert_large_a100_strong_scaling.csv
-    python benchmarks/advise_backtest.py RESULTS.csv --rcp harness/published/tables/mlperf_rcp_means.csv --learn-up-to 64
+    python benchmarks/advise_backtest.py RESULTS.csv --rcp RCP.csv --learn-up-to 64
 
 Every GPU count >= 8 serves once as the cut, or --learn-up-to alone. Rows beyond the cut are predicted: the seconds of
 an update (rows with a rate), the cost to target between the points of --rcp (or of the learned rows), and the seconds
@@ -21,6 +21,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells, refused = predict_all(rows, costs, given.learn_up_to)
     if given.cells:
         for cell in cells:
+            held = "held" if cell.held[1] else "MISSED"
             print(f"{cell.quantity:8} {cell.support:12} {cell.series:28} {cell.cut:6} -> {cell.devices:6} "
-                  f"{100 * cell.error:7.1f} %  95 % +-{100 * cell.half_widths[1]:.0f} % {'held' if cell.held[1] else 'MISSED'}")  # fmt: skip
-    found = summary(cells, refused, {row.series for row in rows})
+                  f"{100 * cell.error:7.1f} %  95 % +-{100 * cell.half_widths[1]:.0f} % {held}")  # fmt: skip
+    found = summary(cells, refused, {row.series for row in rows}) | {"price_of_speed": prices_of_speed(rows)}
     print_tables(found)
     print(json.dumps(found))
     return 0
@@ -136,7 +138,8 @@ class _Cut:
             if reason:
                 self.refused[reason] += len(wanted)
                 continue
-            assert self.model is not None and row.micro_batch is not None
+            assert self.model is not None
+            assert row.micro_batch is not None
             found = self.model.predict(row.devices, row.micro_batch, row.accumulation, row.system)
             if row.step_s and self.has_rates:
                 yield self._step_cell(row, found, self.model)
@@ -202,7 +205,8 @@ class _Cut:
         assert row.micro_batch is not None
 
         def distance(known: TableRow) -> float:
-            assert row.micro_batch and known.micro_batch
+            assert row.micro_batch
+            assert known.micro_batch
             return math.hypot(math.log(known.devices / row.devices), math.log(known.micro_batch / row.micro_batch))
 
         return min(own, key=lambda known: (known.devices, distance(known))), min(own, key=distance)
@@ -219,11 +223,11 @@ class _Cut:
         if found.kind in (Kind.EXTRAPOLATED, Kind.BRACKETED) and quantity == "step":
             ends[1] = np.array([found.low, found.high])
         slack = ROUNDING_S if quantity == "seconds" else 0.0
+        held = [bool(low - slack <= truth <= high + slack) for low, high in ends]
         return Cell(
             quantity, _support(row, model), row.series, self.cut, row.devices,
             math.nan if point is None else point / truth - 1,
-            (bool(ends[0][0] - slack <= truth <= ends[0][1] + slack), bool(ends[1][0] - slack <= truth <= ends[1][1] + slack)),
-            (_half_width(ends[0]), _half_width(ends[1])), perfect, nearest,
+            (held[0], held[1]), (_half_width(ends[0]), _half_width(ends[1])), perfect, nearest,
         )  # fmt: skip
 
 
@@ -304,6 +308,21 @@ def summary(cells: Sequence[Cell], refused: Counter[str], series: set[str]) -> d
     }
 
 
+def prices_of_speed(rows: Sequence[TableRow]) -> list[dict[str, Any]]:
+    """What a system published: from one number of GPUs to the next, the speed and the GPU-hours to the target."""
+    seconds: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.seconds and row.cost and row.devices >= LEAST_CUT:
+            seconds[row.series, row.system][row.devices].append(row.seconds)
+    found = []
+    for (series, system), by_devices in seconds.items():
+        for few, many in pairwise(sorted(by_devices)):
+            speed = float(np.median(by_devices[few]) / np.median(by_devices[many]))
+            found.append({"series": series, "system": system, "from": few, "to": many, "speed": round(speed, 2),
+                          "device_hours": round(many / few / speed, 2)})  # fmt: skip
+    return found
+
+
 def _is(cell: Cell, quantity: str, support: str) -> bool:
     return cell.quantity == quantity and cell.support == support
 
@@ -333,12 +352,15 @@ def print_tables(found: dict[str, Any]) -> None:
           f"{found['series']} series; {found['refused']['cells']} refused")  # fmt: skip
     for reason, count in found["refused"]["reasons"].items():
         print(f"  {count:4} {reason}")
-    title = ("|error| in %: median / 90th percentile", "model", "perfect", "nearest", "80 % holds", "95 % holds", "+-")
-    print(
-        f"\n{title[0]:40} {'n':>4} {title[1]:>13} {title[2]:>13} {title[3]:>13} {title[4]:>10} {title[5]:>10} {title[6]:>6}"
-    )
+    heads = ("model", "perfect", "nearest", "80 % holds", "95 % holds", "+-")
+    widths = (13, 13, 13, 10, 10, 6)
+    columns = " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
+    print(f"\n{'|error| in %: median / 90th percentile':40} {'n':>4} {columns}")
     for name, scores in found["groups"].items():
         _print_line(name, scores)
+    for price in found["price_of_speed"]:
+        print(f"price of speed, {price['series']} {price['system']}: {price['from']} -> {price['to']} GPUs, "
+              f"{price['speed']:.1f} times the speed for {price['device_hours']:.1f} times the GPU-hours")  # fmt: skip
     print("\nstep, measured, by cut")
     for cut, scores in found["step_by_cut"].items():
         _print_line(f"  learned up to {cut}", scores)

@@ -4,8 +4,9 @@
 
 Each cluster has a law of its own; it is timed on 1 to 16 devices at micro-batches 16 to 256, and T(n, m) is asked for
 on up to 128 devices, as is the number of devices from which more stop paying at a fixed TBS. Laws: `own`, drawn from
-the priors of the model; `ring`, a hierarchical all-reduce (rings in and trees across nodes) of random payload, latencies
-and bandwidths, part of it hidden; `outlier`, as `own`, with one timing of six off by 20 to 60 %. Seeded: the same command prints the same table.
+the priors of the model; `ring`, a hierarchical all-reduce (rings inside nodes, trees across them) of random payload,
+latencies and bandwidths, part of it hidden; `outlier`, as `own`, with one timing in five of six clusters off by 20 to
+60 %. Seeded: the same command prints the same table.
 """
 
 import argparse
@@ -122,7 +123,8 @@ def main() -> None:
         within, beyond, stops, width = simulate(kind, given.simulations)
         both = Score(within.held + beyond.held, within.asked + beyond.asked)
         print(
-            f"{kind:10} {within.percent:12.1f} {beyond.percent:12.1f} {both.percent:8.1f} {stops.percent:6.1f} {100 * width:15.1f}%"
+            f"{kind:10} {within.percent:12.1f} {beyond.percent:12.1f} {both.percent:8.1f} {stops.percent:6.1f} "
+            f"{100 * width:15.1f}%"
         )
 
 

@@ -1,4 +1,4 @@
-"""Seconds of a whole run from its updates: evaluation passes, start-up, checkpoints and failures are terms of their own.
+"""Seconds of a whole run from its updates, with evaluation passes, start-up, checkpoints and failures as terms.
 
 A constant share for evaluation would be wrong at scale: it is 2 % of ResNet-50's time on 8 GPUs and 13 % on 3,584.
 """

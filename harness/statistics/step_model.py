@@ -5,8 +5,8 @@
 a + b m is a micro-step of one data-parallel replica; c_in and c_out are the exposed communication and the optimizer,
 once per update, inside a node and across nodes; g is what grows with n although nothing explains it. n0 is the
 smallest n timed. With the seconds of an all-reduce alone (links.py), c_out is a share of them instead. All parameters
-are positive, with log-normal priors that are wide except for g; the fit is the maximum of a posterior with Student-t
-noise, so one bad point does not move it; draws are normal about it in the log. A parameter that the timings do not
+are positive, with priors that are wide except for g; they are drawn from their posterior under Student-t noise, so one
+bad point does not move them. A parameter that the timings do not
 determine keeps its prior and is named in `pinned`. Communication adds to computation (an overlap exponent of 1): total
 times alone do not tell how much is hidden, and `c` is what is left exposed.
 
@@ -22,7 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -38,6 +38,7 @@ ONCE, ONCE_SD = 0.03, 2.0  # c_in and c_out
 SHARE, SHARE_SD = 0.3, 1.0  # c_out as a share of an all-reduce alone
 GROWTH, GROWTH_SD = 0.012, 0.8  # g
 WALKERS, BURN_IN, THIN = 80, 300, 8
+START = 0.1  # spread of the walkers at first, in standard deviations of the priors
 PINNED = 0.8  # a parameter that keeps this share of its prior's standard deviation is pinned
 FURTHEST = 2.0  # how far below the smallest m (above the largest) there is a point
 SAME = 1e-6  # relative difference of two micro-batches that are one
@@ -172,16 +173,23 @@ def fit_step_model(
     noise = np.hypot(NOISE, [row.relative_sd for row in rows])
     of = [5 + systems.index(row.system) if systems else -1 for row in rows]
 
-    def log_density(unit: Array) -> Array:
-        """Of parameters [walker, parameter] in units of their priors."""
+    def misfit(unit: Array) -> Array:
+        """Minus the log density of each timing under parameters [walker, parameter] in units of their priors."""
         parameters = _natural(centre + sd * unit)
         law = np.log(_law(parameters[:, None], design))
         offset = np.log(parameters[:, of]) if systems else 0.0
         error = (law + offset - log_seconds) / noise
-        return -(TAIL + 1) / 2 * np.log1p(error**2 / TAIL).sum(axis=1) - 0.5 * (unit**2).sum(axis=1)
+        return (TAIL + 1) / 2 * np.log1p(error**2 / TAIL)
 
+    def log_density(unit: Array) -> Array:
+        return -misfit(unit).sum(axis=1) - 0.5 * (unit**2).sum(axis=1)
+
+    # The sampler starts at the mode: walkers that start where a good timing is an outlier would stay there.
+    mode = optimize.least_squares(
+        lambda unit: np.concatenate([np.sqrt(2 * misfit(unit[None])[0]), unit]), np.zeros(len(centre))
+    ).x
     rng = np.random.default_rng(seed)
-    unit = posterior_draws(log_density, len(centre), draws, rng)
+    unit = posterior_draws(log_density, mode, draws, rng)
     pinned = tuple(name for name, spread in zip(names, unit.std(axis=0), strict=False) if name and spread > PINNED)
     again, drift, stranger = rng.standard_t(TAIL, draws), *rng.standard_normal((2, draws))
     return StepModel(
@@ -189,12 +197,10 @@ def fit_step_model(
     )
 
 
-def posterior_draws(
-    log_density: Callable[[Array], Array], parameters: int, draws: int, rng: np.random.Generator
-) -> Array:
-    """By the affine-invariant ensemble of Goodman and Weare (2010), float [draw, parameter]."""
-    half = WALKERS // 2
-    walkers = rng.standard_normal((WALKERS, parameters))
+def posterior_draws(log_density: Callable[[Array], Array], start: Array, draws: int, rng: np.random.Generator) -> Array:
+    """By the affine-invariant ensemble of Goodman and Weare (2010) from a point, float [draw, parameter]."""
+    half, parameters = WALKERS // 2, len(start)
+    walkers = start + START * rng.standard_normal((WALKERS, parameters))
     values = log_density(walkers)
     kept: list[Array] = []
     wanted = math.ceil(draws / WALKERS)
