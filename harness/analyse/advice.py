@@ -74,6 +74,7 @@ class Point:
     expected_regret: float
     not_distinguished: tuple[ArmKey, ...]  # arms that tests do not tell from the best one (P27)
     draws_hours: Array = field(repr=False, compare=False)
+    left_out: tuple[tuple[int, int], ...] = ()  # TBS and micro-batch of which there is only a bracket here
     sd_of_epochs: float = 0.0  # of the log: what more seeds would reduce
     sd_of_step: float = 0.0  # and more timings
 
@@ -99,10 +100,9 @@ class Unmeasured:
     """A number of devices on which every micro-batch is below half of the smallest one timed: only a bracket."""
 
     devices: int
-    key: ArmKey
     hours_low: float
     hours_high: float
-    measure: int  # micro-batch to time; one replica is enough
+    measure: tuple[int, ...]  # micro-batches to time; one replica is enough
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def advise(study: Study, timed: TimedSteps, asked: Asked) -> Advice:
         first = unmeasured[0]
         raise UserError(
             f"no micro-batch on {devices_text(asked.devices)} is timed, nor half as large as one that is: measure "
-            f"micro-batch {first.measure} (one replica is enough) with +experiment=step_time"
+            f"micro-batch {', '.join(map(str, first.measure))} (one replica is enough) with +experiment=step_time"
         )
     hours = [point.hours for point in points]
     device_hours = [point.device_hours for point in points]
@@ -261,7 +261,7 @@ class _Engine:
     def on(self, devices: int) -> Point | Unmeasured:
         self._check(devices)
         splits = {i: self._fastest_split(devices, key[1]) for i, key in enumerate(self.field.arms)}
-        if not any(splits.values()):
+        if not any(split is not None and self.field.has_reached[i] for i, split in splits.items()):
             sizes = sorted({size for _, size in self.field.arms})
             quantum = devices * self.group
             raise UserError(
@@ -273,7 +273,7 @@ class _Engine:
         with_point = [i for i in seconds if self._split(splits, i)[2].seconds is not None]
         reached = [i for i in with_point if self.field.has_reached[i]]
         if not reached:
-            return self._bracket(devices, splits, seconds)
+            return self._bracket(devices, splits)
         log_seconds = np.log(np.stack([seconds[i] for i in with_point], axis=1))
         shares, regrets = p_best_and_regret(log_seconds)
         candidates = [
@@ -367,6 +367,7 @@ class _Engine:
             expected_regret=best.expected_regret,
             not_distinguished=self._rivals(key, splits),
             draws_hours=seconds / HOUR_S,
+            left_out=self._left_out(splits),
             sd_of_epochs=float(np.log(examples).std()),
             sd_of_step=float(np.log(step.draws).std()),
         )
@@ -387,18 +388,29 @@ class _Engine:
         members = best_arms(in_seconds(kept, steps), self.trials).members
         return tuple(key for key in members if key != chosen)
 
-    def _bracket(self, devices: int, splits: Mapping[int, Any], seconds: Mapping[int, Array]) -> Unmeasured:
-        """Of the arm whose bracket is the fastest."""
-        index = min(seconds, key=lambda i: float(np.median(seconds[i])))
-        micro, _, step = splits[index]
-        examples = np.exp(self.field.log_examples[:, index])
-        updates, passes = examples / self.field.arms[index][1], examples / self.every
-        ends = [
-            run_seconds(updates, np.full(len(updates), end), passes, devices, self.overheads, self.exponents) / HOUR_S
-            for end in (step.low, step.high)
-        ]
-        low, high = float(np.quantile(ends[0], 0.025)), float(np.quantile(ends[1], 0.975))
-        return Unmeasured(devices, self.field.arms[index], low, high, micro)
+    def _bracket(self, devices: int, splits: Mapping[int, Any]) -> Unmeasured:
+        """Between the least that some arm may take, and what the arm with the least upper end takes at most."""
+        lows, highs = [], []
+        for index, split in splits.items():
+            if split is None or not self.field.has_reached[index]:
+                continue
+            examples = np.exp(self.field.log_examples[:, index])
+            updates, passes = examples / self.field.arms[index][1], examples / self.every
+            low, high = (
+                run_seconds(updates, end * np.ones_like(updates), passes, devices, self.overheads, self.exponents)
+                for end in (split[2].low, split[2].high)
+            )
+            lows.append(float(np.quantile(low, 0.025)) / HOUR_S)
+            highs.append(float(np.quantile(high, 0.975)) / HOUR_S)
+        return Unmeasured(devices, min(lows), min(highs), tuple(sorted({m for _, m in self._left_out(splits)})))
+
+    def _left_out(self, splits: Mapping[int, Any]) -> tuple[tuple[int, int], ...]:
+        found = {
+            (self.field.arms[index][1], split[0])
+            for index, split in splits.items()
+            if split is not None and split[2].seconds is None and self.field.has_reached[index]
+        }
+        return tuple(sorted(found))
 
 
 def _chosen(points: Sequence[Point], asked: Asked, best: int) -> tuple[int, str]:

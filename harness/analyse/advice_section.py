@@ -37,8 +37,8 @@ def advice_section(advice: Advice, command: str) -> Section:
         *five_lines(advice),
         *[
             f"On {devices_text([found.devices])} every micro-batch is below half of the smallest one timed: between "
-            f"{duration(found.hours_low)} and {duration(found.hours_high)}; measure micro-batch {found.measure} (one "
-            "replica is enough)."
+            f"{duration(found.hours_low)} and {duration(found.hours_high)}; measure micro-batch {_listed(found.measure)} "
+            "(one replica is enough)."
             for found in advice.unmeasured
         ],
         _basis(advice),
@@ -57,7 +57,7 @@ def advice_json(advice: Advice, command: str) -> dict[str, Any]:
         "lines": five_lines(advice),
         "points": [dict(zip(names, [*first, *second], strict=True)) for first, second in rows],
         "brackets": [
-            {"devices": u.devices, "hours_low": u.hours_low, "hours_high": u.hours_high, "measure": u.measure}
+            {"devices": u.devices, "hours_low": u.hours_low, "hours_high": u.hours_high, "measure": list(u.measure)}
             for u in advice.unmeasured
         ],
         "chosen": advice.points[advice.chosen].devices,
@@ -161,8 +161,14 @@ def _next(advice: Advice, point: Point) -> str:
     if advice.unmeasured:
         first = advice.unmeasured[0]
         return (
-            f"Measure next: micro-batch {first.measure} on one device, which turns the bracket for "
+            f"Measure next: micro-batch {_listed(first.measure)} on one device, which turns the bracket for "
             f"{devices_text([first.devices])} into a time."
+        )
+    if point.left_out:
+        sizes = [str(size) for size, _ in point.left_out]
+        return (
+            f"Measure next: micro-batch {_listed(sorted({m for _, m in point.left_out}))} on one device; without it TBS "
+            f"{words.joined(sizes)} cannot compete on {devices_text([point.devices])}."
         )
     step, epochs = point.sd_of_step, point.sd_of_epochs
     if max(step, epochs) < MUCH:
@@ -178,6 +184,10 @@ def _next(advice: Advice, point: Point) -> str:
         f"Measure next: more seeds of {name(point.key)}; epochs to target are behind {_share(epochs, step)} of the "
         f"{_plus_minus(point)} of the hours."
     )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return words.joined([str(number) for number in numbers])
 
 
 def _share(mine: float, other: float) -> str:

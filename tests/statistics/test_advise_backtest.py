@@ -45,9 +45,7 @@ def test_the_price_of_speed_is_that_of_the_published_rows():
     }  # fmt: skip
 
 
-def test_one_cut_learns_only_up_to_it_and_bad_tables_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_one_cut_learns_only_up_to_it_and_bad_tables_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(SCALING[1]), "--learn-up-to", "64"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [*found["step_by_cut"]] == ["64"]
