@@ -37,8 +37,8 @@ def advice_section(advice: Advice, command: str) -> Section:
         *five_lines(advice),
         *[
             f"On {devices_text([found.devices])} every micro-batch is below half of the smallest one timed: between "
-            f"{duration(found.hours_low)} and {duration(found.hours_high)}; measure micro-batch {_listed(found.measure)} "
-            "(one replica is enough)."
+            f"{duration(found.hours_low)} and {duration(found.hours_high)}; measure micro-batch "
+            f"{_listed(found.measure)} (one replica is enough)."
             for found in advice.unmeasured
         ],
         _basis(advice),
@@ -167,8 +167,8 @@ def _next(advice: Advice, point: Point) -> str:
     if point.left_out:
         sizes = [str(size) for size, _ in point.left_out]
         return (
-            f"Measure next: micro-batch {_listed(sorted({m for _, m in point.left_out}))} on one device; without it TBS "
-            f"{words.joined(sizes)} cannot compete on {devices_text([point.devices])}."
+            f"Measure next: micro-batch {_listed(sorted({m for _, m in point.left_out}))} on one device; without it "
+            f"TBS {words.joined(sizes)} cannot compete on {devices_text([point.devices])}."
         )
     step, epochs = point.sd_of_step, point.sd_of_epochs
     if max(step, epochs) < MUCH:

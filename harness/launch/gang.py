@@ -32,6 +32,10 @@ class Gang(Protocol):
         """Time so many rounds of a task's updates, one after another."""
         ...
 
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        """What a task's updates are made of, and what a run of it spends besides: see train.parts."""
+        ...
+
     def machine(self) -> Machine:
         """What the workers compute on; models of devices are joined where they differ."""
         ...
@@ -59,6 +63,9 @@ class InProcessGang:
 
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         return self.worker.time_rounds(task, limits, rounds)
+
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        return self.worker.measure_parts(task)
 
     def machine(self) -> Machine:
         return self.worker.machine()
@@ -100,6 +107,9 @@ class ProcessGang:
 
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         return self._call(self._pipes, "time_rounds", task, limits, rounds)[0]
+
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        return self._call(self._pipes, "measure_parts", task)[0]
 
     def machine(self) -> Machine:
         return joined(self._call(self._pipes, "machine"))

@@ -3,7 +3,6 @@ cannot know it does not say (P32, P34)."""
 
 import csv
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def write_step_times(folder: Path, study: StudyFolder, device: str = "fast", **c
     """A study of step times of the same work as `study`."""
     experiment, _ = reopen(study, trust=True)
     arm = experiment.trials(Records(study))[0].arm
-    rows: list[Mapping[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for workers, micro, accumulation in [(1, 16, 1), (1, 64, 1), (1, 256, 1), (1, 16, 8), (2, 64, 1), (2, 64, 4)]:
         topology = Topology(BatchPlan(workers * micro * accumulation, micro, workers, accumulation))
         work = work_key(arm, topology)
