@@ -48,6 +48,7 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
             config.folder, described(config, design, cluster, splits), config.allow_mixed_code, take_over
         )
         try:
+            study.add_plan([])  # it has no trials
             return run_measurement(question, config, cluster, console)
         finally:
             study.close()

@@ -1,8 +1,8 @@
 """harness +experiment=step_time: seconds of an update over micro-batch x workers x accumulation, alone on the machine.
 
-Timed like the timing pass of a study, in rounds that alternate, and kept in the study's timing.jsonl as they come, so
-that running the same command again resumes; with what a run spends besides: an evaluation pass, a checkpoint, start-up, and an
-all-reduce alone by payload.
+Timed like the timing pass of a study, in rounds that alternate, and kept in the study's timing.jsonl as they come: run
+the same command again to resume. With them goes what a run spends besides: an evaluation pass, a checkpoint, start-up,
+and an all-reduce alone by payload.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,6 @@ from harness.record.code_fingerprint import Fingerprint
 from harness.record.files import append_lines
 from harness.record.provenance import usable_cpus
 from harness.record.study import StudyFolder
-from harness.report.write import write_reports
 from harness.statistics import words
 from harness.statistics.step_model import StepModel, StepRow, fit_step_model
 from harness.statistics.step_time import relative_sds
@@ -99,6 +98,8 @@ class StepTime:
         timed = StudyFolder(study).timings()
         if not timed:
             return ExitCode.FAILED
+        from harness.report.write import write_reports  # with it comes matplotlib, which planning does not wait for
+
         whole = write_reports(console, study, step_time_findings(self.design.workload.name, timed))
         complete = {row["topology"] for row in timed} >= {self._planned(*s, cluster).topology.key for s in self.kept}
         return ExitCode.DONE if whole and complete else ExitCode.FAILED
