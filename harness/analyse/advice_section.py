@@ -1,6 +1,7 @@
 """Advice in words, as a table and as figures: the same numbers for the terminal, the page, Markdown, JSON and W&B."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,8 @@ from harness.statistics.step_model import Kind
 TITLE = "Time and cost on N devices"
 MUCH = 0.05  # log standard deviation from which more measurements are worth proposing
 # Overrides of the study's command that the chosen point decides anew.
-DECIDED = ("question.", "lr_scaling", "cluster.workers_per_trial", "cluster.per_device_batch_size", "seeds", "study")
+DECIDED = ("question.", "lr_scaling", "cluster.workers_per_trial", "cluster.per_device_batch_size", "seeds", "study=")
+PATH = re.compile(r"=[^=\s']*/[^\s']*")  # of this machine: pages and W&B show none (P25)
 
 
 def five_lines(advice: Advice) -> list[str]:
@@ -32,7 +34,7 @@ def five_lines(advice: Advice) -> list[str]:
 
 
 def advice_section(advice: Advice, command: str) -> Section:
-    """`command`: what trains the chosen point."""
+    """`command`: what trains the chosen point; its paths are left out."""
     sentences = [
         *five_lines(advice),
         *[
@@ -43,7 +45,7 @@ def advice_section(advice: Advice, command: str) -> Section:
         ],
         _basis(advice),
         f"Target: {advice.target}; {advice.protocol}.",
-        f"Command: {command}",
+        f"Command: {PATH.sub('=...', command)}",
     ]
     return Section(TITLE, [line for line in sentences if line], _plots(advice), _tables(advice))
 

@@ -71,7 +71,7 @@ def _run(given: argparse.Namespace) -> int:
 
     lines = five_lines(advice)
     print_section(console, section, lines)
-    for line in [line for line in section.sentences if line not in lines]:
+    for line in [*(line for line in section.sentences[:-1] if line not in lines), f"Command: {trained_by}"]:
         console.print(line, soft_wrap=True)
     console.print(f"figures: {', '.join(str(figure) for figure in figures)}", soft_wrap=True)
     return ExitCode.DONE

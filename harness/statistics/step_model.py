@@ -36,7 +36,7 @@ FIXED, FIXED_SD = 0.1, 2.0  # a, where several m were timed
 FIXED_ALONE, FIXED_ALONE_SD = 0.05, 1.0  # a, where one was
 ONCE, ONCE_SD = 0.03, 2.0  # c_in and c_out
 SHARE, SHARE_SD = 0.3, 1.0  # c_out as a share of an all-reduce alone
-GROWTH, GROWTH_SD = 0.012, 0.8  # g
+GROWTH, GROWTH_SD = 0.012, 0.6  # g
 WALKERS, BURN_IN, THIN = 80, 300, 8
 START = 0.1  # spread of the walkers at first, in standard deviations of the priors
 PINNED = 0.8  # a parameter that keeps this share of its prior's standard deviation is pinned
@@ -252,7 +252,9 @@ def _design(model: StepModel, devices: int, micro_batch: float, accumulation: fl
     smallest, fewest = min(row.micro_batch for row in rows), min(row.devices for row in rows)
     # Without a timing of one device, communication inside a node cannot be told from the micro-step: it is part of it.
     inside = ring_share(min(devices, model.per_node)) if fewest == 1 else 0.0
-    outside = ring_share(math.ceil(devices / model.per_node))
+    # Nor can communication across nodes, where every timing has some and accumulates alike.
+    apart = fewest <= model.per_node or len({row.accumulation for row in rows}) > 1
+    outside = ring_share(math.ceil(devices / model.per_node)) if apart else 0.0
     if outside and model.all_reduce is not None:
         outside = model.all_reduce(devices)
     growth = math.log2(devices / fewest)

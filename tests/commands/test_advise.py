@@ -80,6 +80,7 @@ def test_the_report_has_the_same_section(study: Study, capsys: pytest.CaptureFix
     results = json.loads((Path(output) / "results.json").read_text())
     section = next(s for s in results["sections"] if s["title"] == "Time and cost on N devices")
     assert section["sentences"][:5] == found["lines"]
+    assert section["sentences"][-1].startswith("Command: harness +experiment=tbs_sweep")
     assert section["tables"][0]["rows"][0][7] == found["points"][0]["hours"]
 
 
