@@ -1,33 +1,20 @@
-"""Experiments of one round run through Ray with two workers a trial: one cluster, the smallest grids.
+"""Experiments of one round run through Ray with two workers a trial, with the smallest grids.
 
 Those whose trials differ in what a worker gets: an LR that rises, another optimizer, batch norm or data set. All of
 them run on gangs of two in tests/experiments/test_gangs_of_two.py.
 """
 
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from one_round import RUNS, TINY, concludes
-from private_ray import PrivateRay
-from sweeps import command
+from sweeps import finish, start
 
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PrivateRay]:
-    private = PrivateRay()
-    private.add("only", cpus=2)
-    yield private
-    private.close()
-
-
 @pytest.mark.parametrize("name", ["lr_range_test", "momentum_search", "bn_statistics", "split_check"])
-def test_an_experiment_runs_through_ray_and_concludes(name: str, cluster: PrivateRay, tmp_path: Path):
-    arguments = [f"+experiment={name}", *TINY, *RUNS[name], f"cluster.address={cluster.address}"]
-    words = command(tmp_path, *arguments)
-    done = subprocess.run(words, env=cluster.env, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_an_experiment_runs_through_ray_and_concludes(name: str, tmp_path: Path):
+    done = finish(start(tmp_path, f"+experiment={name}", *TINY, *RUNS[name], "cluster.cpus=2"), tmp_path)
+    assert done.code == 0, done.out + done.err
     concludes(tmp_path / name / "s")

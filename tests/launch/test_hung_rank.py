@@ -46,7 +46,8 @@ def test_a_stopped_rank_is_killed_with_its_gang_by_the_ranks_that_wait_for_it(tm
     while not any('"evaluation"' in path.read_text() for path in tmp_path.glob("*/hit/trials/*/*/events.1.jsonl")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    ranks = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    (server,) = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    ranks = server.children()
     assert len(ranks) == 2
     ranks[1].send_signal(signal.SIGSTOP)
     hit = finish(process, tmp_path, study="hit")
