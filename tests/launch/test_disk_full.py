@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from private_ray import may_mount
-from sweeps import SMALL, Sweep, finish, start, sweep
+from sweeps import SMALL, Sweep, finish, inline, start
 
 pytestmark = pytest.mark.long
 
@@ -69,12 +69,12 @@ def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str)
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return sweep(tmp_path_factory.mktemp("calm"), *TWO_TRIALS, "cluster=inline")
+    return inline(tmp_path_factory.mktemp("calm"), *TWO_TRIALS)
 
 
 def goes_on_once_there_is_room(disk: Path, ballast: Path, undisturbed: Sweep) -> None:
     ballast.unlink()
-    resumed = sweep(disk, *TWO_TRIALS, "cluster=inline", cwd=disk)  # whatever launcher began it
+    resumed = inline(disk, *TWO_TRIALS)  # whatever launcher began it
     assert resumed.code == 0, resumed.out + resumed.err
     assert resumed.science() == undisturbed.science()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sweeps import EASY, finish, start, sweep
+from sweeps import EASY, finish, inline, start, sweep
 
 from harness.launch.drain import Drain, Interrupted
 from harness.plan.exit_codes import ExitCode
@@ -177,7 +177,7 @@ def test_a_sweep_stopped_again_and_again_ends_as_if_left_alone(tmp_path):
         "cluster=inline",
         "cluster.workers_per_trial=2",
     ]
-    calm = sweep(tmp_path, *arguments, study="calm")
+    calm = inline(tmp_path, *arguments, study="calm")
     assert calm.code == 0, calm.err
     for stops in range(1, 3):
         process = start(tmp_path, *arguments, study="hit")
@@ -185,7 +185,7 @@ def test_a_sweep_stopped_again_and_again_ends_as_if_left_alone(tmp_path):
         time.sleep(0.3)
         interrupt(process, [signal.SIGUSR1])
         assert finish(process, tmp_path, study="hit").code == ExitCode.PREEMPTED
-    hit = sweep(tmp_path, *arguments, study="hit")
+    hit = inline(tmp_path, *arguments, study="hit")
     assert hit.code == 0, hit.out + hit.err
     assert hit.science() == calm.science()
     stopped_at = [row["step"] for row in rows_of(tmp_path, "hit") if row["kind"] == "drain"]
