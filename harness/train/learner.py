@@ -29,7 +29,6 @@ from harness.train.buffers import Buffers
 from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.graphs import Graphs, Repeated, recorder, recording, side_stream
-from harness.train.loader import Loader
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.precision import Precision, choose_kernels
 from harness.train.seeds import derive_seed
@@ -41,12 +40,11 @@ from harness.train.speed import (
     optimizer_spec,
     recompute_activations,
 )
-from harness.train.stream import ExampleStream, cut
+from harness.train.supply import Drawn, Supply
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
 PROBES = 4  # micro-batches that look for parameters without a gradient
-CHUNK_EXAMPLES = 1 << 20  # example indices cut into micro-batches at a time
 
 
 class Learner:
@@ -77,10 +75,8 @@ class Learner:
         self._counts_vary = not (counts_are_known or self.loss.counts_examples)
         self.vmaps = True  # whether torch.func can follow the model (see frozen_noise)
         self.schedule: Schedule = instantiate(settings.schedule)
-        self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
-        self.loader = Loader(splits.train, world.device, derive_seed(seed, "draw"))
-        self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
-        self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
+        self.supply = Supply(settings, seed, self.batch, world, splits)
+        self.group, self.loader, self.stream = self.supply.group, self.supply.loader, self.supply.stream
         check_noise(settings, topology.precision)
         check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
@@ -134,6 +130,7 @@ class Learner:
         self.train_model: Callable[..., Any] = self.wrapped
         if self.speed.compile:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
+            self.supply.compile()
         self._fresh_state()
 
     def _leaves_parameters_unused(self) -> bool:
@@ -148,7 +145,7 @@ class Learner:
             examples %= self.settings.train_examples
             self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
             epochs = torch.zeros_like(examples)
-            batch = self.augmented(self.loader.batch(examples, epochs), examples, epochs)
+            batch = self.supply.micro_batch(torch.stack([examples, epochs])[:, None], 0)
             self.measure(self.model, batch)[0].backward()
             unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
             self.model.zero_grad(set_to_none=True)
@@ -195,19 +192,9 @@ class Learner:
                 del group["weight_decay"]
         return groups
 
-    def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
-        size = self.batch.total_batch_size
-        chunk = max(1, CHUNK_EXAMPLES // size)
-        for first in range(start, stop, chunk):
-            last = min(first + chunk, stop)
-            span = self.stream_start + first * size, self.stream_start + last * size
-            drawn = [of(*span) for of in (self.stream.positions, self.stream.epochs)]
-            mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
-            on_device = mine.to(self.world.device)
-            with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
-                for step in range(first, last):
-                    yield step, on_device[step - first]
+    def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Drawn]]:
+        """(step, the examples of its micro-batches on this rank) for start <= step < stop."""
+        return self.supply.updates(start, stop)
 
     def lr(self, step: int) -> float:
         """LR of update `step`; under AdaScale always that of the last update made."""
@@ -219,22 +206,22 @@ class Learner:
         """Position of update `step` in the schedule; skipped updates do not advance it (P11)."""
         return step - self.skipped if self.gain is None else self.gain.rule.step
 
-    def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
-        """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
+    def update(self, step: int, examples: Drawn | Tensor, last: bool = False) -> Tensor:
+        """One optimizer update on this rank's examples (see `micro_batches`; or any indices and their epochs, [2,
+        accumulation, micro]); returns its share of the batch's loss.
         Of the `last` update before an evaluation more is measured (see diagnostics).
 
         The gradient is that of the mean over the global batch: losses are summed and divided once by the global count
         (P1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
         """
-        indices, epochs = examples
+        micros = len(examples[0])
         self._begin(step)
         part = self._part if self.graphs is None else self.graphs.run
         made: Made | None = None
-        for number in range(len(indices)):
+        for number in range(micros):
             # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
-            drawn = indices[number], epochs[number]
-            made = part(number, len(indices), last, self.augmented(self.loader.batch(*drawn), *drawn))
+            made = part(number, micros, last, self.supply.micro_batch(examples, number))
         assert made is not None
         if made.was_made:
             self.diagnostics.count(made.norms)
@@ -249,7 +236,7 @@ class Learner:
         else:
             self.gain.begin()
         if self.noise is not None:
-            self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
+            self.noise.begin(self.supply.start + step * self.batch.total_batch_size, self.optimizer)
         if self.device_step is not None:
             self.device_step.set()
             if self.average is not None:
@@ -300,10 +287,8 @@ class Learner:
         return total if total.dtype == self.precision.dtype else total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
-        """Training examples as the model receives them: augmented where the data set defines an augmentation."""
-        if self.splits.augment is None:
-            return batch
-        return self.splits.augment(batch, derive_seed(self.seed, "augment"), epochs, indices, self.group)
+        """Training examples as the model receives them."""
+        return self.supply.augmented(batch, indices, epochs)
 
     def _step(self, last: bool) -> tuple[bool, Tensor | None]:
         """Clip the gradients and make the update; returns whether it was made, which it is not where fp16 overflowed,
@@ -415,6 +400,7 @@ class Learner:
         buffers = self.buffers.copy()
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
+        self.supply.prepare()
         with side_stream(self.world.device) if self.speed.cuda_graph else nullcontext():
             for step in range(WARM_UP_UPDATES):
                 self.update(step, examples, last=self.speed.cuda_graph and step + 1 == WARM_UP_UPDATES)
@@ -425,12 +411,12 @@ class Learner:
         self._fresh_state()
         if self.device_step is not None:
             self.device_step.prepare(trained)
-            self._record(examples[:, 0])
+            self._record(examples)
         self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval
 
     def _record(self, drawn: Tensor) -> None:
         """Have updates recorded, which computes nothing."""
-        batch = self.augmented(self.loader.batch(*drawn), *drawn)
+        batch = self.supply.micro_batch(drawn, 0)
         batch = Batch(self.laid_out(batch.inputs), batch.targets)
         record = recorder(self.world.device)
         self.graphs = Graphs(self._part, batch, record)

@@ -1,4 +1,4 @@
-"""A recording on the CPU that is as strict as a CUDA graph: the same operations, in the same places, and nothing else."""
+"""A recording on the CPU that is as strict as a CUDA graph: the same operations, in the same places, nothing else."""
 
 from collections.abc import Callable
 from typing import Any
