@@ -20,7 +20,7 @@ from harness.train.world import World
 CHUNK_EXAMPLES = 1 << 20  # example indices cut into micro-batches at a time
 # Bytes of inputs augmented at a time: on a GPU enough to hide the launches of about forty small kernels, on a CPU what
 # stays in its cache.
-CHUNK_BYTES = {"cuda": 1 << 26, "cpu": 1 << 20}
+CHUNK_BYTES = {"cuda": 1 << 26, "cpu": 1 << 20, "meta": 1 << 20}
 GATHERED_ALIKE = (TensorExamples, ImageExamples)  # an example is the same in whichever batch it is gathered
 
 
@@ -49,6 +49,7 @@ class Supply:
             self._keyed = splits.augment.keyed
         self._size: int | None = None  # micro-batches of a chunk
         self._chunk: tuple[int, list[Batch]] | None = None  # its number, and its micro-batches
+        self._staged: dict[int, Tensor] = {}  # number of a chunk -> its indices and epochs, on the device
 
     def compile(self) -> None:
         """Augment through torch.compile, where the augmentation is keyed: a seed would be compiled in."""
@@ -65,6 +66,7 @@ class Supply:
             on_device = self._on_device(mine)
             with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
                 for step in range(first, last):
+                    self._stage(step * micros)
                     indices, epochs = on_device[step - first]
                     yield step, Drawn(indices, epochs, step * micros)
 
@@ -118,15 +120,27 @@ class Supply:
             self._chunk = number, self._make_chunk(number)
         return self._chunk[1][within]
 
+    def _stage(self, place: int) -> None:
+        """Bring the indices that an update needs to the device before it begins: within it nothing is copied."""
+        size, micros = self.chunk_size(), self.batch.gradient_accumulation_steps
+        if size > 1:
+            needed = range(place // size, (place + micros - 1) // size + 1)
+            self._staged = {
+                n: self._staged[n] if n in self._staged else self._on_device(self._drawn(n)) for n in needed
+            }
+
+    def _drawn(self, number: int) -> Tensor:
+        """Indices and epochs [2, examples] of a chunk as one batch, where member j of group q is at j * groups + q."""
+        size, micros = self.chunk_size(), self.batch.gradient_accumulation_steps
+        first = number * size
+        mine = self._mine(first // micros, -(-(first + size) // micros)).transpose(0, 1).flatten(1, 2)
+        mine = mine[:, first % micros : first % micros + size]
+        return mine.unflatten(2, (self.group, -1)).transpose(1, 2).flatten(1).contiguous()
+
     def _make_chunk(self, number: int) -> list[Batch]:
-        """Its micro-batches, gathered and augmented as one batch."""
-        count, micros = self.chunk_size(), self.batch.gradient_accumulation_steps
-        first = number * count
-        mine = self._mine(first // micros, -(-(first + count) // micros)).transpose(0, 1).flatten(1, 2)
-        mine = mine[:, first % micros : first % micros + count]
-        # In one batch, member j of group q is at j * (all groups) + q.
-        together = mine.unflatten(2, (self.group, -1)).transpose(1, 2).flatten(1)
-        indices, epochs = self._on_device(together.contiguous())
+        """Its micro-batches, gathered and augmented together."""
+        count, drawn = self.chunk_size(), self._staged.get(number)
+        indices, epochs = self._on_device(self._drawn(number)) if drawn is None else drawn
         batch = self.augmented(self.splits.train.batch(indices), indices, epochs)
 
         def apart(leaf: Tensor) -> Tensor:

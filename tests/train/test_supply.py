@@ -7,10 +7,11 @@ import torch
 from small_trials import GHOST, SMALL
 
 from harness.datasets.augment import Augmentation
-from harness.datasets.examples import Augment, Batch, Splits, TensorExamples
+from harness.datasets.examples import Augment, Batch, Examples, Splits
 from harness.datasets.images import ImageExamples, Normalisation
 from harness.plan.batch import plan_batch
 from harness.train import supply
+from harness.train.excerpt import First
 from harness.train.supply import Supply
 from harness.train.world import World
 
@@ -29,16 +30,13 @@ class Unkeyed:
         return Batch(batch.inputs - batch.inputs.mean(), batch.targets)
 
 
-def supplied(rank: int, ranks: int, accumulation: int, span: int, augment: Augment, examples=IMAGES) -> Supply:
+def supplied(
+    rank: int, ranks: int, accumulation: int, span: int, augment: Augment, examples: Examples = IMAGES
+) -> Supply:
     batch = plan_batch(96, ranks, max_per_device=96 // (ranks * accumulation), span_examples=span)
     settings = replace(SMALL, total_batch_size=96, batch_norm=replace(GHOST, span_examples=span))
-    return Supply(
-        settings,
-        3,
-        batch,
-        World(rank, ranks, torch.device("cpu")),
-        Splits(examples, *[examples] * 2, "", augment=augment),
-    )
+    splits = Splits(examples, examples, examples, "", augment=augment)
+    return Supply(settings, 3, batch, World(rank, ranks, torch.device("cpu")), splits)
 
 
 def micro_batches(source: Supply, start: int, stop: int) -> list[Batch]:
@@ -72,10 +70,7 @@ def test_a_chunk_is_no_larger_than_its_bound_and_one_micro_batch_where_that_alon
 
 
 def test_what_may_depend_on_the_whole_batch_is_made_one_micro_batch_at_a_time():
-    class Padded(TensorExamples):
-        """Examples whose shape depends on their batch."""
-
-    padded = Padded(torch.zeros(256, 3, 8, 8), LABELS)
+    padded = First(IMAGES, 256)  # of no class that is known to gather an example alike in every batch
     assert supplied(0, 1, 1, 8, Unkeyed()).chunk_size() == 1
     assert supplied(0, 1, 1, 8, EVERYTHING, padded).chunk_size() == 1
 
