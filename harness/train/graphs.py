@@ -7,7 +7,7 @@ is restored in place. Graphs refer to their learner's weights; they end with it 
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,13 +27,22 @@ class Recording(Protocol):
         ...
 
 
+class Shared:
+    """What the recordings of one learner share on a GPU: a stream, and the memory of what is in between."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+
 class CudaGraph:
     """A recording of `function`, which is called once without anything being computed."""
 
-    def __init__(self, function: Callable[[], Any], pool: Any) -> None:
+    def __init__(self, function: Callable[[], Any], shared: Shared | None) -> None:
+        assert shared is not None
         self._graph = torch.cuda.CUDAGraph()
         # thread_local: another thread, such as one that reads data, may allocate memory meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, shared.pool, shared.stream, capture_error_mode="thread_local"):
             self._result = function()
 
     def replay(self) -> Any:
@@ -44,13 +53,14 @@ class CudaGraph:
 class Repeated:
     """In place of a recording on devices without graphs: the function is called again."""
 
-    def __init__(self, function: Callable[[], Any], pool: Any) -> None:
+    def __init__(self, function: Callable[[], Any], shared: Shared | None) -> None:
         self._function = function
 
     def replay(self) -> Any:
         return self._function()
 
 
+Recorder = Callable[[Callable[[], Any], Shared | None], Recording]
 Part = Callable[[int, int, bool, Batch], Any]
 Key = tuple[
     int, bool, bool, bool
@@ -60,14 +70,14 @@ Key = tuple[
 class Graphs:
     """Recordings of a learner's micro-batches, one for each kind; they share the memory of what is in between."""
 
-    def __init__(self, part: Part, example: Batch, record: Callable[[Callable[[], Any], Any], Recording]) -> None:
+    def __init__(self, part: Part, example: Batch, record: Recorder, device: torch.device) -> None:
         """`part(number, micros, measures, batch)`: micro-batch `number` of an update and, if it is the last of
         `micros`, the step. `example`: a batch of the shapes that all have."""
         self._part = part
         self._record = record
         self._inputs = map_tree(torch.clone, tuple(example))
         self._places = [place for _, place in leaves(self._inputs)]
-        self._pool = torch.cuda.graph_pool_handle() if record is CudaGraph else None
+        self._shared = Shared(device) if record is CudaGraph else None
         self._recordings: dict[Key, Recording] = {}
 
     def record_all(self, micros: int, forget_gradients: Callable[[], None]) -> None:
@@ -96,30 +106,35 @@ class Graphs:
         key = micros, number == 0, is_last, is_last and measures
         if key not in self._recordings:
             batch = Batch(*self._inputs)
-            self._recordings[key] = self._record(lambda: self._part(number, micros, measures, batch), self._pool)
+            self._recordings[key] = self._record(lambda: self._part(number, micros, measures, batch), self._shared)
         return self._recordings[key]
 
 
 @contextmanager
-def recording(model: nn.Module) -> Iterator[None]:
-    """For the block that records on a GPU: what cannot be recorded becomes a UserError."""
+def recording(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """For the block that records: what cannot be recorded becomes a UserError."""
     name, before = type(model).__name__, _places(model)
-    drawn = _host_draws()
+    is_gpu = device.type == "cuda"
+    drawn, stream = _host_draws(is_gpu), torch.cuda.current_stream(device) if is_gpu else None
     try:
-        yield
+        with torch.cuda.device(device) if is_gpu else nullcontext():
+            yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if stream is not None:
+            torch.cuda.set_stream(stream)  # torch stays on that of a recording that failed
+        reason = one_line(error.__context__ or error)
         raise UserError(
-            f"cluster.cuda_graph=true: an update of {name} cannot be recorded ({one_line(error)}); a model, loss or "
-            "metric that reads a value on the host is the usual reason: use cluster.cuda_graph=false"
+            f"cluster.cuda_graph=true: an update of {name} cannot be recorded ({reason}); "
+            "reading a value on the host, in the model or the loss, is the usual reason: use cluster.cuda_graph=false"
         ) from error
     if moved := next((place for place, where in _places(model).items() if where != before.get(place)), None):
         raise UserError(
             f"cluster.cuda_graph=true: {name} replaces its {moved} in forward, which a graph cannot repeat: change it "
             "in place (copy_), or use cluster.cuda_graph=false"
         )
-    if _host_draws() != drawn:
+    if _host_draws(is_gpu) != drawn:
         raise UserError(
             f"cluster.cuda_graph=true: {name} draws random numbers on the host, which a graph would repeat: draw them "
             "with torch on the device, or use cluster.cuda_graph=false"
@@ -132,9 +147,9 @@ def _places(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _host_draws() -> tuple[Any, ...]:
-    """Equal as long as nobody draws from a generator of the host."""
-    of_torch = torch.default_generator.get_state().tolist() if torch.cuda.is_available() else None
+def _host_draws(is_gpu: bool) -> tuple[Any, ...]:
+    """Equal as long as nobody draws from a generator of the host; torch's is that of the device on a CPU."""
+    of_torch = torch.default_generator.get_state().tolist() if is_gpu else None
     return random.getstate(), repr(np.random.get_state(legacy=False)), of_torch
 
 
@@ -151,6 +166,6 @@ def side_stream(device: torch.device) -> Iterator[None]:
     current.wait_stream(stream)
 
 
-def recorder(device: torch.device) -> Callable[[Callable[[], Any], Any], Recording]:
+def recorder(device: torch.device) -> Recorder:
     """What records on this device."""
     return CudaGraph if device.type == "cuda" else Repeated

@@ -40,7 +40,7 @@ from harness.train.speed import (
     optimizer_spec,
     recompute_activations,
 )
-from harness.train.supply import Drawn, Supply
+from harness.train.supply import Supply
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
@@ -194,8 +194,8 @@ class Learner:
                 del group["weight_decay"]
         return groups
 
-    def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Drawn]]:
-        """(step, the examples of its micro-batches on this rank) for start <= step < stop."""
+    def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
         return self.supply.updates(start, stop)
 
     def lr(self, step: int) -> float:
@@ -208,15 +208,14 @@ class Learner:
         """Position of update `step` in the schedule; skipped updates do not advance it (P11)."""
         return step - self.skipped if self.gain is None else self.gain.rule.step
 
-    def update(self, step: int, examples: Drawn | Tensor, last: bool = False) -> Tensor:
-        """One optimizer update on this rank's examples (see `micro_batches`; or any indices and their epochs, [2,
-        accumulation, micro]); returns its share of the batch's loss.
+    def update(self, step: int, examples: Tensor, last: bool = False) -> Tensor:
+        """One optimizer update on this rank's examples (see `micro_batches`); returns its share of the batch's loss.
         Of the `last` update before an evaluation more is measured (see diagnostics).
 
         The gradient is that of the mean over the global batch: losses are summed and divided once by the global count
         (P1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
         """
-        micros = len(examples[0])
+        micros = examples.shape[1]
         self._begin(step)
         part = self._part if self.graphs is None else self.graphs.run
         made: Made | None = None
@@ -421,9 +420,9 @@ class Learner:
         batch = self.supply.micro_batch(drawn, 0)
         batch = Batch(self.laid_out(batch.inputs), batch.targets)
         record = recorder(self.world.device)
-        self.graphs = Graphs(self._part, batch, record)
+        self.graphs = Graphs(self._part, batch, record, self.world.device)
         if record is not Repeated:
-            with recording(self.model):
+            with recording(self.model, self.world.device):
                 forget = partial(self.optimizer.zero_grad, set_to_none=True)
                 self.graphs.record_all(self.batch.gradient_accumulation_steps, forget)
 

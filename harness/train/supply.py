@@ -1,7 +1,6 @@
 """The micro-batches of a trial's updates, on the device: which examples they hold (P2), gathered and augmented."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,14 +23,6 @@ CHUNK_BYTES = {"cuda": 1 << 26, "cpu": 1 << 20, "meta": 1 << 20}
 GATHERED_ALIKE = (TensorExamples, ImageExamples)  # an example is the same in whichever batch it is gathered
 
 
-class Drawn(NamedTuple):
-    """The examples of one update on this rank, [accumulation, micro] each, on the device."""
-
-    indices: Tensor
-    epochs: Tensor
-    place: int | None = None  # of its first micro-batch among all of this rank; None: not from the stream
-
-
 class Supply:
     """Batches of one rank. They are made in chunks of micro-batches where an example depends on nothing but itself and
     its batch-norm group; a chunk begins at a fixed place of the stream, so that resuming changes nothing.
@@ -49,6 +40,7 @@ class Supply:
             self._keyed = splits.augment.keyed
         self._size: int | None = None  # micro-batches of a chunk
         self._chunk: tuple[int, list[Batch]] | None = None  # its number, and its micro-batches
+        self._issued: tuple[Tensor, int] | None = None  # of the stream's last update, and its first micro-batch's place
         self._staged: dict[int, Tensor] = {}  # number of a chunk -> its indices and epochs, on the device
 
     def compile(self) -> None:
@@ -56,8 +48,8 @@ class Supply:
         if self._keyed is not None:
             self._keyed = torch.compile(self._keyed, dynamic=False)
 
-    def updates(self, start: int, stop: int) -> Iterator[tuple[int, Drawn]]:
-        """(step, its examples) for start <= step < stop."""
+    def updates(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
         micros = self.batch.gradient_accumulation_steps
         steps = max(1, CHUNK_EXAMPLES // self.batch.total_batch_size)
         for first in range(start, stop, steps):
@@ -67,8 +59,8 @@ class Supply:
             with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
                 for step in range(first, last):
                     self._stage(step * micros)
-                    indices, epochs = on_device[step - first]
-                    yield step, Drawn(indices, epochs, step * micros)
+                    self._issued = on_device[step - first], step * micros
+                    yield step, self._issued[0]
 
     def _mine(self, first: int, last: int) -> Tensor:
         """Indices and epochs of whole updates on this rank, on the host: [updates, 2, accumulation, micro]."""
@@ -82,12 +74,12 @@ class Supply:
         is_gpu = self.world.device.type == "cuda"
         return values.pin_memory().to(self.world.device, non_blocking=True) if is_gpu else values.to(self.world.device)
 
-    def micro_batch(self, drawn: Drawn | Tensor, number: int) -> Batch:
-        """Micro-batch `number` of an update's examples, as the model receives it."""
-        place = drawn.place if isinstance(drawn, Drawn) else None
-        if place is not None and self.chunk_size() > 1:
-            return self._from_chunk(place + number)
-        indices, epochs = drawn[0][number], drawn[1][number]
+    def micro_batch(self, drawn: Tensor, number: int) -> Batch:
+        """Micro-batch `number` of an update's examples, as the model receives it; from a chunk for those that `updates`
+        gave last."""
+        if self._issued is not None and drawn is self._issued[0] and self.chunk_size() > 1:
+            return self._from_chunk(self._issued[1] + number)
+        indices, epochs = drawn[:, number]
         return self.augmented(self.loader.batch(indices, epochs), indices, epochs)
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:

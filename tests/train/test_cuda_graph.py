@@ -1,22 +1,26 @@
 """P8, P9, P20: an update recorded once and replayed has the bits of the same update made anew, and can be resumed."""
 
 import copy
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from small_trials import GHOST, MLP, SGD, SMALL, WITHOUT_BATCH_NORM, topology
+from small_trials import GHOST, MLP, SGD, SMALL, WITHOUT_BATCH_NORM, evaluations, run, task, topology
 from tape import Tape
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from harness.datasets.digits import Digits
+from harness.optimizers.device_step import COUNTED
+from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.settings import Averaging, Settings
 from harness.train import learner as learner_module
 from harness.train.learner import Learner
-from harness.train.learner_state import restore, state_of
+from harness.train.learner_state import continue_from, restore, state_of
+from harness.train.trainer import Execution
 from harness.train.worker import Worker
 from harness.train.world import World
 
@@ -122,3 +126,87 @@ def test_replays_have_the_bits_of_the_same_update_made_anew(monkeypatch, setting
     plain = trained(learner(settings, accumulation, Speed()))
     assert found[0] == pytest.approx(plain[0], rel=1e-8)
     assert set(found[2]["optimizer"]["state"]) == set(plain[2]["optimizer"]["state"])
+
+
+# -- state stays in its place --------------------------------------------------------------------------------------
+
+
+def places(made: Learner) -> list[int]:
+    assert made.average is not None
+    values = [*made.model.parameters(), *made.model.buffers(), *made.average.module.parameters()]
+    values += [v for state in made.optimizer.state.values() for k, v in state.items() if k not in COUNTED]
+    return [value.data_ptr() for value in values]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "lamb.LAMB"])
+def test_restoring_and_branching_move_nothing_that_a_recording_refers_to(name):
+    settings = replace(SMALL, optimizer=optimizer(name))
+    made = learner(settings, 1, Speed(cuda_graph=True))
+    made.warm_up()
+    before = places(made)
+    assert len(before) > 3 * len(list(made.model.parameters()))
+    step, drawn = next(made.micro_batches(0, 1))
+    made.update(step, drawn)
+    for load in (restore, lambda learner, state: continue_from(learner, state, 64)):
+        load(made, copy.deepcopy(state_of(made)))
+        assert places(made) == before
+
+
+@pytest.mark.parametrize("first", [Execution(cuda_graph=True), Execution(fused=True), Execution()])
+def test_a_trial_resumes_with_another_implementation_of_its_optimizer(worker, tmp_path, first):
+    settings = replace(WITHOUT_BATCH_NORM, optimizer=optimizer("AdamW"))
+    expected = evaluations(run(worker, task(tmp_path / "whole", settings, precision="float64")))
+    for number, second in enumerate((Execution(cuda_graph=True), Execution(fused=True), Execution())):
+        order = task(
+            tmp_path / str(number), settings, execution=replace(first, checkpoint_every_s=0), precision="float64"
+        )
+        worker.start(order)
+        rows = evaluations(worker.advance(0.0))
+        worker.stop()
+        rows += evaluations(run(worker, replace(order, execution=second)))
+        assert len(rows) == len(expected)
+        losses = [[row["train_loss"] for row in of] for of in (rows, expected)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+# -- what cannot be recorded ---------------------------------------------------------------------------------------
+
+
+class Unrecordable(nn.Module):
+    """A model that does `what` in its forward pass."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.head = nn.Linear(64, 10)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.what == "reads":
+            x = x * x.mean().item()
+        elif self.what == "replaces":
+            self.calls = self.calls + 1
+        elif self.what == "draws":
+            x = x * random.random()
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("reads", "an update of Unrecordable cannot be recorded .*use cluster.cuda_graph=false"),
+        ("replaces", "Unrecordable replaces its calls in forward.*in place"),
+        ("draws", "Unrecordable draws random numbers on the host"),
+    ],
+)
+def test_what_a_recording_would_repeat_is_refused_by_name(monkeypatch, what, message):
+    model = {"_target_": f"{__name__}.Unrecordable", "what": what}
+    with pytest.raises(UserError, match=message):
+        replayed(monkeypatch, replace(WITHOUT_BATCH_NORM, model=model), 1)
+
+
+def test_micro_batches_of_several_shapes_are_refused():
+    made = learner(WITHOUT_BATCH_NORM, 1, Speed(cuda_graph=True))
+    made.warm_up()
+    with pytest.raises(UserError, match=r"one shape, but .*\[64, .* in one and \[32, .* in another"):
+        made.update(0, torch.zeros(2, 1, 32, dtype=torch.int64))
