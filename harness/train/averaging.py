@@ -6,7 +6,7 @@ Floating buffers outside batch norm are averaged like weights, others copied (P3
 import torch
 from torch import Tensor, nn
 
-from harness.optimizers.device_step import lerp
+from harness.optimizers.step_formulas import lerp
 from harness.train.buffers import Buffers
 from harness.train.model_copy import copy_model
 
