@@ -11,7 +11,7 @@ from harness.train.learner import Learner
 
 def state_of(learner: Learner) -> dict[str, Any]:
     """What all ranks share: tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
-    state: dict[str, Any] = {"model": learner.model.state_dict(), "optimizer": learner.optimizer.state_dict()}
+    state: dict[str, Any] = {"model": learner.model.state_dict(), "optimizer": learner.optimizer_state()}
     state["schedule"] = learner.schedule.state()
     if learner.noise is not None:
         state["noise"] = learner.noise.state()
@@ -31,7 +31,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
 def restore(learner: Learner, state: dict[str, Any]) -> None:
     """Continue from what `state_of` returned."""
     learner.model.load_state_dict(state["model"])
-    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.load_optimizer(state["optimizer"])
     learner.schedule.restore(state["schedule"])
     learner.diagnostics.restore(state["diagnostics"])
     if learner.noise is not None and "noise" in state:
@@ -50,8 +50,7 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
 def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
     """Load weights, optimizer state and average from the `state` of a trial at `total_batch_size`, nothing else."""
     learner.model.load_state_dict(state["model"])
-    own = learner.optimizer.state_dict()
-    learner.optimizer.load_state_dict({**own, "state": state["optimizer"]["state"]})
+    learner.load_optimizer({**learner.optimizer_state(), "state": state["optimizer"]["state"]})
     if learner.average is not None:
         learner.average.module.load_state_dict(state["average"]["model"])
         # It has seen the same examples, in a different number of updates.
