@@ -17,6 +17,7 @@ from harness.analyse.sections import Plot, Section, Series, Table
 from harness.commands.checks import check_gpus
 from harness.launch.capacity import fit
 from harness.launch.measures import Gangs, Row
+from harness.launch.ray_probe import NodeResources
 from harness.launch.tasks import Cluster, task_of
 from harness.launch.timing_pass import TimingPass
 from harness.plan.batch import BatchPlan, Placement
@@ -70,7 +71,7 @@ class StepTime:
             )
         most = max(workers for workers, _, _ in self.kept)
         check_gpus(cluster, most)
-        fit(cluster, {most}, [(float(cluster.cpus or usable_cpus()), cluster.gpus_per_worker * most)])
+        fit(cluster, {most}, [NodeResources(float(cluster.cpus or usable_cpus()), cluster.gpus_per_worker * most)])
         _say(console, f"step_time: {words.count(len(self.kept), 'split')} of {self.design.workload.name}, each timed "
                       f"{cluster.timing_min_s:g} s or {cluster.timing_min_steps} updates at least")  # fmt: skip
         if left_out := len(self.splits) - len(self.kept):
@@ -165,7 +166,7 @@ def _sentences(rows: Sequence[Row], model: StepModel) -> list[str]:
     busy = max(float(row.get("other_cpus", 0.0)) for row in rows)
     return [
         f"Most examples a second: {words.number(rate)}, with {words.count(fastest.devices, 'worker')} at micro-batch "
-        f"{fastest.micro_batch:g} x {fastest.accumulation:g} accumulation, {words.number(fastest.seconds)} s an update.",
+        f"{fastest.micro_batch:g} x {fastest.accumulation:g} accumulation, {words.number(fastest.seconds)} s each.",
         f"Timed on {rows[0].get('device') or 'an unnamed device'}; other processes kept up to {busy:.1f} CPUs busy.",
         f"T = s (a + b m) + communication, through {words.count(len(rows), 'timing')}.{pinned}",
     ]
