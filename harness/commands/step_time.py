@@ -166,7 +166,7 @@ def _sentences(rows: Sequence[Row], model: StepModel) -> list[str]:
     busy = max(float(row.get("other_cpus", 0.0)) for row in rows)
     return [
         f"Most examples a second: {words.number(rate)}, with {words.count(fastest.devices, 'worker')} at micro-batch "
-        f"{fastest.micro_batch:g} x {fastest.accumulation:g} accumulation, {words.number(fastest.seconds)} s an update.",
+        f"{fastest.micro_batch:g} x {fastest.accumulation:g} accumulation, {words.number(fastest.seconds)} s each.",
         f"Timed on {rows[0].get('device') or 'an unnamed device'}; other processes kept up to {busy:.1f} CPUs busy.",
         f"T = s (a + b m) + communication, through {words.count(len(rows), 'timing')}.{pinned}",
     ]
