@@ -164,11 +164,12 @@ def _sentences(rows: Sequence[Row], model: StepModel) -> list[str]:
     rate = fastest.devices * fastest.micro_batch * fastest.accumulation / fastest.seconds
     pinned = f" Not determined by these timings: {', '.join(model.pinned)}." if model.pinned else ""
     busy = max(float(row.get("other_cpus", 0.0)) for row in rows)
+    device = rows[0].get("device") or "an unnamed device"
     return [
         f"Most examples a second: {words.number(rate)}, with {words.count(fastest.devices, 'worker')} at micro-batch "
         f"{fastest.micro_batch:g} x {fastest.accumulation:g} accumulation, {words.number(fastest.seconds)} s each.",
-        f"Timed on {rows[0].get('device') or 'an unnamed device'}; other processes kept up to {busy:.1f} CPUs busy.",
-        f"T = s (a + b m) + communication, through {words.count(len(rows), 'timing')}.{pinned}",
+        f"Timed on {device}; other processes kept up to {busy:.1f} CPUs busy.",
+        f"T = s (a + b m) + communication, fitted to {words.count(len(rows), 'timing')}.{pinned}",
     ]
 
 
