@@ -16,7 +16,7 @@ SCRIPT = [sys.executable, str(BENCHMARKS / "gpu_check.py"), "--device", "cpu"]
 
 def test_every_option_of_speed_is_measured(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_trials import NOT_VARIED, Lab, variants
+    from gpu_trials import NOT_VARIED, Lab, variants  # pyright: ignore[reportMissingImports]
 
     lab = Lab("cpu", tmp_path)
     made = lab.settings("resnet20", 32)
@@ -28,7 +28,7 @@ def test_every_option_of_speed_is_measured(monkeypatch, tmp_path):
 
 def test_the_table_compares_the_fastest_of_both_sides(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from gpu_speed import table
+    from gpu_speed import table  # pyright: ignore[reportMissingImports]
 
     loops = [{"case": "a TBS 8", "loop": name, "step_s": s} for name, s in (("plain", 0.004), ("tuned graph", 0.002))]
     ours = [{"case": "a TBS 8", "speed": name, "step_s": s} for name, s in (("eager", 0.003), ("fused", 0.0025))]

@@ -19,7 +19,7 @@ from noisy_quadratic import CONFIRM, Arm, Truth, arms_of, discrepancies, run_stu
 from harness.config.compose import compose_config
 from harness.objectives.model_losses import ModelOutput
 from harness.record.study import StudyFolder
-from harness.train import learner as learner_module
+from harness.train import supply
 from harness.train.averaging import AveragedModel
 from harness.train.evaluation import Evaluator
 from harness.train.learner import Learner
@@ -229,8 +229,8 @@ def mean_over_one_example_fewer(monkeypatch):
 
 
 def every_micro_batch_the_same(monkeypatch):
-    right = learner_module.cut
-    monkeypatch.setattr(learner_module, "cut", lambda *arguments: right(*arguments)[:, :1].expand(-1, 2, -1))
+    right = supply.cut
+    monkeypatch.setattr(supply, "cut", lambda *arguments: right(*arguments)[:, :1].expand(-1, 2, -1))
 
 
 def an_epoch_of_noise_again_and_again(monkeypatch):

@@ -28,7 +28,7 @@ LINES = {
     "harness submit +experiment=tbs": "+experiment=tbs_sweep",
     "harness doctor workload=dig": "workload=digits_bn_cnn",
     "harness --cfg job +experiment=tbs": "+experiment=tbs_sweep",
-    "harness +experiment=tbs_sweep question.total": "question.total_batch_sizes.",
+    "harness +experiment=tbs_sweep question.total": "question.total_batch_sizes=",
 }
 
 

@@ -25,6 +25,7 @@ NOT_NUMBERS = {
     "machine",
     "attempt",
     "schema",
+    "crc32",
 }
 
 # As conf/optimizer has them, each with an LR at which it trains the small GPT.
