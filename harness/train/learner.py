@@ -1,18 +1,18 @@
 """Model, DDP wrapper, optimizer and average of one trial on one rank, and the updates they make."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Splits
 from harness.datasets.tree import Tree, call, map_tree
 from harness.objectives.objective import Measured, objective_named
 from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
+from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.instantiate import instantiate, instantiate_as
 from harness.plan.parameter_groups import ParameterGroups
@@ -20,16 +20,18 @@ from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
 from harness.train.adascale import GainController, check_gain
-from harness.train.averaging import AveragedModel, decay_per_step
+from harness.train.averaging import decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.buffers import Buffers
 from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.loader import Loader
 from harness.train.noise_meter import NoiseMeter, check_noise
+from harness.train.parallel import Parallel, Replicated, Sharded, check_model
 from harness.train.precision import Precision, choose_kernels
 from harness.train.seeds import derive_seed
-from harness.train.speed import check_speed, compiled, compress_gradients, recompute_activations
+from harness.train.sharding_checks import check_parallel
+from harness.train.speed import check_speed, compiled, recompute_activations
 from harness.train.stream import ExampleStream, cut
 from harness.train.world import World
 
@@ -73,37 +75,30 @@ class Learner:
         check_noise(settings, topology.precision)
         check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
+        check_parallel(settings, topology, self.speed)
         self._build()
 
     def _build(self) -> None:
-        # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "init"))
-            model = instantiate_as(nn.Module, "model", self.settings.model)
-        model = convert_batch_norm(model, self.settings.batch_norm)
-        self.model = self.precision.place(model)
-        if self.speed.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.buffers = Buffers(self.model)
-        self._groups()  # freezes parameters, which must happen before DDP collects those that need gradients
-        if self.speed.activation_checkpointing:
-            recompute_activations(self.model)
-        self.wrapped: nn.Module = self.model
-        self._ddp: DistributedDataParallel | None = None
-        if self.world.size > 1:
-            # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
-            finds_unused = self._leaves_parameters_unused()
-            if finds_unused:  # DDP would take a weight that the model returns, for a fused head, for an unused one
-                self.model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
-            self.wrapped = self._ddp = DistributedDataParallel(
-                self.model,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=finds_unused,
-                static_graph=self.batch.gradient_accumulation_steps == 1 and not finds_unused,
-            )
-            self._ddp.broadcast_buffers = False  # the argument of this name gives a warning from torch 2.13 on
-            if self.speed.gradient_compression:
-                compress_gradients(self._ddp)
+        if self.topology.sharding == "full" and self.world.size > 1:
+            host = torch.device("cpu")
+            self.parallel: Parallel = Sharded(lambda: self._new_model(host), self.precision, self.world)
+            self.model, self.buffers = self.parallel.model, Buffers(self.parallel.model)
+            if unused := self._unused_parameters(rank=0):  # on the same examples, since ranks must not differ in them
+                raise UserError(
+                    f"cluster.sharding=full needs a gradient of every parameter in every micro-batch, but {unused[0]} "
+                    "gets none: freeze it with parameter_groups.frozen, or use cluster.sharding=none"
+                )
+        else:
+            self.model = self._new_model(self.world.device)
+            self.buffers = Buffers(self.model)
+            self.parallel = Replicated(self.model)
+            if self.world.size > 1:
+                # DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
+                unused = torch.tensor(len(self._unused_parameters(self.world.rank)), device=self.world.device)
+                finds_unused = bool(self.world.maximum(unused))
+                is_static = self.batch.gradient_accumulation_steps == 1 and not finds_unused
+                self.parallel.wrap(finds_unused, is_static, self.speed.gradient_compression)
+        self.wrapped: nn.Module = self.parallel.wrapped
         self.noise = None
         if self.settings.noise_scale.in_training:
             self.noise = NoiseMeter(self.model, self.settings, self.batch, self.world, self.splits.endless)
@@ -122,24 +117,38 @@ class Learner:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
         self._fresh_state()
 
-    def _leaves_parameters_unused(self) -> bool:
-        """Whether some micro-batch gives some parameter no gradient, on any rank, as far as a few of them show.
+    def _new_model(self, device: torch.device) -> nn.Module:
+        """The model at its initial weights on `device`, ready to be wrapped."""
+        # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "init"))
+            model = instantiate_as(nn.Module, "model", self.settings.model)
+        model = convert_batch_norm(model, self.settings.batch_norm)
+        if self.topology.sharding == "full":
+            check_model(model)
+        model = self.precision.place(model, device)
+        if self.speed.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._groups_of(model)  # freezes parameters, which must happen before DDP collects those that need gradients
+        if self.speed.activation_checkpointing:
+            recompute_activations(model)
+        return model
 
-        DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
-        """
-        buffers, unused = self.buffers.copy(), False
+    def _unused_parameters(self, rank: int) -> list[str]:
+        """Parameters that get no gradient in some micro-batch of `rank`, as far as a few of them show."""
+        buffers, unused = self.buffers.copy(), dict[str, None]()
         size = self.batch.per_device_batch_size
         for number in range(PROBES):
             examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
             examples %= self.settings.train_examples
-            self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
+            self.seed_random(derive_seed(self.seed, "probe", rank, number))
             epochs = torch.zeros_like(examples)
             batch = self.augmented(self.loader.batch(examples, epochs), examples, epochs)
             self.measure(self.model, batch)[0].backward()
-            unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
+            unused |= {name: None for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None}
             self.model.zero_grad(set_to_none=True)
         self.buffers.load(buffers)
-        return bool(self.world.maximum(torch.tensor(int(unused), device=self.world.device)))
+        return list(unused)
 
     def _graph(self) -> dict[str, Any]:
         """What a compiled graph depends on in addition to the shapes of a micro-batch."""
@@ -148,10 +157,10 @@ class Learner:
 
     def _fresh_state(self) -> None:
         """A new optimizer, a new average that starts at the current weights, and all counts at zero."""
-        model, averaging = self.model, self.settings.averaging
+        averaging = self.settings.averaging
         self.optimizer = instantiate_as(torch.optim.Optimizer, "optimizer", self.settings.optimizer, self._groups())
         self.scaler = self.precision.new_scaler()
-        self.diagnostics = Diagnostics(model, self.settings.clip_norm)
+        self.diagnostics = Diagnostics(self.parallel.parameters, self.settings.clip_norm, self.parallel.whole_norms)
         if self.noise is not None:
             self.noise.reset()
         if self.gain is not None:
@@ -163,13 +172,18 @@ class Learner:
             if averaging.half_life_examples
             else 0.0
         )
-        self.average = AveragedModel(model, decay, self.buffers) if averaging.half_life_examples else None
+        self.average = self.parallel.new_average(decay, self.buffers) if averaging.half_life_examples else None
 
     def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of what this rank updates."""
+        own = self.parallel.parameters
+        return [{**g, "params": [own[name] for name in g["param_names"]]} for g in self._groups_of(self.model)]
+
+    def _groups_of(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups; an optimizer whose conf does not set weight decay keeps its own default."""
         weight_decay = self.settings.optimizer.get("weight_decay")
         options = ParameterGroups(**self.settings.parameter_groups)
-        groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, options=options)
+        groups = parameter_groups(model, weight_decay=weight_decay or 0.0, options=options)
         if weight_decay is None:
             for group in groups:
                 del group["weight_decay"]
@@ -222,13 +236,14 @@ class Learner:
             self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
             drawn = indices[number], epochs[number]
             batch = self.augmented(self.loader.batch(*drawn), *drawn)
-            with nullcontext() if self._ddp is None or number == micros - 1 else self._ddp.no_sync():
+            with self.parallel.accumulate(number == micros - 1):
                 loss, count = self.measure(self.train_model, batch)
                 loss.backward(loss_share)
             share = loss.detach() / self.batch.total_batch_size
             total = share if total is None else total + share
             counted = counted + count
         assert total is not None
+        self.parallel.take_gradients()
         factor = self._recount(counted)
         if factor is not None:
             total = total * factor
@@ -333,10 +348,18 @@ class Learner:
         count = as_float64(counted, self.world.device)
         count = self.world.sum(count) if varies else count * self.world.size
         factor = self.batch.total_batch_size / count.where(count > 0, 1.0)
-        for parameter in self.model.parameters():
+        for parameter in self.parallel.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         return factor
+
+    @contextmanager
+    def weights(self, averaged: bool) -> Iterator[nn.Module]:
+        """The model, or its average where one is kept, for forward passes without gradients."""
+        average = self.average if averaged else None
+        with nullcontext(self.model) if average is None else average.evaluated() as model:
+            yield model
+        self.parallel.leave()
 
     def agree_on_buffers(self) -> None:
         """Give every rank the same buffers outside batch norm, raw and averaged; all ranks must call it together."""
@@ -348,14 +371,13 @@ class Learner:
 
     def warm_up(self) -> None:
         """Untimed updates on throw-away examples through the trial's own wrapper; the state is then restored (P8)."""
-        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        buffers = self.buffers.copy()
+        weights, buffers = self.parallel.copy(), self.buffers.copy()
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
         for step in range(WARM_UP_UPDATES):
             self.update(step, examples)
         self.buffers.note_moving(self.world)
-        self.model.load_state_dict(weights)
+        self.parallel.put_back(weights)
         self.buffers.load(buffers)
         self._fresh_state()
         self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval
@@ -363,10 +385,3 @@ class Learner:
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
-
-
-def _as_results(outputs: Any) -> Any:
-    """Outputs in which a parameter is a result of the forward pass."""
-    if isinstance(outputs, tuple):
-        return tuple(o.view_as(o) if isinstance(o, nn.Parameter) else o for o in outputs)
-    return outputs

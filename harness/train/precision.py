@@ -33,16 +33,18 @@ class Precision:
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
             torch.backends.cudnn.allow_tf32 = name == "tf32"
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, its floating tensors in the trial's dtype and complex ones in the complex dtype of
+    def place(self, model: nn.Module, device: torch.device | None = None) -> nn.Module:
+        """The model on the trial's device, or on `device`, its floating tensors in the trial's dtype and complex ones in the complex dtype of
         the same precision; `Module.to` alone would drop imaginary parts, such as those of rotary embeddings."""
+
+        where = device or self.device
 
         def placed(value: Tensor) -> Tensor:
             real = self.dtype if value.is_floating_point() else value.dtype
-            return value.to(self.device, self.dtype.to_complex() if value.is_complex() else real)
+            return value.to(where, self.dtype.to_complex() if value.is_complex() else real)
 
         has_complex = any(value.is_complex() for value in (*model.parameters(), *model.buffers()))
-        return model._apply(placed) if has_complex else model.to(self.device, self.dtype)
+        return model._apply(placed) if has_complex else model.to(where, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context for the forward pass; the backward pass uses the same precision on its own."""
