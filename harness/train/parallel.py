@@ -144,13 +144,16 @@ class Sharded:
             value.copy_(kept)
 
     def model_state(self, average: AveragedShards | None = None) -> State:
-        """On rank 0 on the CPU; parameters are left out on the others."""
+        """Parameters are on the CPU of rank 0 and empty on the others."""
         own = self.parameters if average is None else average.parameters
-        state = {name: value for name, value in self.model.state_dict().items() if name not in self._name}
-        if average is not None:
-            state |= {name: value for name, value in average.buffers.copy().items() if name in state}
         whole = {name: self._gathered(value, self._split[name]) for name, value in own.items()}
-        return state | ({name: whole[first] for name, first in self._name.items()} if self.world.is_main else {})
+        state = self.model.state_dict()
+        for name in state:
+            if name in self._name:
+                state[name] = whole[self._name[name]]
+            elif average is not None and name in average.buffers:
+                state[name] = average.buffers[name]
+        return state
 
     @torch.no_grad()
     def load_model(self, state: State, average: AveragedShards | None = None) -> None:

@@ -1,6 +1,5 @@
 """cluster.sharding=full computes what one rank computes, with the model split over two real processes."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,18 @@ from typing import Any
 import pytest
 import torch
 from processes import on_ranks
-from small_trials import DIGITS, EVERY_EVALUATION, GHOST, SMALL, WITHOUT_BATCH_NORM, evaluations, run, task, timeless
+from small_trials import DIGITS, EVERY_EVALUATION, GHOST, SMALL, TIMES, evaluations, run, task, timeless
 from torch import Tensor, nn
 
-from harness.plan.settings import Averaging, Settings
+from harness.plan.errors import UserError
+from harness.plan.execution import Speed
+from harness.plan.gradient_noise import NoiseScale
+from harness.plan.settings import Averaging
+from harness.plan.trial import Topology
 from harness.train.checkpoint import load_checkpoint
 from harness.train.learner import Learner
 from harness.train.learner_state import restore, state_of
+from harness.train.sharding_checks import check_parallel
 from harness.train.worker import Task, Worker
 from harness.train.world import World
 
@@ -53,7 +57,7 @@ class Awkward(nn.Module):
         return self.head(x * self.scale) + self.tied(x)
 
 
-# 100 updates of 64 in two micro-batches a rank, each followed by an evaluation; 71 examples are 36 and 35.
+# 100 updates of 64, each in two micro-batches a rank, and ten evaluations; of 71 examples ranks have 35 and 36.
 AWKWARD = replace(
     SMALL,
     model={"_target_": f"{__name__}.Awkward"},
@@ -62,26 +66,132 @@ AWKWARD = replace(
     parameter_groups={"frozen": ["blocks.1.inner.weight"]},
     clip_norm=0.5,
     budget_examples=100 * 64,
-    evaluate_every_examples=64,
+    evaluate_every_examples=10 * 64,
     batch_norm=replace(GHOST, statistics_examples=16),  # one group, so that a rank has none
     averaging=Averaging(half_life_examples=256, decide_on="averaged"),
 )
+HOW = {"accumulation": 2, "precision": "float64"}
 
 
-def sharded(order: Task) -> Task:
+def split(order: Task) -> Task:
     return replace(order, topology=replace(order.topology, sharding="full"))
 
 
-def numbers(rows: list[dict[str, Any]]) -> list[Any]:
-    return [[row["train_loss"], row["validation"], row["diagnostics"]] for row in evaluations(rows)]
+def numbers(rows: list[dict[str, Any]]) -> list[float]:
+    return [number for row in rows for number in flat(row)]
+
+
+def flat(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for key in value if key not in TIMES for number in flat(value[key])]
+    return [value] if isinstance(value, float) else []
 
 
 def run_as_rank(world: World, order: Task, dropped_at: int) -> list[dict[str, Any]]:
-    """The rows of a trial, dropped at an evaluation and resumed by another worker where that is not 0."""
+    """The rows of a trial; where `dropped_at` is not 0, of its second attempt, after so many evaluations."""
     if dropped_at:
         worker = Worker(world.rank, world.size, "cpu", 1)
         worker.start(order)
         for _ in range(dropped_at):
-            worker.advance(0.0)
+            worker.advance(0.0 if world.is_main else 1e9)
         worker.stop()
     return run(Worker(world.rank, world.size, "cpu", 1), order)
+
+
+@pytest.mark.long
+def test_a_split_model_follows_one_rank_for_100_updates_also_when_it_is_killed_and_resumed(worker, tmp_path):
+    alone = run(worker, task(tmp_path / "alone", AWKWARD, **HOW))
+    order = split(task(tmp_path / "split", AWKWARD, world=2, **HOW))
+    whole = on_ranks(2, run_as_rank, order, 0)[0]
+    again = replace(order, folder=str(tmp_path / "resumed"), execution=EVERY_EVALUATION)
+    resumed = on_ranks(2, run_as_rank, again, 4)[0]
+    assert len(evaluations(whole)) == 10
+    assert len(numbers(whole)) == len(numbers(alone)) > 100
+    assert numbers(whole) == pytest.approx(numbers(alone), abs=1e-10, rel=0)
+    assert timeless(evaluations(resumed)) == timeless(evaluations(whole))[4:]  # to the bit
+    assert resumed[-1]["test"] == whole[-1]["test"]
+    assert evaluations(whole)[-1]["diagnostics"]["clip_fraction"] > 0
+
+
+def loaded_and_saved(world: World, order: Task, folder: Path) -> tuple[dict[str, Any], list[int]]:
+    """What a learner of this many ranks, which has loaded a checkpoint, saves; and the bytes of its own weights."""
+    found = load_checkpoint(folder, maps=True)
+    assert found is not None
+    worker = Worker(world.rank, world.size, "cpu", 1)
+    splits = worker.splits(order.settings, order.topology)
+    learner = Learner(order.settings, order.seed + 1, order.topology, world, splits)
+    restore(learner, found[1])
+    state = state_of(learner)
+    sizes = [p.nbytes for p in learner.parallel.parameters.values()]
+    return {key: state[key] for key in ("model", "optimizer", "average")}, sizes
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+@pytest.mark.long
+def test_a_checkpoint_of_one_rank_loads_on_three_split_ones_and_back_to_the_bit(worker, tmp_path):
+    few = replace(AWKWARD, total_batch_size=48, budget_examples=480, evaluate_every_examples=96)
+    alone = task(tmp_path / "alone", few, precision="float64", execution=EVERY_EVALUATION)
+    worker.start(alone)
+    worker.advance(0.0)
+    worker.advance(0.0)
+    worker.stop()
+    order = split(task(tmp_path, few, world=3, precision="float64"))
+    saved = on_ranks(3, loaded_and_saved, order, tmp_path / "alone/checkpoint")
+    found = load_checkpoint(tmp_path / "alone/checkpoint")
+    assert found is not None
+    for state in (found[1], saved[0][0]):  # evaluations make these statistics anew
+        average = state["average"]["model"]
+        state["average"]["model"] = {k: v for k, v in average.items() if not k.endswith((".norm.mean", ".norm.var"))}
+    assert same({key: found[1][key] for key in ("model", "optimizer", "average")}, saved[0][0])
+    whole = sum(p.nbytes for p in Awkward().double().parameters())
+    assert sum(sum(sizes) for _, sizes in saved) == whole
+    assert max(sum(sizes) for _, sizes in saved) < 0.45 * whole
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+MUON, LARS = ({"_target_": f"harness.optimizers.{name}", "lr": 0.1} for name in ("muon.Muon", "lars.LARS"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "speed", "reason"),
+    [
+        ({"optimizer": MUON}, {}, "optimizer harness.optimizers.muon.Muon, which uses norms or matrices"),
+        ({"optimizer": LARS}, {}, "optimizer harness.optimizers.lars.LARS, which uses norms or matrices"),
+        ({"optimizer": {"_target_": "torch.optim.Adafactor", "lr": 0.1}}, {}, "optimizer torch.optim.Adafactor"),
+        ({"adascale_ratio": 2}, {}, "AdaScale: choose another LR rule"),
+        ({"noise_scale": NoiseScale(in_training=True)}, {}, "noise_scale: leave noise_scale off"),
+        ({"batch_norm": replace(GHOST, statistics="running", half_life_examples=256.0)}, {}, "batch_norm.statistics"),
+        ({}, {"gradient_compression": True}, "cluster.gradient_compression=true: use false"),
+        ({}, {"channels_last": True}, "cluster.channels_last=true: use false"),
+        ({}, {"compile": True}, "cluster.compile=true: use false"),
+    ],
+)
+def test_what_cannot_be_split_is_refused_by_name(settings, speed, reason):
+    order = split(task(Path(), replace(SMALL, **settings), world=2))
+    with pytest.raises(UserError, match=f"cluster.sharding=full does not work with {reason}"):
+        check_parallel(order.settings, order.topology, Speed(**speed))
+
+
+def test_elementwise_optimizers_are_not_refused():
+    for name in ("SGD", "AdamW", "RMSprop", "NAdam"):
+        order = split(task(Path(), replace(SMALL, optimizer={"_target_": f"torch.optim.{name}", "lr": 0.1}), world=2))
+        check_parallel(order.settings, order.topology, Speed())
+
+
+def test_only_a_split_topology_has_a_name_of_its_own():
+    order = task(Path(), world=2)
+    assert split(order).topology.key == f"{order.topology.key}-full" == "cpu-w2-b32-a1-float32-full"
+    assert "sharding" not in order.topology.to_json()
+    assert Topology.from_json(split(order).topology.to_json()) == split(order).topology
+    with pytest.raises(UserError, match="TBS 64 has one: use cluster.workers_per_trial >= 2"):
+        split(task(Path()))
+    with pytest.raises(UserError, match="cluster.sharding must be one of none, full, not 'half'"):
+        replace(order.topology, sharding="half")
