@@ -14,7 +14,7 @@ from harness.plan.stored import check_known, from_fields
 # backward pass by autocast; fp16 scales its loss.
 PRECISIONS = ("float32", "tf32", "float64", "bf16", "fp16")
 
-# none: every rank holds the whole model. full: weights, gradients, optimizer state and average are split over the ranks.
+# none: every rank holds the whole model. full: weights, gradients, optimizer state and average are split over ranks.
 SHARDINGS = ("none", "full")
 
 
@@ -105,7 +105,7 @@ class Topology:
 
     @property
     def key(self) -> str:
-        """Folder name of the replica, e.g. `cpu-w2-b16-a4-float32`, or `cuda-w8-b4-a1-bf16-full` where it is sharded."""
+        """Folder name of the replica, e.g. `cpu-w2-b16-a4-float32`; with sharding `cuda-w8-b4-a1-bf16-full`."""
         batch = self.batch
         shape = f"w{batch.world_size}-b{batch.per_device_batch_size}-a{batch.gradient_accumulation_steps}"
         return f"{self.device}-{shape}-{self.precision}{'-full' if self.sharding == 'full' else ''}"

@@ -14,7 +14,7 @@ from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
-from harness.plan.instantiate import instantiate, instantiate_as
+from harness.plan.instantiate import instantiate, instantiate_as, resolve
 from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
@@ -80,8 +80,8 @@ class Learner:
 
     def _build(self) -> None:
         if self.topology.sharding == "full" and self.world.size > 1:
-            host = torch.device("cpu")
-            self.parallel: Parallel = Sharded(lambda: self._new_model(host), self.precision, self.world)
+            tries_meta = hasattr(resolve(self.settings.model), "init_weights")
+            self.parallel: Parallel = Sharded(self._construct, self._ready, tries_meta, self.precision, self.world)
             self.model, self.buffers = self.parallel.model, Buffers(self.parallel.model)
             if unused := self._unused_parameters(rank=0):  # on the same examples, since ranks must not differ in them
                 raise UserError(
@@ -89,7 +89,7 @@ class Learner:
                     "gets none: freeze it with parameter_groups.frozen, or use cluster.sharding=none"
                 )
         else:
-            self.model = self._new_model(self.world.device)
+            self.model = self._ready(self._construct(), self.world.device)
             self.buffers = Buffers(self.model)
             self.parallel = Replicated(self.model)
             if self.world.size > 1:
@@ -117,12 +117,16 @@ class Learner:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
         self._fresh_state()
 
-    def _new_model(self, device: torch.device) -> nn.Module:
-        """The model at its initial weights on `device`, ready to be wrapped."""
-        # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
+    def _construct(self) -> nn.Module:
+        """The model at its initial weights, drawn on the CPU so that they are the same on every device and rank
+        (P10)."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            model = instantiate_as(nn.Module, "model", self.settings.model)
+            return instantiate_as(nn.Module, "model", self.settings.model)
+
+    def _ready(self, model: nn.Module, device: torch.device | None = None) -> nn.Module:
+        """The model on `device` (None: the CPU), ready to be wrapped."""
+        device = device or torch.device("cpu")
         model = convert_batch_norm(model, self.settings.batch_norm)
         if self.topology.sharding == "full":
             check_model(model)

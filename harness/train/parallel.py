@@ -8,7 +8,7 @@ under the same names, so that its model and optimizer load on any number of rank
 import socket
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,9 +19,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.plan.errors import UserError
-from harness.train.averaging import AveragedModel, AveragedShards
+from harness.train.averaging import Average, AveragedModel, AveragedShards
 from harness.train.batch_norm import batch_norms
 from harness.train.buffers import Buffers
+from harness.train.meta_build import CannotBuild, MetaModel
 from harness.train.precision import HALF, Precision
 from harness.train.speed import blocks_of, compress_gradients
 from harness.train.world import World
@@ -75,12 +76,15 @@ class Replicated:
     def put_back(self, copy: Any) -> None:
         self.model.load_state_dict(copy)
 
-    def model_state(self, average: AveragedModel | None = None) -> State:
+    def model_state(self, average: Average | None = None) -> State:
         """The state_dict of the model, or of its average, in whole tensors."""
-        return (self.model if average is None else average.module).state_dict()
+        return self._of(average).state_dict()
 
-    def load_model(self, state: State, average: AveragedModel | None = None) -> None:
-        (self.model if average is None else average.module).load_state_dict(state)
+    def load_model(self, state: State, average: Average | None = None) -> None:
+        self._of(average).load_state_dict(state)
+
+    def _of(self, average: Average | None) -> nn.Module:
+        return average.module if isinstance(average, AveragedModel) else self.model
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> State:
         """Its state_dict, in whole tensors."""
@@ -99,14 +103,25 @@ class Sharded:
 
     is_sharded = True
 
-    def __init__(self, draw: Callable[[], nn.Module], precision: Precision, world: World) -> None:
-        """`draw` builds the model on the CPU, or on meta with `take_rows`; one rank of a node does so at a time."""
+    def __init__(
+        self,
+        construct: Callable[[], nn.Module],
+        ready: Callable[[nn.Module], nn.Module],
+        tries_meta: bool,
+        precision: Precision,
+        world: World,
+    ) -> None:
+        """`ready` makes what `construct` gives ready to be split. With `tries_meta` the model is built on meta where
+        that is possible; else on the CPU, by one rank of a node at a time."""
         self.world = world
         turn, turns = _turns(world)
         mesh = init_device_mesh(world.device.type, (world.size,))
-        for number in range(turns):
+        built = _on_meta(construct, world) if tries_meta else None
+        if built is not None:
+            self.model = self.wrapped = _split(ready(built.model), built.fill, precision, mesh)
+        for number in range(turns if built is None else 0):
             if number == turn:
-                self.model = self.wrapped = _split(draw(), precision, mesh)
+                self.model = self.wrapped = _split(ready(construct()), lambda part: None, precision, mesh)
             world.meet()
         self._split = dict(self.model.named_parameters())
         with torch.no_grad():
@@ -143,10 +158,9 @@ class Sharded:
         for value, kept in zip((*self.parameters.values(), *self.model.buffers()), copy, strict=True):
             value.copy_(kept)
 
-    def model_state(self, average: AveragedShards | None = None) -> State:
+    def model_state(self, average: Average | None = None) -> State:
         """Parameters are on the CPU of rank 0 and empty on the others."""
-        own = self.parameters if average is None else average.parameters
-        whole = {name: self._gathered(value, self._split[name]) for name, value in own.items()}
+        whole = {name: self._gathered(value, self._split[name]) for name, value in self._of(average).items()}
         state = self.model.state_dict()
         for name in state:
             if name in self._name:
@@ -156,17 +170,21 @@ class Sharded:
         return state
 
     @torch.no_grad()
-    def load_model(self, state: State, average: AveragedShards | None = None) -> None:
+    def load_model(self, state: State, average: Average | None = None) -> None:
         missing = self._name.keys() - state.keys()
         if missing or any(state[name].shape != self._split[first].shape for name, first in self._name.items()):
-            raise RuntimeError(f"the checkpoint is of another model: it lacks {sorted(missing) or 'parameters so large'}")
-        for name, own in (self.parameters if average is None else average.parameters).items():
+            lacks = ", ".join(sorted(missing)) or "parameters of these sizes"
+            raise RuntimeError(f"the checkpoint is of another model: it lacks {lacks}")
+        for name, own in self._of(average).items():
             own.copy_(self._rows(state[name]))
         for name in state.keys() - self._name.keys():
             if average is None:
                 self.model.get_buffer(name).copy_(state[name])
             elif name in average.buffers:
                 average.buffers[name].copy_(state[name])
+
+    def _of(self, average: Average | None) -> Mapping[str, Tensor]:
+        return average.parameters if isinstance(average, AveragedShards) else self.parameters
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> State:
         """On rank 0 on the CPU; whole tensors are empty on the others."""
@@ -224,8 +242,16 @@ def check_model(model: nn.Module) -> None:
         )
 
 
-def _split(model: nn.Module, precision: Precision, mesh: Any) -> nn.Module:
-    """The model as `fully_shard` splits it: block by block, so that a GPU holds one whole block at a time."""
+def _on_meta(construct: Callable[[], nn.Module], world: World) -> MetaModel | None:
+    try:
+        return MetaModel(construct, world)
+    except CannotBuild:
+        return None
+
+
+def _split(model: nn.Module, fill: Callable[[nn.Module], None], precision: Precision, mesh: Any) -> nn.Module:
+    """The model as `fully_shard` splits it: block by block, so that a GPU holds one whole block at a time. `fill` gives
+    a block its values."""
     # FSDP puts a hook on whatever the model returns: on a weight (for a fused head), one more at every forward pass.
     model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
     half = HALF.get(precision.name)
@@ -234,9 +260,10 @@ def _split(model: nn.Module, precision: Precision, mesh: Any) -> nn.Module:
     gathers_half = half is not None and not batch_norms(model)
     policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False) if gathers_half else None
     options = {"mesh": mesh} if policy is None else {"mesh": mesh, "mp_policy": policy}
-    for block in separable_blocks(model):
-        fully_shard(block, **options)
-    return fully_shard(model, **options)
+    for part in (*separable_blocks(model), model):
+        fill(part)
+        fully_shard(part, **options)
+    return model
 
 
 def separable_blocks(model: nn.Module) -> list[nn.Module]:

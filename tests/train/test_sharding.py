@@ -35,11 +35,14 @@ class Block(nn.Module):
 class Awkward(nn.Module):
     """Odd numbers of rows, one parameter of a single row, tied and frozen ones, a moving buffer, a block used twice."""
 
+    blocks: nn.ModuleList
+    centre: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(64, 7)
-        self.blocks = nn.ModuleList([Block(7) for _ in range(3)])
-        self.blocks.append(self.blocks[0])
+        blocks = [Block(7) for _ in range(3)]
+        self.blocks = nn.ModuleList([*blocks, blocks[0]])
         self.scale = nn.Parameter(torch.ones(1))
         self.head, self.tied = nn.Linear(7, 10), nn.Linear(7, 10)
         self.tied.weight = self.head.weight
@@ -191,7 +194,7 @@ def test_only_a_split_topology_has_a_name_of_its_own():
     assert split(order).topology.key == f"{order.topology.key}-full" == "cpu-w2-b32-a1-float32-full"
     assert "sharding" not in order.topology.to_json()
     assert Topology.from_json(split(order).topology.to_json()) == split(order).topology
-    with pytest.raises(UserError, match="TBS 64 has one: use cluster.workers_per_trial >= 2"):
+    with pytest.raises(UserError, match=r"TBS 64 has one: use cluster.workers_per_trial >= 2"):
         split(task(Path()))
-    with pytest.raises(UserError, match="cluster.sharding must be one of none, full, not 'half'"):
+    with pytest.raises(UserError, match=r"cluster.sharding must be one of none, full, not 'half'"):
         replace(order.topology, sharding="half")
