@@ -14,7 +14,7 @@ from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
-from harness.plan.instantiate import instantiate, instantiate_as, resolve
+from harness.plan.instantiate import instantiate, instantiate_as
 from harness.plan.parameter_groups import ParameterGroups
 from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
@@ -26,6 +26,7 @@ from harness.train.buffers import Buffers
 from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.loader import Loader
+from harness.train.meta_build import can_build_on_meta
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.parallel import Parallel, Replicated, Sharded, check_model
 from harness.train.precision import Precision, choose_kernels
@@ -80,8 +81,8 @@ class Learner:
 
     def _build(self) -> None:
         if self.topology.sharding == "full" and self.world.size > 1:
-            tries_meta = hasattr(resolve(self.settings.model), "init_weights")
-            self.parallel: Parallel = Sharded(self._construct, self._ready, tries_meta, self.precision, self.world)
+            on_meta = can_build_on_meta(self.settings.model)
+            self.parallel: Parallel = Sharded(self._construct, self._ready, on_meta, self.precision, self.world)
             self.model, self.buffers = self.parallel.model, Buffers(self.parallel.model)
             if unused := self._unused_parameters(rank=0):  # on the same examples, since ranks must not differ in them
                 raise UserError(
@@ -122,7 +123,8 @@ class Learner:
         (P10)."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "init"))
-            return instantiate_as(nn.Module, "model", self.settings.model)
+            with torch.device("meta") if self.world.device.type == "meta" else nullcontext():
+                return instantiate_as(nn.Module, "model", self.settings.model)
 
     def _ready(self, model: nn.Module, device: torch.device | None = None) -> nn.Module:
         """The model on `device` (None: the CPU), ready to be wrapped."""

@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from harness.plan.instantiate import resolve
+from harness.plan.settings import Spec
 from harness.train.world import World
 
 WHOLE_BYTES = 1 << 20  # smaller tensors stay whole on every rank
@@ -23,7 +25,7 @@ WRITES = {"zero_", "fill_", "normal_", "uniform_"}  # whatever was there before
 EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
-class CannotBuild(Exception):
+class MetaBuildError(Exception):
     """The model is to be built on the CPU: its constructor does what cannot be repeated there."""
 
 
@@ -44,17 +46,17 @@ class MetaModel:
     """A model whose parameters are on meta, and the values that `fill` gives them."""
 
     def __init__(self, construct: Callable[[], nn.Module], world: World) -> None:
-        """Raises CannotBuild, on every rank."""
+        """Raises MetaBuildError, on every rank."""
         self.values = Values(world)
         try:
             with torch.device("meta"), OnCpu(), self.values:
                 self.model = construct()
         except Exception as error:
-            raise CannotBuild from error
+            raise MetaBuildError from error
         # By object, since a change of dtype gives a parameter another storage.
         self._found = {id(p): (p, self.values.held(p), _place(p)) for p in self.model.parameters()}
         if any(held.whole is None and held.rows is None for _, held, _ in self._found.values()):
-            raise CannotBuild  # nothing has set this parameter
+            raise MetaBuildError  # nothing has set this parameter
         for module in self.model.modules():
             for name, value in module._buffers.items():
                 if value is not None and value.is_meta:
@@ -77,6 +79,11 @@ class MetaModel:
                 module._parameters[name] = made[id(p)]
 
 
+def can_build_on_meta(model: Spec) -> bool:
+    """Whether the model's class says that torch's operations on its parameters give them their values."""
+    return hasattr(resolve(model), "init_weights")
+
+
 class Values(TorchDispatchMode):
     """Repeats every operation on meta tensors on the CPU."""
 
@@ -91,7 +98,7 @@ class Values(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             return func(*(self.real(value) if _is_meta(value) else value for value in args))
         if inputs and not all(map(_is_meta, _written(func._schema, args, kwargs))):
-            raise CannotBuild  # writes values of meta tensors into one that is on the CPU
+            raise MetaBuildError  # writes values of meta tensors into one that is on the CPU
         meta_args, meta_kwargs = tree_map(_as_meta, (args, kwargs)) if inputs else (args, kwargs)
         outputs = func(*meta_args, **meta_kwargs)
         if not inputs and not any(_is_meta(value) for value in tree_leaves(outputs)):
@@ -116,10 +123,10 @@ class Values(TorchDispatchMode):
         return outputs
 
     def held(self, value: Tensor) -> Held:
-        """Raises CannotBuild for a tensor that no operation seen here has made."""
+        """Raises MetaBuildError for a tensor that no operation seen here has made."""
         found = self._held.get(value.untyped_storage()._cdata)
         if found is None or found.dtype != value.dtype:
-            raise CannotBuild
+            raise MetaBuildError
         return found
 
     def real(self, value: Tensor) -> Tensor:
@@ -170,7 +177,7 @@ class Values(TorchDispatchMode):
         held = Held(StorageWeakRef(storage), value.shape, value.dtype, has_rows, size)
         if result is not None:
             if _place(result) != _place(value):
-                raise CannotBuild
+                raise MetaBuildError
             held.whole = torch.as_strided(result, (size,), (1,), 0)
         self._held[storage._cdata] = held
 
@@ -179,7 +186,7 @@ class OnCpu(TorchFunctionMode):
     """Tensors say that they are on the CPU: torch's initialisers, and others, do nothing to those on meta."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == torch.Tensor.is_meta.__get__:
+        if func == torch.Tensor.is_meta.__get__:  # pyright: ignore[reportAttributeAccessIssue]
             return False
         if func == torch.Tensor.device.__get__:
             return torch.device("cpu")

@@ -6,6 +6,7 @@ under the same names, so that its model and optimizer load on any number of rank
 """
 
 import socket
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from harness.plan.errors import UserError
 from harness.train.averaging import Average, AveragedModel, AveragedShards
 from harness.train.batch_norm import batch_norms
 from harness.train.buffers import Buffers
-from harness.train.meta_build import CannotBuild, MetaModel
+from harness.train.meta_build import MetaBuildError, MetaModel
 from harness.train.precision import HALF, Precision
 from harness.train.speed import blocks_of, compress_gradients
 from harness.train.world import World
@@ -245,7 +246,7 @@ def check_model(model: nn.Module) -> None:
 def _on_meta(construct: Callable[[], nn.Module], world: World) -> MetaModel | None:
     try:
         return MetaModel(construct, world)
-    except CannotBuild:
+    except MetaBuildError:
         return None
 
 
@@ -254,6 +255,7 @@ def _split(model: nn.Module, fill: Callable[[nn.Module], None], precision: Preci
     a block its values."""
     # FSDP puts a hook on whatever the model returns: on a weight (for a fused head), one more at every forward pass.
     model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
+    warnings.filterwarnings("ignore", ".*returned a view tensor")  # no loss changes outputs in place
     half = HALF.get(precision.name)
     # Whole weights in half precision, as autograd keeps those that autocast makes of them until the backward pass.
     # torch's batch norm does not mix half-precision weights with statistics in float32.

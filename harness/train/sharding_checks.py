@@ -14,7 +14,7 @@ from harness.plan.trial import Topology
 UPDATES = 3
 TOLERANCE = 1e-9  # relative, in float64, of parameters updated whole and in halves
 SCALES = 1.0, 100.0  # of the gradients of the two halves, so that a norm over both differs from that of either
-ON_GPU_ONLY = ("fused", "capturable")  # arguments of torch's optimizers that do not change what is computed
+WITHOUT_CPU = ("fused", "capturable")  # arguments of torch's optimizers that do not change what is computed
 
 
 def check_parallel(settings: Settings, topology: Topology, speed: Speed) -> None:
@@ -31,7 +31,6 @@ def check_parallel(settings: Settings, topology: Topology, speed: Speed) -> None
         "noise_scale": (settings.noise_scale.is_on, "leave noise_scale off"),
         "cluster.gradient_compression=true": (speed.gradient_compression, "use false"),
         "cluster.channels_last=true": (speed.channels_last, "use false"),
-        "cluster.compile=true": (speed.compile, "use false"),
         "cluster.precision=fp16, whose overflows workers would see separately": (
             topology.precision == "fp16",
             "use bf16",
@@ -66,7 +65,7 @@ def _updated(optimizer: Spec, pieces: int) -> list[Tensor]:
     for kind in zip(names, parts, strict=True):
         group.setdefault("params", []).extend(kind[1])
         group.setdefault("param_names", []).extend(f"{kind[0]}.{number}" for number in range(pieces))
-    spec = {key: value for key, value in optimizer.items() if key not in ON_GPU_ONLY}
+    spec = {key: value for key, value in optimizer.items() if key not in WITHOUT_CPU}
     made = instantiate(spec, [group])
     for _ in range(UPDATES):
         for value, of_value in zip(drawn, parts, strict=True):

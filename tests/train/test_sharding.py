@@ -174,7 +174,6 @@ MUON, LARS = ({"_target_": f"harness.optimizers.{name}", "lr": 0.1} for name in 
         ({"batch_norm": replace(GHOST, statistics="running", half_life_examples=256.0)}, {}, "batch_norm.statistics"),
         ({}, {"gradient_compression": True}, "cluster.gradient_compression=true: use false"),
         ({}, {"channels_last": True}, "cluster.channels_last=true: use false"),
-        ({}, {"compile": True}, "cluster.compile=true: use false"),
     ],
 )
 def test_what_cannot_be_split_is_refused_by_name(settings, speed, reason):
