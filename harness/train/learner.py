@@ -84,19 +84,15 @@ class Learner:
             on_meta = can_build_on_meta(self.settings.model)
             self.parallel: Parallel = Sharded(self._construct, self._ready, on_meta, self.precision, self.world)
             self.model, self.buffers = self.parallel.model, Buffers(self.parallel.model)
-            if unused := self._unused_parameters(rank=0):  # on the same examples, since ranks must not differ in them
-                raise UserError(
-                    f"cluster.sharding=full needs a gradient of every parameter in every micro-batch, but {unused[0]} "
-                    "gets none: freeze it with parameter_groups.frozen, or use cluster.sharding=none"
-                )
+            self.check_gradients(self.batch.per_device_batch_size)
         else:
             self.model = self._ready(self._construct(), self.world.device)
             self.buffers = Buffers(self.model)
             self.parallel = Replicated(self.model)
             if self.world.size > 1:
                 # DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
-                unused = torch.tensor(len(self._unused_parameters(self.world.rank)), device=self.world.device)
-                finds_unused = bool(self.world.maximum(unused))
+                unused = self._unused_parameters(self.world.rank, self.batch.per_device_batch_size)
+                finds_unused = bool(self.world.maximum(torch.tensor(len(unused), device=self.world.device)))
                 is_static = self.batch.gradient_accumulation_steps == 1 and not finds_unused
                 self.parallel.wrap(finds_unused, is_static, self.speed.gradient_compression)
         self.wrapped: nn.Module = self.parallel.wrapped
@@ -140,10 +136,18 @@ class Learner:
             recompute_activations(model)
         return model
 
-    def _unused_parameters(self, rank: int) -> list[str]:
+    def check_gradients(self, size: int) -> None:
+        """Raises UserError for a model that cannot be split because some of a few micro-batches of `size` examples,
+        the same on every rank, gives some parameter no gradient: ranks reduce gradients together."""
+        if unused := self._unused_parameters(0, size):
+            raise UserError(
+                f"cluster.sharding=full needs a gradient of every parameter in every micro-batch, but {unused[0]} "
+                "gets none: freeze it with parameter_groups.frozen, or use cluster.sharding=none"
+            )
+
+    def _unused_parameters(self, rank: int, size: int) -> list[str]:
         """Parameters that get no gradient in some micro-batch of `rank`, as far as a few of them show."""
         buffers, unused = self.buffers.copy(), dict[str, None]()
-        size = self.batch.per_device_batch_size
         for number in range(PROBES):
             examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
             examples %= self.settings.train_examples

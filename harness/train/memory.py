@@ -1,5 +1,6 @@
 """The memory that a trial's parameters take on a device and on its host, before anything starts."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,8 @@ def memory_of(settings: Settings, precision: str) -> Memory:
 
 
 def _shapes(settings: Settings) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the rehearsal has shown them
         try:
             with torch.device("meta"):
                 return instantiate_as(nn.Module, "model", settings.model)

@@ -1,4 +1,4 @@
-"""A model built without ever being whole on a host: its constructor runs on meta, its values one tensor at a time.
+"""A model built without ever being whole in a process: its constructor runs on meta, its values one tensor at a time.
 
 Every operation on a meta tensor is repeated on the CPU, in the same order and with the same random numbers, so that
 values are those of a model built there. A large tensor exists as a whole while operations use it; then this rank keeps

@@ -139,6 +139,8 @@ def _train(learner: Learner, splits: Splits) -> None:
         _check_classes(learner, splits, outputs, targets)
         check_loss(learner, batch)
         check_metrics(settings, outputs, targets, splits)
+        if learner.topology.sharding == "full":
+            learner.check_gradients(EXAMPLES)
         learner.update(0, drawn, last=True)
 
 

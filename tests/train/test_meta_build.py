@@ -45,7 +45,7 @@ def built(world: World) -> list[Tensor]:
     made = MetaModel(Varied, world)
     after = torch.rand(1)
     assert all(p.is_meta for p in made.model.parameters())
-    for part in (made.model.large, made.model):
+    for part in (made.model.get_submodule("large"), made.model):
         made.fill(part)
     return [*(value.detach() for value in made.model.state_dict().values()), after]
 
@@ -67,7 +67,7 @@ def test_values_are_those_of_the_cpu_to_the_bit():
     torch.manual_seed(5)
     whole = GPT(50, 16, 2, 16, 2).state_dict()
     assert all(torch.equal(value, whole[name]) for name, value in made.model.state_dict().items())
-    assert made.model.head.weight is made.model.token_embedding.weight
+    assert made.model.get_parameter("head.weight") is made.model.get_parameter("token_embedding.weight")
 
 
 @pytest.mark.long
