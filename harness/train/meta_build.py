@@ -21,6 +21,7 @@ from harness.plan.settings import Spec
 from harness.train.world import World
 
 WHOLE_BYTES = 1 << 20  # smaller tensors stay whole on every rank
+REGISTERED = {"_parameters", "_buffers", "_modules"}
 WRITES = {"zero_", "fill_", "normal_", "uniform_"}  # whatever was there before
 EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
@@ -58,6 +59,9 @@ class MetaModel:
         if any(held.whole is None and held.rows is None for _, held, _ in self._found.values()):
             raise MetaBuildError  # nothing has set this parameter
         for module in self.model.modules():
+            own = tree_leaves([value for name, value in vars(module).items() if name not in REGISTERED])
+            if any(_is_meta(value) and id(value) not in self._found for value in own):
+                raise MetaBuildError  # a plain attribute, which would stay on meta
             for name, value in module._buffers.items():
                 if value is not None and value.is_meta:
                     module._buffers[name] = self.values.real(value).clone()
@@ -67,7 +71,7 @@ class MetaModel:
         """Replace the meta parameters of a part of the model by whole ones on the world's device."""
         made: dict[int, nn.Parameter] = {}
         for module in part.modules():
-            for name, p in module._parameters.items():
+            for name, p in list(module._parameters.items()):
                 if p is None or not p.is_meta:
                     continue
                 if id(p) not in made:
@@ -76,7 +80,7 @@ class MetaModel:
                     whole = value.to(self.values.world.device, p.dtype, copy=True)
                     made[id(p)] = nn.Parameter(whole, requires_grad=p.requires_grad)
                     self.values.forget_wholes()
-                module._parameters[name] = made[id(p)]
+                setattr(module, name, made[id(p)])  # some modules, such as nn.LSTM, keep another reference
 
 
 def can_build_on_meta(model: Spec) -> bool:
@@ -103,8 +107,7 @@ class Values(TorchDispatchMode):
         outputs = func(*meta_args, **meta_kwargs)
         if not inputs and not any(_is_meta(value) for value in tree_leaves(outputs)):
             return outputs
-        known = set(self._held)
-        new = [v for v in tree_leaves(outputs) if _is_meta(v) and v.untyped_storage()._cdata not in known]
+        new = [v for v in tree_leaves(outputs) if _is_meta(v) and v.untyped_storage()._cdata not in self._held]
         if not new and not func._schema.is_mutable:
             return outputs  # a view
         name = func._schema.name.removeprefix("aten::")

@@ -34,9 +34,9 @@ class Varied(nn.Module):
 
 
 class Plain(nn.Module):
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, *kept: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(values)
+        self.weight, self.kept = nn.Parameter(values), kept
 
 
 def built(world: World) -> list[Tensor]:
@@ -47,6 +47,7 @@ def built(world: World) -> list[Tensor]:
     assert all(p.is_meta for p in made.model.parameters())
     for part in (made.model.get_submodule("large"), made.model):
         made.fill(part)
+    assert not any(p.is_meta for p in vars(made.model.get_submodule("recurrent"))["_flat_weights"])
     return [*(value.detach() for value in made.model.state_dict().values()), after]
 
 
@@ -76,7 +77,11 @@ def test_values_are_the_same_where_ranks_keep_rows():
         assert same_bits(values, expected())
 
 
-@pytest.mark.parametrize("values", [lambda: torch.tensor([1.0, 2.0]), lambda: torch.empty(3)])
-def test_a_constructor_whose_values_cannot_be_followed_is_left_to_the_cpu(values):
+@pytest.mark.parametrize(
+    "construct",
+    [lambda: Plain(torch.tensor([1.0])), lambda: Plain(torch.empty(3)), lambda: Plain(torch.ones(3), torch.ones(3))],
+)
+def test_a_constructor_whose_values_cannot_be_followed_is_left_to_the_cpu(construct):
+    MetaModel(lambda: Plain(torch.ones(3)), ALONE)
     with pytest.raises(MetaBuildError):
-        MetaModel(lambda: Plain(values()), ALONE)
+        MetaModel(construct, ALONE)

@@ -7,17 +7,30 @@ from typing import Any
 import pytest
 import torch
 from processes import on_ranks
-from small_trials import DIGITS, EVERY_EVALUATION, GHOST, SMALL, TIMES, evaluations, run, task, timeless
+from small_trials import (
+    DIGITS,
+    EVERY_EVALUATION,
+    GHOST,
+    SMALL,
+    TIMES,
+    WITHOUT_BATCH_NORM,
+    evaluations,
+    run,
+    task,
+    timeless,
+)
 from torch import Tensor, nn
 
+from harness.datasets.digits import Digits
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.gradient_noise import NoiseScale
 from harness.plan.settings import Averaging
-from harness.plan.trial import Topology
+from harness.plan.trial import Arm, PlannedTrial, Topology, Trial
 from harness.train.checkpoint import load_checkpoint
 from harness.train.learner import Learner
 from harness.train.learner_state import restore, state_of
+from harness.train.rehearsal import rehearse
 from harness.train.sharding_checks import check_parallel
 from harness.train.worker import Task, Worker
 from harness.train.world import World
@@ -90,24 +103,26 @@ def flat(value: Any) -> list[float]:
     return [value] if isinstance(value, float) else []
 
 
-def run_as_rank(world: World, order: Task, dropped_at: int) -> list[dict[str, Any]]:
-    """The rows of a trial; where `dropped_at` is not 0, of its second attempt, after so many evaluations."""
-    if dropped_at:
-        worker = Worker(world.rank, world.size, "cpu", 1)
-        worker.start(order)
-        for _ in range(dropped_at):
-            worker.advance(0.0 if world.is_main else 1e9)
-        worker.stop()
+def run_as_rank(world: World, order: Task) -> list[dict[str, Any]]:
     return run(Worker(world.rank, world.size, "cpu", 1), order)
+
+
+def run_until_killed(world: World, order: Task, evaluations: int) -> None:
+    """Make so many evaluations; the caller then kills the process."""
+    worker = Worker(world.rank, world.size, "cpu", 1)
+    worker.start(order)
+    for _ in range(evaluations):
+        worker.advance(0.0 if world.is_main else 1e9)
 
 
 @pytest.mark.long
 def test_a_split_model_follows_one_rank_for_100_updates_also_when_it_is_killed_and_resumed(worker, tmp_path):
     alone = run(worker, task(tmp_path / "alone", AWKWARD, **HOW))
     order = split(task(tmp_path / "split", AWKWARD, world=2, **HOW))
-    whole = on_ranks(2, run_as_rank, order, 0)[0]
-    again = replace(order, folder=str(tmp_path / "resumed"), execution=EVERY_EVALUATION)
-    resumed = on_ranks(2, run_as_rank, again, 4)[0]
+    whole = on_ranks(2, run_as_rank, order)[0]
+    order = replace(order, folder=str(tmp_path / "killed"), execution=EVERY_EVALUATION)
+    on_ranks(2, run_until_killed, order, 4)
+    resumed = on_ranks(2, run_as_rank, order)[0]
     assert len(evaluations(whole)) == 10
     assert len(numbers(whole)) == len(numbers(alone)) > 100
     assert numbers(whole) == pytest.approx(numbers(alone), abs=1e-10, rel=0)
@@ -180,6 +195,29 @@ def test_what_cannot_be_split_is_refused_by_name(settings, speed, reason):
     order = split(task(Path(), replace(SMALL, **settings), world=2))
     with pytest.raises(UserError, match=f"cluster.sharding=full does not work with {reason}"):
         check_parallel(order.settings, order.topology, Speed(**speed))
+
+
+class Scalar(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.scale = nn.Linear(64, 10), nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scale * self.linear(inputs.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (f"{__name__}.Scalar", r"scale is a single number without rows: give it the shape \[1\]"),
+        ("unused_parameters.PartlyUsed", "never.weight gets none: freeze it with parameter_groups.frozen"),
+    ],
+)
+def test_a_model_that_cannot_be_split_is_refused_before_the_start(model, reason):
+    settings = replace(WITHOUT_BATCH_NORM, model={"_target_": model})
+    trial = PlannedTrial(Trial(Arm("", "", "", 1, 1.0, settings), 0), split(task(Path(), settings, world=2)).topology)
+    with pytest.raises(UserError, match=reason):
+        rehearse([trial], Digits(256, 70, 50).load(), Speed())
 
 
 def test_elementwise_optimizers_are_not_refused():
