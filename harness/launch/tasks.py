@@ -45,7 +45,7 @@ def cluster_of(config: ClusterConfig, on_gpus: bool, gpu_model: str = "") -> Clu
     gpus = (config.gpus_per_worker or 1.0) if on_gpus else 0.0
     execution = Execution(**_part(config, ExecutionOptions))
     launching = _part(config, Launching)
-    topology = {"precision": config.precision, "sharding": config.sharding}
+    topology: dict[str, Any] = {"precision": config.precision, "sharding": config.sharding}
     return Cluster(**launching, gpus_per_worker=gpus, gpu_model=gpu_model, execution=execution, **topology)
 
 
