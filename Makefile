@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-CLUSTERS := tests/launch tests/slurm
+CLUSTERS := tests/slurm tests/launch
 
 .PHONY: sweep test test-long lint format clean
 
@@ -14,10 +14,10 @@ sweep: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not long and not extras" -n 2 --dist loadfile --durations=15
 
-# Kills, soak and simulations run two at a time; tests that start clusters have the machine to themselves.
+# Two at a time. Those that start clusters wait for most of their time; Slurm's go first, as they wait longest.
 test-long: $(READY)
 	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile --durations=15 $(addprefix --ignore=,$(CLUSTERS))
-	$(BIN)/python -m pytest -m "long and not extras" --durations=15 $(CLUSTERS)
+	$(BIN)/python -m pytest -m "long and not extras" -n 2 --dist loadfile --no-loadscope-reorder --durations=15 $(CLUSTERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -104,10 +104,9 @@ def _compare(
         rates = f"{made.total_batch_size / step_s:,.0f} examples/s, {best / step_s:.2f} of the best loop by hand"
         rates += f", {plain / step_s:.2f} of the plain one" if plain else ""
         is_fast = step_s <= best / GOAL and (plain is None or tbs > SMALL or step_s <= plain / GOAL_OF_PLAIN)
+        verdict = "NOTE" if not lab.is_gpu else "ok" if is_fast else "SLOW"
         numbers = {"case": case, "speed": label, "step_s": step_s, "examples_per_s": made.total_batch_size / step_s}
-        yield Finding(
-            "ok" if is_fast else "SLOW", f"{case}, harness, {label}: {step_s * 1e3:.3f} ms an update, {rates}", numbers
-        )
+        yield Finding(verdict, f"{case}, harness, {label}: {step_s * 1e3:.3f} ms an update, {rates}", numbers)
 
 
 def _updates(learner: Learner) -> Update:

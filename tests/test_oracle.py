@@ -297,9 +297,9 @@ def test_a_fault_in_the_trainer_is_seen(tmp_path, monkeypatch, fault):
     assert bool(discrepancies(arms)) == bool(fault)
 
 
-# -- the whole of it, through Ray -----------------------------------------------------------------------------------
+# -- the whole of it, on two workers --------------------------------------------------------------------------------
 
-RAY = ["cluster.workers_per_trial=2", "cluster.cpus=2", "cluster.per_device_batch_size=64"]
+TWO_WORKERS = ["cluster.workers_per_trial=2", "cluster.per_device_batch_size=64"]
 
 
 @pytest.mark.long
@@ -307,13 +307,14 @@ RAY = ["cluster.workers_per_trial=2", "cluster.cpus=2", "cluster.per_device_batc
 @pytest.mark.parametrize(
     "overrides",
     [
-        [ALL_TBS, RUN_ON],
-        [*PLAIN, "question.total_batch_sizes=[64,128,256,512]"],
-        ACCUMULATED_FLOOR,
+        # Through Ray; the other two on gangs in child processes. From one micro-batch a rank to four.
+        ["question.total_batch_sizes=[64,512]", "lr_scaling.rules=[sqrt,linear]", RUN_ON, "cluster.cpus=2"],
+        [*PLAIN, "cluster=inline"],
+        [*ACCUMULATED_FLOOR, "cluster=inline"],
     ],
     ids=["scaling", "plain", "floor"],
 )
-def test_two_workers_a_trial_through_ray_are_the_closed_forms_too(tmp_path, overrides):
-    arms = arms_of(*run_study(tmp_path, *overrides, *RAY))
+def test_two_workers_a_trial_are_the_closed_forms_too(tmp_path, overrides):
+    arms = arms_of(*run_study(tmp_path, *overrides, *TWO_WORKERS))
     assert {trial.record["topology"][:6] for arm in arms for trial in arm.trials} == {"cpu-w2"}
     assert discrepancies(arms) == []

@@ -237,16 +237,18 @@ def test_an_installed_wheel_runs_its_own_sweep_among_decoys(installed, tmp_path,
 def test_experiments_import_each_other_and_own_questions_import_them_among_decoys(program, tmp_path):
     write(tmp_path, {**DECOYS, **OWN_FILES})
     chosen = ["--config-dir", "own", "+experiment=question_of_mine", "tracking=disabled", "cluster.timing_min_s=0"]
-    for cluster in (["cluster=inline"], ["cluster.cpus=2", "cluster.workers_per_trial=2", "study=on_ray"]):
-        done = program.run(tmp_path, *chosen, *cluster)
+    for study, cluster in {
+        "inline": ["cluster=inline"],
+        "ray": ["cluster.cpus=2", "cluster.workers_per_trial=2"],
+    }.items():
+        done = program.run(tmp_path, *chosen, *cluster, f"study={study}")
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    for study in ("default", "on_ray"):
-        folder = tmp_path / "outputs" / "question_of_mine" / study
-        assert len(list(folder.rglob("record.json"))) == 2
-        refused = program.run(tmp_path, "report", str(folder))
-        assert refused.returncode == 2
-        assert "--trust" in refused.stderr
-        report = program.run(tmp_path, "report", "--trust", str(folder))
-        assert (report.returncode, report.stderr) == (0, ""), report.stdout + report.stderr
+        assert len(list((tmp_path / "outputs" / "question_of_mine" / study).rglob("record.json"))) == 2
+    folder = tmp_path / "outputs" / "question_of_mine" / "ray"
+    refused = program.run(tmp_path, "report", str(folder))
+    assert refused.returncode == 2
+    assert "--trust" in refused.stderr
+    report = program.run(tmp_path, "report", "--trust", str(folder))
+    assert (report.returncode, report.stderr) == (0, ""), report.stdout + report.stderr
     plain = program.run(tmp_path, "+experiment=ema", "question._target_=experiments.extended.Extended", "dry_run=true")
     assert (plain.returncode, plain.stderr) == (0, ""), plain.stdout + plain.stderr

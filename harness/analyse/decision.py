@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from harness.analyse.arms import ArmFinding
 from harness.analyse.results import TrialResult
+from harness.plan.design import Design
+from harness.plan.trial import Arm
 from harness.statistics import words
 from harness.statistics.best_set import BestSet, best_set
 from harness.statistics.comparisons import Verdict, compare
@@ -102,7 +104,7 @@ def decide(
     `base_batch_size`: where all rules train alike, None if they do not. None where there is nothing to choose: fewer
     than two different arms have data, or none reached the target in more than half of its trials.
     """
-    keys = _keys(rows)
+    keys = arm_keys(rows)
     measured = {key: (row, found) for key, row, found in zip(keys, rows, results, strict=True) if found and row.n}
     trials = {key: tuple(result.trial.trial_id for result in found) for key, (_, found) in measured.items()}
     observed = {key: [result.observation() for result in found] for key, (_, found) in measured.items()}
@@ -111,8 +113,8 @@ def decide(
         return None
     if not any(math.isfinite(row.place.examples) for row, _ in measured.values()):
         return None
-    fastest = None if steps is None else _best(_in_seconds(observed, steps), trials)
-    fewest = _best(observed, trials)
+    fastest = None if steps is None else best_arms(in_seconds(observed, steps), trials)
+    fewest = best_arms(observed, trials)
     best = fastest or fewest
     advice = recommend(
         observed, step_times=steps, base=base_batch_size, identity=lambda arm: trials[arm], slower=best.excluded
@@ -123,7 +125,7 @@ def decide(
     options = tuple(_option(c.arm, measured[c.arm][0], same[c.arm], c) for c in _in_order(advice, measured))
     chosen = next(option for option in options if option.key == advice.recommended.arm)
     has_missed = math.isinf(chosen.epochs)
-    is_contradicted = not has_missed and _is_contradicted(chosen, options, best, in_seconds=steps is not None)
+    is_contradicted = not has_missed and _is_contradicted(chosen, options, best, by_seconds=steps is not None)
     rises = [RuleRise(rule, tuple(cost_rise(arms, f) for f in FACTORS)) for rule, arms in _by_rule(observed).items()]
     return Decision(
         compares_seconds=steps is not None,
@@ -143,15 +145,22 @@ def decide(
     )
 
 
-def _is_contradicted(chosen: Option, options: Sequence[Option], best: BestSet[ArmKey], in_seconds: bool) -> bool:
+def _is_contradicted(chosen: Option, options: Sequence[Option], best: BestSet[ArmKey], by_seconds: bool) -> bool:
     """Whether `chosen` is excluded from the best arms, and one of them needs less by more than a settled choice may
     cost; a smaller TBS that costs less than that is preferred by design."""
     if chosen.key in best.members:
         return False
-    costs = {option.key: option.seconds if in_seconds else option.epochs for option in options}
+    costs = {option.key: option.seconds if by_seconds else option.epochs for option in options}
     rivals = [cost for key, cost in costs.items() if key in best.members and cost is not None]
     own = costs[chosen.key]
     return bool(rivals) and own is not None and own > (1 + SETTLED) * min(rivals)
+
+
+def shared_base(design: Design, arms: Sequence[Arm]) -> float | None:
+    """The base batch size, at which scaling rules all train alike; None where arms differ in more than the rule."""
+    if any(arm.variant for arm in arms) or len({arm.base_lr for arm in arms}) > 1:
+        return None
+    return float(design.workload.base_batch_size)
 
 
 def step_times(rows: Sequence[ArmFinding]) -> dict[int, StepTime] | None:
@@ -160,7 +169,7 @@ def step_times(rows: Sequence[ArmFinding]) -> dict[int, StepTime] | None:
     return timed or None
 
 
-def _keys(rows: Sequence[ArmFinding]) -> list[ArmKey]:
+def arm_keys(rows: Sequence[ArmFinding]) -> list[ArmKey]:
     """Label and TBS; arms that share both, as imported ones may, also carry their LR, and if need be a number."""
     plain = [(row.label, row.total_batch_size) for row in rows]
     with_lr = [
@@ -195,7 +204,7 @@ def _in_order(advice: Recommendation, keys: Mapping[ArmKey, object]) -> list[Can
     return [by_arm[key] for key in keys if key in by_arm]
 
 
-def _in_seconds(
+def in_seconds(
     observed: Mapping[ArmKey, Sequence[Observation]], steps: Mapping[int, StepTime]
 ) -> dict[ArmKey, list[Observation]]:
     return {
@@ -205,7 +214,7 @@ def _in_seconds(
     }
 
 
-def _best(
+def best_arms(
     observed: Mapping[ArmKey, Sequence[Observation]], trials: Mapping[ArmKey, tuple[str, ...]]
 ) -> BestSet[ArmKey]:
     def excludes(arm: ArmKey, other: ArmKey) -> bool:

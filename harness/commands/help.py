@@ -12,6 +12,7 @@ WIDTH, INDENT = 120, 14  # columns
 COMMANDS = {
     "sweep": "run an experiment's trials and write its report (the default command)",
     "report": "rewrite a study's report, also for another target or budget, or compare two studies",
+    "advise": "say which TBS and LR to train with on N devices, in how many hours and at what cost",
     "status": "show a study's progress and its running trials",
     "track": "upload a study to W&B, or import one from W&B",
     "submit": "submit a sweep as a Slurm job",

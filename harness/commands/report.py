@@ -5,6 +5,7 @@
     harness report outputs/tbs_sweep/a --metric loss --target 0.3
     harness report outputs/tbs_sweep/a outputs/tbs_sweep/b --fail-if-slower 5%
     harness report outputs/tbs_sweep/a --overlay mlperf_resnet --overlay smith2018
+    harness report outputs/tbs_sweep/a --devices 1,2,4 --price 2.5
 
 Without options, report.html and its companions are rewritten in the study's folder. With another target or budget, the
 report goes to STUDY/read_as/NAME; no trial is run, because the journals have every evaluation. Two studies A B are
@@ -20,10 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from harness.analyse.advice import Asked
+from harness.analyse.advice_section import advice_section
 from harness.analyse.experiment import concluded, reopen
 from harness.analyse.results import Records
 from harness.analyse.two_studies import compare_studies
 from harness.analyse.two_studies_findings import comparison_findings
+from harness.commands.advice import StudyRead, add_advice_options, advice_of, asked_of, given_advice_options
 from harness.commands.entry import Parser, add_trust_option, command, make_console, trusting
 from harness.plan.errors import UserError
 from harness.plan.exit_codes import ExitCode
@@ -58,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
         help="published curves to show next to the study's, see docs/published.md",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write into instead of the study's own")
+    add_advice_options(parser)
+    parser.add_argument("--step-times", type=Path, metavar="STUDY", help="seconds per update for --devices")
     add_reading_options(parser, "--published-target")
     add_trust_option(parser)
     given = parser.parse_args(arguments)
@@ -93,6 +99,8 @@ def _run(given: argparse.Namespace) -> int:
         given.output,
         mode=given.mode,
         trust=given.trust,
+        asked=None if given.devices is None else asked_of(given),
+        step_times=given.step_times,
     )
     return ExitCode.DONE if whole else ExitCode.FAILED
 
@@ -107,6 +115,8 @@ def report(
     *,
     mode: str | None = None,
     trust: bool = False,
+    asked: Asked | None = None,
+    step_times: Path | None = None,
 ) -> bool:
     """Write the report that was asked for and print it; False if a section failed. Raises UserError."""
     folder = StudyFolder(study)
@@ -122,6 +132,10 @@ def report(
     findings = concluded(experiment, design, records.read_for(target, budget))
     if overlays:
         findings = replace(findings, sections=[*findings.sections, *overlay_sections(findings, overlays)])
+    if asked is not None:
+        read = StudyRead(folder, experiment, design, records)
+        advice = advice_section(*advice_of(read, step_times, asked))
+        findings = replace(findings, sections=[*findings.sections, advice])
     own = study / "read_as" / re.sub(r"[^\w.-]+", "_", name) if name else study
     out = report_folder(output or own)
     return write_reports(make_console(), out, findings)
@@ -183,9 +197,11 @@ def _check_combination(given: argparse.Namespace) -> None:
     if given.other is not None:
         if given.other.resolve() == given.study.resolve():
             raise UserError(f"{given.other} is the same study as {given.study}: give two studies to compare")
-        alone = {"--overlay": given.overlay, "--budget-epochs": given.budget_epochs}
+        alone = {"--overlay": given.overlay, "--budget-epochs": given.budget_epochs, "--devices": given.devices}
         if ignored := next((option for option, value in alone.items() if value not in (None, [])), None):
             raise UserError(f"{ignored} is for a report on one study: leave out {given.other} or {ignored}")
+    if given.devices is None and (extra := given_advice_options(given)):
+        raise UserError(f"{extra[0]} is for time and cost on N devices: add --devices, e.g. --devices 8,16,64")
     reading = given_reading_options(given)
     if reading and not given.overlay:
         raise UserError(f"{reading[0]} is for published sources: add --overlay SOURCE, or leave it out")

@@ -19,8 +19,9 @@ from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
 from harness.commands.memory_lines import memory_lines
 from harness.commands.micro_batch import settle_micro_batch
-from harness.commands.open_study import open_study
+from harness.commands.open_study import described, open_study
 from harness.commands.run_trials import run_trials
+from harness.commands.step_time import StepTime
 from harness.commands.study_progress import StudyProgress
 from harness.config.configuration import Configuration
 from harness.launch.drain import Drain
@@ -42,7 +43,16 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
         cluster = of_this_machine(config.cluster).cluster
         check_gpus(cluster, world_size=1)
         check_folder(config.folder)
-        return run_measurement(question, config, cluster, console)
+        if not isinstance(question, StepTime) or config.dry_run:
+            return run_measurement(question, config, cluster, console)
+        study = Study.open(
+            config.folder, described(config, design, cluster, splits), config.allow_mixed_code, take_over
+        )
+        try:
+            study.add_plan([])  # it has no trials
+            return run_measurement(question, config, cluster, console)
+        finally:
+            study.close()
     devices = settle_devices(config)
     cluster = devices.cluster
     progress = settle_micro_batch(StudyProgress(config, cluster, design, as_experiment(question)), console)

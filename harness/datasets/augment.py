@@ -4,7 +4,9 @@ Every random choice is a hash of (seed, epoch, example), so an example looks the
 it is (P2). The functions take a `key` per example, int64 [n]; each uses its own draws.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 from scipy.special import betaincinv
@@ -16,11 +18,18 @@ from harness.datasets.examples import Batch
 from harness.datasets.transforms import Transforms, list_of_callables
 from harness.plan.errors import UserError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # The number of each draw of one key.
 CROP_ROW, CROP_COLUMN, FLIP, CUTOUT_ROW, CUTOUT_COLUMN, MIX, AREA, ASPECT = range(8)
 LARGEST_ASPECT = 4 / 3  # of a random-resized-crop; the smallest is its inverse, as in torchvision
 CROP_LEVELS = 1 << 16  # areas and aspects are drawn from this many equally likely quantiles
 BETA_LEVELS = 1 << 16  # mixing weights are drawn from this many equally likely quantiles
+
+
+def _table(function: F) -> F:
+    """A table that is made once; compiled code takes it as it is."""
+    return cast(F, torch.compiler.disable(lru_cache(function)))
 
 
 class Augmentation:
@@ -69,7 +78,10 @@ class Augmentation:
 
     def __call__(self, batch: Batch, seed: int, epoch: Tensor, example: Tensor, group_size: int) -> Batch:
         """See `examples.Augment`; inputs are floating [n, C, H, W], targets int64 [n]."""
-        key = counter_key(seed, epoch, example)
+        return self.keyed(batch, counter_key(seed, epoch, example), group_size)
+
+    def keyed(self, batch: Batch, key: Tensor, group_size: int) -> Batch:
+        """See `examples.KeyedAugment`."""
         inputs, targets = batch
         if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not isinstance(targets, Tensor):
             raise UserError(
@@ -141,7 +153,7 @@ def _resample(inputs: Tensor, first: Tensor, count: Tensor, axis: int) -> Tensor
     return (1 - weight.view(shape)) * taken(lower) + weight.view(shape) * taken(upper)
 
 
-@lru_cache
+@_table
 def crop_quantiles(least_area: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """Square roots of areas, uniform from `least_area` to 1, and of aspects, log-uniform, at the midpoints of
     CROP_LEVELS equal steps of probability, float64: from a table, because roots differ between devices."""
@@ -203,7 +215,7 @@ def mixup(inputs: Tensor, targets: Tensor, key: Tensor, alpha: float, group_size
     return mixed(inputs), mixed(targets)
 
 
-@lru_cache
+@_table
 def beta_quantiles(alpha: float, device: torch.device) -> Tensor:
     """Beta(alpha, alpha) at the midpoints of BETA_LEVELS equal steps of probability, float64."""
     levels = (torch.arange(BETA_LEVELS, dtype=torch.float64) + 0.5) / BETA_LEVELS

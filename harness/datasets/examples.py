@@ -95,6 +95,17 @@ class Augment(Protocol):
         ...
 
 
+@runtime_checkable
+class KeyedAugment(Augment, Protocol):
+    """An augmentation whose random choices are a hash of one key per example: it may be called for many micro-batches
+    at once, and compiled."""
+
+    def keyed(self, batch: Batch, key: Tensor, group_size: int) -> Batch:
+        """As the call with `key = counter_key(seed, epoch, example)`: int64 [n]. Every example depends on its own key
+        and on its group alone, with the same bits wherever it is in the batch."""
+        ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training, validation (stops a trial) and test examples (read once); `fingerprint` identifies the exact bytes."""

@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import sys
 import traceback
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,10 @@ from harness.plan.timing import Machine, RoundLimits, joined
 from harness.record.files import open_in_place
 from harness.train.timing import Round
 from harness.train.worker import Task, Worker
+
+# A forked torch may hang in its thread pools, and importing it takes every worker seconds. So workers are forked from a
+# server that has imported it and done nothing else. torch._dynamo: torch imports it for the first optimizer.
+PRELOADED = ["harness.train.worker", "torch._dynamo"]
 
 
 class GangError(RuntimeError):
@@ -30,6 +36,10 @@ class Gang(Protocol):
 
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         """Time so many rounds of a task's updates, one after another."""
+        ...
+
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        """What a task's updates are made of, and what a run of it spends besides: see train.parts."""
         ...
 
     def machine(self) -> Machine:
@@ -60,6 +70,9 @@ class InProcessGang:
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         return self.worker.time_rounds(task, limits, rounds)
 
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        return self.worker.measure_parts(task)
+
     def machine(self) -> Machine:
         return self.worker.machine()
 
@@ -77,7 +90,7 @@ class ProcessGang:
     """W child processes on this machine, for the inline launcher."""
 
     def __init__(self, world_size: int, device: str, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pools
+        context = _fork_server()
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(world_size):
@@ -100,6 +113,9 @@ class ProcessGang:
 
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         return self._call(self._pipes, "time_rounds", task, limits, rounds)[0]
+
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        return self._call(self._pipes, "measure_parts", task)[0]
 
     def machine(self) -> Machine:
         return joined(self._call(self._pipes, "machine"))
@@ -138,6 +154,22 @@ class ProcessGang:
             self.close()
             raise
         return [answers[rank] for rank in range(len(pipes))]
+
+
+def _fork_server() -> ForkServerContext:
+    """Runs from the first gang to the end of this process, without the driver's signals and its working directory."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"  # a module is not searched for where the command was started
+    try:
+        with signals_blocked():
+            forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+    return context
 
 
 def _serve(pipe: Connection, rank: int, world_size: int, device: str, threads: int) -> None:

@@ -135,6 +135,9 @@ class RayGang:
     def time_rounds(self, task: Task, limits: RoundLimits, rounds: int) -> list[Round]:
         return self._wait([a.call.remote("time_rounds", task, limits, rounds) for a in self.actors])[0]
 
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        return self._wait([a.call.remote("measure_parts", task) for a in self.actors])[0]
+
     def machine(self) -> Machine:
         return joined(self._wait([actor.call.remote("machine") for actor in self.actors]))
 

@@ -19,6 +19,7 @@ class Ctc(Objective):
     """
 
     counts_examples = True
+    waits = True  # torch reads the lengths
 
     def __init__(self, blank: int = 0, zero_infinity: bool = False) -> None:
         self.blank = blank

@@ -33,6 +33,7 @@ class Objective:
     couples: str = "none"  # batch: an example's loss depends on which others share its micro-batch
     diverges_at: float | None = None  # a training loss above this has diverged; None: 1,000 times the first one
     counts_examples: bool = False  # the count of n examples is n, whatever they hold
+    waits: bool = False  # measuring the loss reads values from the device
     ignore_index: int = IGNORED  # a class index that does not count
     targets_as: str | None = None  # keyword under which the model itself gets the targets; None: it does not see them
 

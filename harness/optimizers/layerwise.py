@@ -3,7 +3,7 @@
 # Torch's own optimizers use the foreach functions too; only their names are private.
 # pyright: reportPrivateImportUsage=false
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,6 @@ def trust_ratios(numerators: Tensor, denominators: Tensor) -> list[Tensor]:
     return list(torch.where(usable, numerators / denominators, 1.0).unbind())
 
 
-def adapts(group: dict[str, Any]) -> bool:
+def adapts(group: Mapping[str, Any]) -> bool:
     """Whether the group's layers get their own learning rates; norms and biases only with `adapt_norms_and_biases`."""
     return group["adapt_norms_and_biases"] or not group["norms_and_biases"]

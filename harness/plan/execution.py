@@ -9,6 +9,8 @@ class Speed:
 
     compile: bool = False  # training through torch.compile; slow to start, graphs are kept from trial to trial
     channels_last: bool = False  # memory format of images and convolutions; pays off on GPUs in half precision
+    cuda_graph: bool = False  # updates recorded once and replayed; pays off on GPUs where updates take few milliseconds
+    fused: bool = False  # torch's fused implementation of the optimizer
     gradient_compression: bool = False  # ranks exchange gradients in bf16, half the bytes; needs precision=bf16
     activation_checkpointing: bool = False  # keep only the inputs of a model's blocks, recompute the rest; saves memory
     cudnn_benchmark: bool = False  # cuDNN tries its convolutions for every new shape and keeps the fastest; GPUs only

@@ -1,5 +1,6 @@
 """Arm, trial, topology: what is compared, what is run, and where."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
@@ -109,6 +110,15 @@ class Topology:
         batch = self.batch
         shape = f"w{batch.world_size}-b{batch.per_device_batch_size}-a{batch.gradient_accumulation_steps}"
         return f"{self.device}-{shape}-{self.precision}{'-full' if self.sharding == 'full' else ''}"
+
+    @staticmethod
+    def from_key(key: str) -> "Topology":
+        """The topology whose `key` this is; UserError if it is none."""
+        found = re.fullmatch(r"(cpu|cuda)-w(\d+)-b(\d+)-a(\d+)-(\w+)", key)
+        if found is None:
+            raise UserError(f"{key!r} is not the key of a topology")
+        size, micro, accumulation = map(int, found.group(2, 3, 4))
+        return Topology(BatchPlan(size * micro * accumulation, micro, size, accumulation), found[1], found[5])
 
     def to_json(self) -> dict[str, Any]:
         """Without `sharding` where it is none, as versions wrote it that knew no other."""

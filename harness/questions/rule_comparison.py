@@ -6,7 +6,7 @@ from itertools import combinations
 from harness.analyse.arms import arm_findings
 from harness.analyse.attempts import Attempts
 from harness.analyse.conclude import findings
-from harness.analyse.decision import Decision, decide
+from harness.analyse.decision import Decision, decide, shared_base
 from harness.analyse.findings import Findings, RuleComparison
 from harness.analyse.protocol import is_constant
 from harness.analyse.results import Records, observations_by_seed
@@ -28,7 +28,7 @@ def rule_findings(
     attempts = Attempts()
     comparisons = attempts.of("Comparison of rules", lambda: compare_rules(design, arms, records, declared), [])
     fits = attempts.of("Curves through the arms", lambda: fit_rules(rows, results), [])
-    decision = attempts.of("The recommendation", lambda: decide(rows, results, _shared_base(design, arms)), None)
+    decision = attempts.of("The recommendation", lambda: decide(rows, results, shared_base(design, arms)), None)
     answers = Answers()
     if any(row.n for row in rows):
         companions = "What other studies say of this one"
@@ -49,13 +49,6 @@ def rule_findings(
         untried=[*answers.untried, *_untried(design, decision)],
         attempts=attempts,
     )
-
-
-def _shared_base(design: Design, arms: Sequence[Arm]) -> float | None:
-    """The base batch size, at which scaling rules all train alike; None where arms differ in more than the rule."""
-    if any(arm.variant for arm in arms) or len({arm.base_lr for arm in arms}) > 1:
-        return None
-    return float(design.workload.base_batch_size)
 
 
 def _untried(design: Design, decision: Decision | None) -> list[str]:

@@ -72,7 +72,7 @@ def print_findings(console: Console, findings: Findings) -> None:
         for line in own_notes(findings):
             _say(console, line, "dim")
     for section in findings.sections:
-        _print_section(console, section, findings.sentences_of(section))
+        print_section(console, section, findings.sentences_of(section))
     if not findings.aims_at_target:
         _say(console, f"protocol: {findings.protocol}", "dim")
     for line in findings.caveats:
@@ -98,7 +98,7 @@ def _say(console: Console, line: str, style: str = "") -> None:
     console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_section(console: Console, section: Section, sentences: Sequence[str]) -> None:
+def print_section(console: Console, section: Section, sentences: Sequence[str]) -> None:
     """Its `sentences` and tables; what was drawn is in the report."""
     console.print()
     _say(console, section.title, "bold")

@@ -212,24 +212,24 @@ def _with_missed_arms(
     """Add -2 log Phi((curve - stop) / sd) of each arm that never reached; the scale moves up to meet them.
 
     Newton's steps for the scale (the deviance is convex in it) alternate with the fixed point of q.
-    Shapes: beyond [g, m], scale and squares [g, v].
+    Shapes: beyond [g, m], scale and squares [g, v]; here missed arms come first, [m, g, v].
     """
     best, at_best = scale, squares
     scatter = np.maximum((squares + arms.degrees) / count, NEAR_ZERO)
-    sd = np.sqrt(arms.missed_variances + ratios[:, None])  # [v, m]
-    distance = beyond[:, None, :] - arms.missed_stops - arms.missed_shifts
+    sd = np.sqrt(arms.missed_variances[:, None] + ratios)[:, None, :]  # [m, 1, v]
+    distance = (beyond - arms.missed_stops - arms.missed_shifts).T[:, :, None]  # [m, g, 1]
     for _ in range(16):
-        root = np.sqrt(scatter)[..., None] * sd  # [g, v, m]
-        z = (scale[..., None] + distance) / root
-        hazard = math.sqrt(2 / math.pi) / special.erfcx(-z / math.sqrt(2))  # phi(z) / Phi(z)
-        slope = 2 * total / scatter * (scale - best) - 2 * np.sum(hazard / root, axis=-1)
-        bend = 2 * total / scatter + 2 * np.sum(hazard * (hazard + z) / root**2, axis=-1)
+        root = np.sqrt(scatter) * sd
+        z = (scale + distance) / root
+        hazard = math.sqrt(2 / math.pi) / special.erfcx(z / -math.sqrt(2))  # phi(z) / Phi(z)
+        slope = 2 * total / scatter * (scale - best) - 2 * (hazard / root).sum(axis=0)
+        bend = 2 * total / scatter + 2 * (hazard * (hazard + z) / root**2).sum(axis=0)
         scale = scale - slope / bend
         squares = at_best + total * (scale - best) ** 2
-        pull = np.maximum(np.sum(hazard * z, axis=-1), -count / 2)
+        pull = np.maximum((hazard * z).sum(axis=0), -count / 2)
         scatter = np.maximum((squares + arms.degrees) / (count + pull), NEAR_ZERO)
-    z = (scale[..., None] + distance) / (np.sqrt(scatter)[..., None] * sd)
-    return scale, scatter, squares, -2 * np.sum(special.log_ndtr(z), axis=-1)
+    z = (scale + distance) / (np.sqrt(scatter) * sd)
+    return scale, scatter, squares, -2 * special.log_ndtr(z).sum(axis=0)
 
 
 def _sd_without_grid(reached: Mapping[int, Sequence[Observation]], sd: float) -> float:

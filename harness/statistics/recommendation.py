@@ -85,24 +85,19 @@ def recommend(
     competes, but cannot be chosen; not if it is one of `slower`, which a test of two arms excludes. The same input
     gives the same answer.
     """
-    distinct: dict[Hashable, Arm] = {}
-    for arm in arms:
-        distinct.setdefault(identity(arm), arm)
-    trained = {arm: arms[arm] for arm in distinct.values() if not any(o.place == 0 for o in arms[arm])}
+    distinct, trained = _trained(arms, identity)
     rng = np.random.default_rng(0)
     drawn = joint_draws(trained, draws, rng, base)
     set_aside = _set_aside(drawn, step_times, slower)
-    set_aside |= {arm: "met the target before training" for arm in distinct.values() if arm not in trained}
+    set_aside |= {arm: "met the target before training" for arm in distinct if arm not in trained}
     undecided = Recommendation(set_aside, drawn.lack_sd, drawn.noise_sd, draws)
     kept = [i for i, arm in enumerate(drawn.arms) if arm not in set_aside]
     if not any(drawn.data[i].has_reached for i in kept):
         return undecided
-    repeated = [-math.log1p(-drawn.data[i].diverged / drawn.data[i].n) for i in kept]
-    log_examples = drawn.log_cost[:, kept] + repeated
+    log_examples = _with_repeats(drawn, kept)
     log_seconds = _log_seconds([drawn.arms[i] for i in kept], log_examples, step_times, rng)
     log_cost = log_examples if log_seconds is None else log_seconds
-    over_best = log_cost - log_cost.min(axis=1, keepdims=True)
-    shares, regrets = (over_best == 0).mean(axis=0), np.expm1(over_best).mean(axis=0)
+    shares, regrets = p_best_and_regret(log_cost)
     columns = [column for column, i in enumerate(kept) if drawn.data[i].has_reached]
     candidates = tuple(
         Candidate(
@@ -135,6 +130,59 @@ def recommend(
         candidates, drawn.log_cost[:, measured], log_cost[:, columns], drawn.noise_sd, helped
     )
     return replace(result, more_seeds=more, more_seeds_is_bound=is_bound)
+
+
+@dataclass(frozen=True)
+class Competition:
+    """The arms that compete, with the draws of their examples to target; what `advise` multiplies by step times."""
+
+    arms: tuple[Arm, ...]
+    has_reached: tuple[bool, ...]  # one that has not competes, but cannot be chosen
+    log_examples: np.ndarray  # float [draw, arm], runs that have to be repeated included
+    set_aside: dict[Arm, str]
+
+
+def competition(
+    arms: Mapping[Arm, Sequence[Observation]],
+    *,
+    base: float | None = None,
+    identity: Callable[[Arm], Hashable] = lambda arm: arm,
+    draws: int = DRAWS,
+) -> Competition:
+    """The same draws as `recommend` makes of the same arms."""
+    distinct, trained = _trained(arms, identity)
+    drawn = joint_draws(trained, draws, np.random.default_rng(0), base)
+    set_aside = _set_aside(drawn, None, ())
+    kept = [i for i, arm in enumerate(drawn.arms) if arm not in set_aside and drawn.log_cost.size]
+    set_aside |= {arm: "met the target before training" for arm in distinct if arm not in trained}
+    return Competition(
+        tuple(drawn.arms[i] for i in kept),
+        tuple(drawn.data[i].has_reached for i in kept),
+        _with_repeats(drawn, kept),
+        set_aside,
+    )
+
+
+def p_best_and_regret(log_cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each arm, from draws [draw, arm]."""
+    over_best = log_cost - log_cost.min(axis=1, keepdims=True)
+    return (over_best == 0).mean(axis=0), np.expm1(over_best).mean(axis=0)
+
+
+def _trained(
+    arms: Mapping[Arm, Sequence[Observation]], identity: Callable[[Arm], Hashable]
+) -> tuple[list[Arm], dict[Arm, Sequence[Observation]]]:
+    """The distinct arms, and those of them that did not meet the target before training."""
+    distinct: dict[Hashable, Arm] = {}
+    for arm in arms:
+        distinct.setdefault(identity(arm), arm)
+    return [*distinct.values()], {a: arms[a] for a in distinct.values() if not any(o.place == 0 for o in arms[a])}
+
+
+def _with_repeats(drawn: JointDraws, kept: Sequence[int]) -> np.ndarray:
+    """log E of the kept arms: a share of diverged runs makes an arm dearer by the runs that have to be repeated."""
+    repeated = [-math.log1p(-drawn.data[i].diverged / drawn.data[i].n) for i in kept]
+    return drawn.log_cost[:, kept] + repeated
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:

@@ -6,6 +6,7 @@ with the spread at its 80 % upper limit. Simulated, studies that run `high` seed
 whatever the ratio (docs/statistics.md).
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ SPREADS = 0.8  # one-sided limit of the spread that its upper end allows for
 MOST_SEEDS = 1_000  # beyond, "more seeds" is no advice
 COUNTS = np.unique(np.concatenate([np.arange(2, 40), np.geomspace(40, MOST_SEEDS, 80).round()]))  # seeds tried
 MEASURED = (np.arange(15) + 0.5) / 15  # quantiles of the spread that the next study will measure
+DEGREES = (2 * COUNTS - 2)[:, None]
+SPREAD_RATIOS = np.sqrt(special.chdtri(DEGREES, 1 - MEASURED) / DEGREES)  # measured over true [COUNTS, MEASURED]
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,24 @@ def _seeds(log_ratios: Array, log_sd: float, log_margin: float, level: float) ->
 def _power(log_ratios: Array, log_sd: float, log_margin: float, level: float) -> Array:
     """Chance of a verdict [ratios, COUNTS]: the measured ratio is normal, and the interval's half width h varies with
     the measured spread. Undecided: the ratio is within h of 1 and of the margin."""
-    error, degrees = log_sd * np.sqrt(2 / COUNTS), 2 * COUNTS - 2
+    error = log_sd * np.sqrt(2 / COUNTS)
     if log_sd == 0:
         return np.ones((len(log_ratios), len(COUNTS)))
-    measured = np.sqrt(special.chdtri(degrees[:, None], 1 - MEASURED) / degrees[:, None])  # over the true spread
-    half = special.stdtrit(degrees, 1 - level / 2)[:, None] * error[:, None] * measured
-    near, far = np.maximum(log_margin - half, 0.0), half
-    centre, scale = log_ratios[:, None, None], error[:, None]
+    far = _quantiles(level)[:, None] * error[:, None] * SPREAD_RATIOS
+    near = np.maximum(log_margin - far, 0.0)
+    may_fail = far > near  # [COUNTS, MEASURED]
+    far, near, scale = far[may_fail], near[may_fail], np.broadcast_to(error[:, None], far.shape)[may_fail]
+    centre = log_ratios[:, None]
 
     def below(place: Array) -> Array:
         return special.ndtr((place - centre) / scale)
 
-    undecided = below(far) - below(near) + below(-near) - below(-far)
-    return 1 - np.where(far > near, undecided, 0.0).mean(axis=2)
+    undecided = np.zeros((len(log_ratios), *may_fail.shape))
+    undecided[:, may_fail] = below(far) - below(near) + below(-near) - below(-far)
+    return 1 - undecided.mean(axis=2)
+
+
+@functools.lru_cache
+def _quantiles(level: float) -> Array:
+    """Of Student's t for each of COUNTS."""
+    return special.stdtrit(2 * COUNTS - 2, 1 - level / 2)

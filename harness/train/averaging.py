@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from harness.optimizers.step_formulas import lerp
 from harness.train.buffers import Buffers, KeptBuffers
 from harness.train.model_copy import copy_model
 
@@ -29,17 +30,28 @@ class Average:
         self._average, self._weights = average, weights
         self.buffers, self._source = buffers, source
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Add the weights after one more update to the average.
+    def next_weight(self) -> float:
+        """Count one more update, and give the weight that its weights get in the average.
 
-        The factor (1 - d) / (1 - d^t) keeps the average unbiased at every t: after one update it equals the weights
-        (Adam's correction, Kingma & Ba 2015, section 3, folded into the recursion).
+        (1 - d) / (1 - d^t) keeps the average unbiased at every t: after one update it equals the weights (Adam's
+        correction, Kingma & Ba 2015, section 3, folded into the recursion).
         """
         self.steps += 1
-        weight = (1 - self.decay) / (1 - self.decay**self.steps)
+        return (1 - self.decay) / (1 - self.decay**self.steps)
+
+    @torch.no_grad()
+    def update(self, on_device: Tensor | None = None) -> None:
+        """Add the weights after one more update to the average. `on_device`: what `next_weight` gave, as a scalar there
+        (see train.graphs)."""
+        moving = list(zip(self.buffers.floating(), self._source.floating(), strict=True))
+        if on_device is not None:
+            lerp(self._average, self._weights, on_device)
+            for average, value in moving:
+                average += (value - average) * on_device
+            return
+        weight = self.next_weight()
         torch._foreach_lerp_(self._average, self._weights, weight)  # pyright: ignore[reportPrivateImportUsage]
-        for average, value in zip(self.buffers.floating(), self._source.floating(), strict=True):
+        for average, value in moving:
             average.lerp_(value, weight)
 
     def copy_rest(self) -> None:

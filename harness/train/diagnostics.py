@@ -52,16 +52,24 @@ class Diagnostics:
 
     def after_step(self) -> None:
         """Call after the optimizer's step, if it was made."""
-        self.updates += 1
+        self.count(self.norms())
+
+    def norms(self) -> Tensor | None:
+        """What `count` needs of an update after its step; None if it is not the last of its interval."""
         if self._before is None or self._norms is None:
-            return
+            return None
         # One call for all parameters; `read` combines their norms by layer group on the host. In place, since a second
         # copy of the weights would be the peak of the memory.
         sizes = torch._foreach_norm(self._before)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_sub_(self._before, [p.detach() for p in self._parameters])  # pyright: ignore[reportPrivateImportUsage]
         moved = torch._foreach_norm(self._before)  # pyright: ignore[reportPrivateImportUsage]
-        self._norms = torch.cat([self._norms, self._whole_norms(torch.stack([*moved, *sizes]))])
         self._before = None
+        return torch.cat([self._norms, self._whole_norms(torch.stack([*moved, *sizes]))])
+
+    def count(self, norms: Tensor | None) -> None:
+        """Count an update, and keep what was measured of it."""
+        self.updates += 1
+        self._norms = norms
 
     def skip_step(self) -> None:
         """Call where the step was skipped: there is no update to measure."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from harness.datasets.examples import Batch, Splits
 from harness.datasets.tree import Tree, call, map_tree
 from harness.objectives.objective import Measured, objective_named
+from harness.optimizers.device_step import DeviceNumbers, DeviceStep
 from harness.optimizers.groups import parameter_groups
 from harness.plan.batch import BatchPlan
 from harness.plan.errors import UserError
@@ -25,20 +27,19 @@ from harness.train.batch_norm import advance_running, batch_norms, convert_batch
 from harness.train.buffers import Buffers
 from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
-from harness.train.loader import Loader
+from harness.train.graphs import Graphs, Repeated, recorder, recording, side_stream
 from harness.train.meta_build import can_build_on_meta
 from harness.train.noise_meter import NoiseMeter, check_noise
 from harness.train.parallel import Parallel, Replicated, Sharded, check_model
 from harness.train.precision import Precision, choose_kernels
 from harness.train.seeds import derive_seed
 from harness.train.sharding_checks import check_parallel
-from harness.train.speed import check_speed, compiled, recompute_activations
-from harness.train.stream import ExampleStream, cut
+from harness.train.speed import check_speed, compiled, optimizer_spec, recompute_activations
+from harness.train.supply import Supply
 from harness.train.world import World
 
 WARM_UP_UPDATES = 2  # DDP rebuilds its buckets after the first (P8)
 PROBES = 4  # micro-batches that look for parameters without a gradient
-CHUNK_EXAMPLES = 1 << 20  # example indices cut into micro-batches at a time
 
 
 class Learner:
@@ -69,14 +70,15 @@ class Learner:
         self._counts_vary = not (counts_are_known or self.loss.counts_examples)
         self.vmaps = True  # whether torch.func can follow the model (see frozen_noise)
         self.schedule: Schedule = instantiate(settings.schedule)
-        self.group = settings.batch_norm.span_examples if settings.batch_norm.span == "ghost" else 1
-        self.loader = Loader(splits.train, world.device, derive_seed(seed, "draw"))
-        self.stream = ExampleStream(seed, settings.train_examples, splits.endless)
-        self.stream_start = 0 if settings.start is None else settings.start.examples  # where a branch continues
+        self.supply = Supply(settings, seed, self.batch, world, splits)
+        self.group, self.loader, self.stream = self.supply.group, self.supply.loader, self.supply.stream
         check_noise(settings, topology.precision)
         check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
         check_parallel(settings, topology, self.speed)
+        if self.speed.cuda_graph and self.loss.waits:
+            raise UserError(f"cluster.cuda_graph=true does not work with loss {settings.loss}, which reads the device")
+        self.graphs: Graphs | None = None  # from the warm-up on, if updates are recorded
         self._build()
 
     def _build(self) -> None:
@@ -112,6 +114,7 @@ class Learner:
         self.train_model: Callable[..., Any] = self.wrapped
         if self.speed.compile:
             self.train_model = compiled(self.wrapped, self.topology, fingerprint(self._graph()))
+            self.supply.compile()
         self._fresh_state()
 
     def _construct(self) -> nn.Module:
@@ -131,6 +134,8 @@ class Learner:
         model = self.precision.place(model, device)
         if self.speed.channels_last:
             model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            for layer in batch_norms(model):
+                layer.in_place = device.type != "cpu"  # there, folding is faster in spite of its copies
         self._groups_of(model)  # freezes parameters, which must happen before DDP collects those that need gradients
         if self.speed.activation_checkpointing:
             recompute_activations(model)
@@ -153,7 +158,7 @@ class Learner:
             examples %= self.settings.train_examples
             self.seed_random(derive_seed(self.seed, "probe", rank, number))
             epochs = torch.zeros_like(examples)
-            batch = self.augmented(self.loader.batch(examples, epochs), examples, epochs)
+            batch = self.supply.micro_batch(torch.stack([examples, epochs])[:, None], 0)
             self.measure(self.model, batch)[0].backward()
             unused |= {name: None for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None}
             self.model.zero_grad(set_to_none=True)
@@ -168,7 +173,13 @@ class Learner:
     def _fresh_state(self) -> None:
         """A new optimizer, a new average that starts at the current weights, and all counts at zero."""
         averaging = self.settings.averaging
-        self.optimizer = instantiate_as(torch.optim.Optimizer, "optimizer", self.settings.optimizer, self._groups())
+        spec = optimizer_spec(self.settings.optimizer, self.speed)
+        self.optimizer = instantiate_as(torch.optim.Optimizer, "optimizer", spec, self._groups())
+        dtype, device = self.precision.dtype, self.world.device
+        self.device_step = None
+        if self.speed.cuda_graph:
+            self.device_step = DeviceStep(self.optimizer, self.schedule.momentum(0) is not None, dtype, device)
+        self._average_weight = DeviceNumbers(1, dtype, device)
         self.scaler = self.precision.new_scaler()
         self.diagnostics = Diagnostics(self.parallel.parameters, self.settings.clip_norm, self.parallel.whole_norms)
         if self.noise is not None:
@@ -201,17 +212,7 @@ class Learner:
 
     def micro_batches(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """(step, [2, accumulation, micro] example indices and their epochs) on the device, for start <= step < stop."""
-        size = self.batch.total_batch_size
-        chunk = max(1, CHUNK_EXAMPLES // size)
-        for first in range(start, stop, chunk):
-            last = min(first + chunk, stop)
-            span = self.stream_start + first * size, self.stream_start + last * size
-            drawn = [of(*span) for of in (self.stream.positions, self.stream.epochs)]
-            mine = torch.stack([cut(values, self.batch, self.world.rank, self.group) for values in drawn], dim=1)
-            on_device = mine.to(self.world.device)
-            with self.loader.ahead(mine[:, 0].flatten(0, 1), mine[:, 1].flatten(0, 1)):
-                for step in range(first, last):
-                    yield step, on_device[step - first]
+        return self.supply.updates(start, stop)
 
     def lr(self, step: int) -> float:
         """LR of update `step`; under AdaScale always that of the last update made."""
@@ -230,47 +231,73 @@ class Learner:
         The gradient is that of the mean over the global batch: losses are summed and divided once by the global count
         (P1). The returned scalar stays on the device; summed over ranks it is the batch's mean loss.
         """
-        indices, epochs = examples
-        micros = len(indices)
+        micros = examples.shape[1]
+        self._begin(step)
+        part = self._part if self.graphs is None else self.graphs.run
+        made: Made | None = None
+        for number in range(micros):
+            # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
+            self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
+            made = part(number, micros, last, self.supply.micro_batch(examples, number))
+        assert made is not None
+        if made.was_made:
+            self.diagnostics.count(made.norms)
+        self.optimizer.zero_grad(set_to_none=True)
+        return made.loss if self.graphs is None else made.loss.clone()  # a replay writes to the same place
+
+    def _begin(self, step: int) -> None:
+        """What an update needs of the host, before anything that may be recorded."""
+        self._now = step
         if self.gain is None:
             self._set_hyperparameters(step)
         else:
             self.gain.begin()
         if self.noise is not None:
-            self.noise.begin(self.stream_start + step * self.batch.total_batch_size, self.optimizer)
+            self.noise.begin(self.supply.start + step * self.batch.total_batch_size, self.optimizer)
+        if self.device_step is not None:
+            self.device_step.set()
+            if self.average is not None:
+                self._average_weight.write([self.average.next_weight()])
+
+    def _part(self, number: int, micros: int, last: bool, batch: Batch) -> "Made | None":
+        """Micro-batch `number` of an update's `micros` on the device; after the last one also the step, whose results
+        are returned. Graphs record it: under `cuda_graph` nothing in it may depend on anything else of the host.
+        """
         loss_share = self._loss_share if self.scaler is None else self.scaler.scale(self._loss_share)
-        total: Tensor | None = None
-        counted: int | Tensor = 0
-        for number in range(micros):
-            # Dropout and the like: a function of (seed, update, rank, micro-batch), so no random state needs saving.
-            self.seed_random(derive_seed(self.seed, "update", step, self.world.rank, number))
-            drawn = indices[number], epochs[number]
-            batch = self.augmented(self.loader.batch(*drawn), *drawn)
-            with self.parallel.accumulate(number == micros - 1):
-                loss, count = self.measure(self.train_model, batch)
-                loss.backward(loss_share)
-            share = loss.detach() / self.batch.total_batch_size
-            total = share if total is None else total + share
-            counted = counted + count
-        assert total is not None
+        is_final = number == micros - 1
+        with self.parallel.accumulate(is_final):
+            loss, count = self.measure(self.train_model, batch)
+            loss.backward(loss_share)
+        share = loss.detach() / self.batch.total_batch_size
+        if number == 0:
+            self._total, self._counted = share, count.detach().clone() if isinstance(count, Tensor) else count
+        else:
+            self._total += share  # in place, as a recording needs it
+            self._counted += count
+        if self.graphs is not None and isinstance(count, int):
+            self._counted = count * micros  # a replay adds nothing, but all micro-batches have the same shape
+        return self._finish(last) if is_final else None
+
+    def _finish(self, last: bool) -> "Made":
+        """The step, once the gradients of all micro-batches are there."""
+        total = self._total
         self.parallel.take_gradients()
-        factor = self._recount(counted)
+        factor = self._recount(self._counted)
         if factor is not None:
             total = total * factor
         if self.noise is not None:
             self.noise.end(factor)
         if self.gain is not None:
             self.gain.observe(factor)
-            self._set_hyperparameters(step)
+            self._set_hyperparameters(self._now)
             self.gain.rule.advance()
-        made = self._step(last)
-        self.optimizer.zero_grad(set_to_none=True)
+        made, norms = self._step(last)
         if self.running:
             half_life = self.settings.batch_norm.half_life_examples
             advance_running(self.running, decay_per_step(half_life, self.batch.total_batch_size))
         if self.average is not None and made:
-            self.average.update()
-        return total
+            self.average.update(None if self.device_step is None else self._average_weight.tensors[0])
+        return Made(total, made, norms)
 
     def measure(self, model: Callable[..., Any], batch: Batch) -> Measured:
         """Sum, in the dtype of the weights, and count of the loss of training examples."""
@@ -278,24 +305,24 @@ class Learner:
         return total if total.dtype == self.precision.dtype else total.to(self.precision.dtype), count
 
     def augmented(self, batch: Batch, indices: Tensor, epochs: Tensor) -> Batch:
-        """Training examples as the model receives them: augmented where the data set defines an augmentation."""
-        if self.splits.augment is None:
-            return batch
-        return self.splits.augment(batch, derive_seed(self.seed, "augment"), epochs, indices, self.group)
+        """Training examples as the model receives them."""
+        return self.supply.augmented(batch, indices, epochs)
 
-    def _step(self, last: bool) -> bool:
-        """Clip the gradients and make the update; False where fp16 overflowed and it was skipped."""
+    def _step(self, last: bool) -> tuple[bool, Tensor | None]:
+        """Clip the gradients and make the update; returns whether it was made, which it is not where fp16 overflowed,
+        and what the diagnostics measured."""
         if self.scaler is not None:
             self.scaler.unscale(self.optimizer)
         self.diagnostics.before_step(last)
-        if self.scaler is None:
+        if self.device_step is not None:
+            self.device_step.step()
+        elif self.scaler is None:
             self.optimizer.step()
         elif not self.scaler.step(self.optimizer):
             self.skipped += 1
             self.diagnostics.skip_step()
-            return False
-        self.diagnostics.after_step()
-        return True
+            return False, None
+        return True, self.diagnostics.norms()
 
     def forward(self, model: Callable[..., Any], batch: Batch) -> Any:
         """What `model` returns for a batch; to be called under this trial's autocast."""
@@ -379,18 +406,59 @@ class Learner:
             self.average.copy_rest()
             self.average.buffers.agree(self.world)
 
+    def optimizer_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the optimizer."""
+        if self.device_step is not None:
+            return self.device_step.state_dict()
+        return self.parallel.optimizer_state(self.optimizer)
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Continue from an optimizer's state, saved with or without `cuda_graph` and `fused`."""
+        if self.device_step is None:
+            self.parallel.load_optimizer(self.optimizer, state)
+        else:
+            self.device_step.load_state_dict(state)
+
     def warm_up(self) -> None:
-        """Untimed updates on throw-away examples through the trial's own wrapper; the state is then restored (P8)."""
+        """Untimed updates on throw-away examples through the trial's own wrapper; the state is then restored (P8).
+
+        Under `cuda_graph` the updates are then recorded. From then on, state is restored in the places that it has.
+        """
         weights, buffers = self.parallel.copy(), self.buffers.copy()
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
-        for step in range(WARM_UP_UPDATES):
-            self.update(step, examples)
+        self.supply.prepare()
+        with side_stream(self.world.device) if self.speed.cuda_graph else nullcontext():
+            for step in range(WARM_UP_UPDATES):
+                self.update(step, examples, last=self.speed.cuda_graph and step + 1 == WARM_UP_UPDATES)
         self.buffers.note_moving(self.world)
         self.parallel.put_back(weights)
         self.buffers.load(buffers)
+        trained = list(self.optimizer.state)
         self._fresh_state()
+        if self.device_step is not None:
+            self.device_step.prepare(trained)
+            self._record(examples)
         self.loader.read_waited_s()  # so that the warm-up's wait is not counted in the first interval
+
+    def _record(self, drawn: Tensor) -> None:
+        """Have updates recorded, which computes nothing."""
+        batch = self.supply.micro_batch(drawn, 0)
+        batch = Batch(self.laid_out(batch.inputs), batch.targets)
+        record = recorder(self.world.device)
+        self.graphs = Graphs(self._part, batch, record, self.world.device)
+        if record is not Repeated:
+            with recording(self.model, self.world.device):
+                forget = partial(self.optimizer.zero_grad, set_to_none=True)
+                self.graphs.record_all(self.batch.gradient_accumulation_steps, forget)
+
+
+class Made(NamedTuple):
+    """What an update gave."""
+
+    loss: Tensor  # this rank's share of the batch's loss
+    was_made: bool  # False where fp16 overflowed
+    norms: Tensor | None  # see Diagnostics.count
 
 
 def _channels_last(inputs: Tensor) -> Tensor:

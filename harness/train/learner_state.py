@@ -15,10 +15,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
     All ranks must call it together; only rank 0 is sure to get whole tensors.
     """
     parallel = learner.parallel
-    state: dict[str, Any] = {
-        "model": parallel.model_state(),
-        "optimizer": parallel.optimizer_state(learner.optimizer),
-    }
+    state: dict[str, Any] = {"model": parallel.model_state(), "optimizer": learner.optimizer_state()}
     state["schedule"] = learner.schedule.state()
     if learner.noise is not None:
         state["noise"] = learner.noise.state()
@@ -38,7 +35,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
 def restore(learner: Learner, state: dict[str, Any]) -> None:
     """Continue from what `state_of` returned."""
     learner.parallel.load_model(state["model"])
-    learner.parallel.load_optimizer(learner.optimizer, state["optimizer"])
+    learner.load_optimizer(state["optimizer"])
     learner.schedule.restore(state["schedule"])
     learner.diagnostics.restore(state["diagnostics"])
     if learner.noise is not None and "noise" in state:
@@ -57,8 +54,7 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
 def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
     """Load weights, optimizer state and average from the `state` of a trial at `total_batch_size`, nothing else."""
     learner.parallel.load_model(state["model"])
-    own = learner.optimizer.state_dict()
-    learner.parallel.load_optimizer(learner.optimizer, {**own, "state": state["optimizer"]["state"]})
+    learner.load_optimizer({**learner.optimizer_state(), "state": state["optimizer"]["state"]})
     if learner.average is not None:
         learner.parallel.load_model(state["average"]["model"], learner.average)
         # It has seen the same examples, in a different number of updates.

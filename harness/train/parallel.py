@@ -25,7 +25,7 @@ from harness.train.batch_norm import batch_norms
 from harness.train.buffers import Buffers
 from harness.train.meta_build import MetaBuildError, MetaModel
 from harness.train.precision import HALF, Precision
-from harness.train.speed import blocks_of, compress_gradients
+from harness.train.speed import blocks_of, compress_gradients, load_optimizer
 from harness.train.world import World
 
 State = dict[str, Any]
@@ -92,7 +92,7 @@ class Replicated:
         return optimizer.state_dict()
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: State) -> None:
-        optimizer.load_state_dict(state)
+        load_optimizer(optimizer, state)
 
 
 class Sharded:
@@ -204,7 +204,7 @@ class Sharded:
             index: {key: self._rows(value) if _is_like(value, order[index]) else value for key, value in values.items()}
             for index, values in state["state"].items()
         }
-        optimizer.load_state_dict({**state, "state": own})
+        load_optimizer(optimizer, {**state, "state": own})
 
     def _order(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
         """The split parameters in the order in which the optimizer's state counts them."""

@@ -104,8 +104,8 @@ def _build(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
             validation=_first(splits.validation).to(host, dtype),
             test=_first(splits.test).to(host, dtype),
         )
-        eager = Speed(channels_last=speed.channels_last, activation_checkpointing=speed.activation_checkpointing)
-        return Learner(settings, planned.trial.seed, topology, world, splits, eager)
+        here = replace(speed, compile=False, gradient_compression=False)
+        return Learner(settings, planned.trial.seed, topology, world, splits, here)
 
 
 def _first(examples: Examples) -> Examples:

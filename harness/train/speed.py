@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from harness.plan.errors import UserError
 from harness.plan.execution import Speed
-from harness.plan.settings import Settings
+from harness.plan.instantiate import resolve
+from harness.plan.settings import Settings, Spec
 from harness.plan.trial import Topology
+
+FUSED = (Adam, AdamW, SGD)  # those of torch with fused kernels on CPUs and GPUs
 
 
 def check_speed(settings: Settings, topology: Topology, speed: Speed) -> None:
@@ -31,6 +35,43 @@ def check_speed(settings: Settings, topology: Topology, speed: Speed) -> None:
             "cluster.gradient_compression=true rounds gradients to bf16: use it with cluster.precision=bf16, "
             f"not {topology.precision}"
         )
+
+    if speed.cuda_graph:
+        _check_graph(settings, topology, speed)
+
+
+def _check_graph(settings: Settings, topology: Topology, speed: Speed) -> None:
+    """Raises UserError for what a recorded update cannot do."""
+    blockers = {
+        "more than one rank: use cluster.workers_per_trial=1": topology.batch.world_size > 1,
+        "cluster.precision=fp16, which waits for the device at every update: use bf16": topology.precision == "fp16",
+        "cluster.activation_checkpointing=true": speed.activation_checkpointing,
+        "cluster.fused=true: choose one of them, a graph has steps of its own": speed.fused,
+        "batch_norm.statistics=running: use reestimated": settings.batch_norm.statistics == "running",
+        "noise_scale.in_training=true: use noise_scale.frozen_units": settings.noise_scale.in_training,
+        "lr_scaling=adascale, which reads the gradient noise at every update": bool(settings.adascale_ratio),
+    }
+    if found := next((reason for reason, blocks in blockers.items() if blocks), None):
+        raise UserError(f"cluster.cuda_graph=true does not work with {found}")
+
+
+def optimizer_spec(spec: Spec, speed: Speed) -> Spec:
+    """The optimizer as `speed` wants it; UserError for one without a fused implementation."""
+    if not speed.fused:
+        return spec
+    if resolve(spec) not in FUSED:
+        names = ", ".join(kind.__name__ for kind in FUSED)
+        raise UserError(f"cluster.fused=true: choose one of {names} of torch.optim, not {spec['_target_']}")
+    if spec.get("fused") is False or spec.get("foreach"):
+        raise UserError("cluster.fused=true contradicts optimizer.fused=false and optimizer.foreach=true: remove them")
+    return {**spec, "fused": True}
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Continue from a saved state, whichever implementation saved it."""
+    own, groups = optimizer.param_groups, state["param_groups"]
+    as_here = [{**saved, "fused": mine.get("fused")} for saved, mine in zip(groups, own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": as_here if "fused" in own[0] else groups})
 
 
 def compress_gradients(ddp: DistributedDataParallel) -> None:

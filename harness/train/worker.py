@@ -27,6 +27,7 @@ from harness.record.journal import Attempt
 from harness.train.allocator import begin_peak, keep_freed_memory, limit_gpu_memory, release_cache
 from harness.train.machine import machine, resident_bytes
 from harness.train.micro_batch import largest_micro_batch
+from harness.train.parts import measure_parts
 from harness.train.precision import DTYPES
 from harness.train.resource_use import ResourceUse
 from harness.train.timing import Round, time_rounds
@@ -184,6 +185,11 @@ class Worker:
         """Seconds of updates of a task's (TBS, topology, precision); this gang must be alone on its nodes."""
         splits = self.splits(task.settings, task.topology)
         return [*time_rounds(task.settings, task.topology, self.world, splits, limits, rounds, task.execution)]
+
+    def measure_parts(self, task: Task) -> dict[str, Any]:
+        """See train.parts; this gang must be alone on its nodes."""
+        splits = self.splits(task.settings, task.topology)
+        return measure_parts(task.settings, task.topology, self.world, splits, task.execution)
 
     def machine(self) -> Machine:
         """What this rank computes on."""

@@ -112,10 +112,12 @@ def test_own_model_workload_and_question_run_inline(project, script):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
-def test_own_model_workload_and_question_run_through_ray(project, workers):
-    done = run(project, f"cluster.workers_per_trial={workers}", "cluster.cpus=2", script=True)
+def test_own_model_workload_and_question_run_through_ray_on_one_worker_and_on_two(project):
+    sizes = ["cluster.workers_per_trial=null", "cluster.per_device_batch_size=256"]  # W = 1 and 2
+    done = run(project, *sizes, "cluster.cpus=2", script=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    topologies = {path.parent.name[:6] for path in (project / "outputs").rglob("record.json")}
+    assert topologies == {"cpu-w1", "cpu-w2"}
     assert len(outcomes(project)) == 2
     assert set(outcomes(project)) <= {"reached", "censored"}
 

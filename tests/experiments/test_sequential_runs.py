@@ -112,9 +112,9 @@ def full_grid(tmp_path_factory):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_race_on_digits_through_ray_has_the_winners_and_medians_of_the_full_grid(full_grid, tmp_path, workers):
-    raced = by_command(tmp_path, f"cluster.workers_per_trial={workers}", "cluster.cpus=2")
+@pytest.mark.parametrize("cluster", [["cluster.cpus=2"], ["cluster=inline", "cluster.workers_per_trial=2"]])
+def test_a_race_on_digits_has_the_winners_and_medians_of_the_full_grid(full_grid, tmp_path, cluster):
+    raced = by_command(tmp_path, *cluster)  # two trials at a time through Ray; one on a gang
     keys = ("total_batch_size", "best_lr", "epochs", "tied_low", "tied_high", "at_edge", "lrs")
     (winner,), (expected,) = rows(raced, "tuned_lr"), rows(full_grid, "tuned_lr")
     assert [winner[key] for key in keys] == [expected[key] for key in keys]

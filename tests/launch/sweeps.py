@@ -1,15 +1,19 @@
-"""Runs the command line in a child process, as a person would, and reads what it left."""
+"""Runs the command line, in a child process as a person would or in this one, and reads what it left."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from harness.commands.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,6 +86,14 @@ def finish(process: "subprocess.Popen[str]", output: Path, timeout: float = 200,
 def sweep(output: Path, *arguments: str, cwd: Path | None = None, study: str = "s") -> Sweep:
     """Run the command to its end."""
     return finish(start(output, *arguments, cwd=cwd, study=study), output, study=study)
+
+
+def inline(output: Path, *arguments: str, study: str = "s") -> Sweep:
+    """Run the command to its end in this process, without Ray: a child would pay for all imports again."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main([*arguments, "cluster=inline", f"output_dir={output}", f"study={study}"])
+    return Sweep(next(output.glob(f"*/{study}"), output), code, out.getvalue(), err.getvalue())
 
 
 def worker_pids(driver: int, name: str) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from private_ray import PrivateRay, kill
-from sweeps import SMALL, Sweep, finish, start
+from sweeps import SMALL, Sweep, finish, inline, start
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 
@@ -55,9 +55,8 @@ def begin(cluster: PrivateRay, output: Path) -> "subprocess.Popen[str]":
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cluster: PrivateRay, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    output = tmp_path_factory.mktemp("calm")
-    found = finish(begin(cluster, output), output)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found = inline(tmp_path_factory.mktemp("calm"), *MIXED, SEEDS)
     assert found.code == 0, found.out + found.err
     assert {key.split("/")[-1] for key in found.records()} == {"cpu-w1-b64-a1-float32", "cpu-w2-b64-a1-float32"}
     return found.science()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from broken_files import WAYS
-from sweeps import SMALL, Sweep, sweep
+from sweeps import SMALL, Sweep, inline, sweep
 
 from harness.analyse.results import Records
 from harness.commands.main import main
@@ -25,7 +25,7 @@ HARMFUL = {
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    found = sweep(tmp_path_factory.mktemp("calm"), *GRID)
+    found = inline(tmp_path_factory.mktemp("calm"), *GRID)
     assert found.code == 0, found.err
     return found
 
@@ -49,7 +49,7 @@ def test_the_same_command_runs_damaged_trials_again_and_nothing_else(calm, capsy
     assert "of plan.jsonl is damaged: its trial is excluded" in shown
     assert sum(where in shown for where in listed) >= 1
 
-    again = sweep(calm.folder.parents[1], *GRID)
+    again = inline(calm.folder.parents[1], *GRID)
     assert again.code == 0, again.out + again.err
     for where in listed:
         assert f"is damaged and runs again: {where}, " in again.out

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from private_ray import may_mount
-from sweeps import SMALL, Sweep, finish, start, sweep
+from sweeps import SMALL, Sweep, finish, inline, start
 
 pytestmark = pytest.mark.long
 
@@ -69,12 +69,12 @@ def filled_during_the_second_trial(disk: Path, left_bytes: int, *arguments: str)
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    return sweep(tmp_path_factory.mktemp("calm"), *TWO_TRIALS, "cluster=inline")
+    return inline(tmp_path_factory.mktemp("calm"), *TWO_TRIALS)
 
 
-def goes_on_once_there_is_room(disk: Path, ballast: Path, undisturbed: Sweep, *arguments: str) -> None:
+def goes_on_once_there_is_room(disk: Path, ballast: Path, undisturbed: Sweep) -> None:
     ballast.unlink()
-    resumed = sweep(disk, *TWO_TRIALS, *arguments, cwd=disk)
+    resumed = inline(disk, *TWO_TRIALS)  # whatever launcher began it
     assert resumed.code == 0, resumed.out + resumed.err
     assert resumed.science() == undisturbed.science()
 
@@ -87,7 +87,7 @@ def test_no_room_for_a_checkpoint_fails_the_trial_with_its_cause(disk, undisturb
     failed = [record for record in found.records().values() if record["outcome"] == "failed"]
     assert len(failed) == 1
     assert "OSError: [Errno 28] No space left on device" in failed[0]["error"]
-    goes_on_once_there_is_room(disk, ballast, undisturbed, *arguments)
+    goes_on_once_there_is_room(disk, ballast, undisturbed)
 
 
 @pytest.mark.parametrize("arguments", [["cluster=inline"], []])
@@ -97,7 +97,7 @@ def test_no_room_for_the_journal_ends_the_sweep_with_one_line(disk, undisturbed,
     errors = [line for line in found.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert "No space left on device; what is written stays valid" in errors[0]
-    goes_on_once_there_is_room(disk, ballast, undisturbed, *arguments)
+    goes_on_once_there_is_room(disk, ballast, undisturbed)
 
 
 def checkpointing(output: Path, attempt: int, *arguments: str) -> "subprocess.Popen[str]":

@@ -5,7 +5,7 @@ import time
 
 import psutil
 import pytest
-from sweeps import SMALL, finish, start, sweep, worker_pids
+from sweeps import SMALL, finish, inline, start, worker_pids
 
 pytestmark = pytest.mark.long
 
@@ -39,14 +39,15 @@ class Hangs(BnCnn):
 
 
 def test_a_stopped_rank_is_killed_with_its_gang_by_the_ranks_that_wait_for_it(tmp_path):
-    arguments = [*ONE_TRIAL, "cluster=inline", "cluster.workers_per_trial=2"]
-    calm = sweep(tmp_path, *arguments, study="calm")
-    process = start(tmp_path, *arguments, study="hit")
+    arguments = [*ONE_TRIAL, "cluster.workers_per_trial=2"]
+    calm = inline(tmp_path, *arguments, study="calm")
+    process = start(tmp_path, *arguments, "cluster=inline", study="hit")
     deadline = time.monotonic() + 120
     while not any('"evaluation"' in path.read_text() for path in tmp_path.glob("*/hit/trials/*/*/events.1.jsonl")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    ranks = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    (server,) = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    ranks = server.children()
     assert len(ranks) == 2
     ranks[1].send_signal(signal.SIGSTOP)
     hit = finish(process, tmp_path, study="hit")

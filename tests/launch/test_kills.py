@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from random_kills import GRID as INLINE
-from sweeps import SMALL, Sweep, finish, start, sweep, worker_pids
+from sweeps import SMALL, Sweep, finish, inline, start, sweep, worker_pids
 
 from harness.launch.gang import InProcessGang
 from harness.plan.trial import PlannedTrial
@@ -30,7 +30,7 @@ RESUME = "run the same command again to resume"
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    found = sweep(tmp_path_factory.mktemp("calm"), *GRID)
+    found = inline(tmp_path_factory.mktemp("calm"), *GRID)
     assert found.code == 0, found.err
     return found
 
@@ -66,12 +66,12 @@ def test_a_killed_driver_gcs_or_raylet_loses_and_repeats_nothing(undisturbed, tm
 
 
 def test_random_kills_of_an_inline_driver_lose_and_repeat_nothing(tmp_path):
-    command = [sys.executable, str(Path(__file__).with_name("random_kills.py")), "--kills", "35", "--seed", "5"]
+    command = [sys.executable, str(Path(__file__).with_name("random_kills.py")), "--kills", "20", "--seed", "5"]
     done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     *_, killed = [Path(study) for study in json.loads(done.stdout)["studies"]]
     (tmp_path / "calm").mkdir()
-    calm = sweep(tmp_path / "calm", *INLINE)
+    calm = inline(tmp_path / "calm", *INLINE)
     assert calm.code == 0, calm.out + calm.err
     assert Sweep(killed, 0, "", "").science() == calm.science()
 
@@ -84,7 +84,7 @@ def wait_for(happens: Callable[[], object]) -> None:
 
 
 def test_two_hundred_trials_on_one_gang_leave_its_memory_flat(tmp_path):
-    plan = sweep(tmp_path, *SMALL, "cluster=inline", "seeds=[0]", "lr_scaling=linear", "workload.budget={epochs: 1}")
+    plan = inline(tmp_path, *SMALL, "seeds=[0]", "lr_scaling=linear", "workload.budget={epochs: 1}")
     planned = PlannedTrial.from_json(next(iter(read_lines(plan.folder / "plan.jsonl"))))
     gang = InProcessGang("cpu", 1)
     sizes = []

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from sweeps import SMALL, finish, start, sweep
+from sweeps import SMALL, finish, inline, start, sweep
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +28,7 @@ def owners(found):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    found = sweep(tmp_path_factory.mktemp("alone"), *TRIALS)
+    found = inline(tmp_path_factory.mktemp("alone"), *TRIALS)
     assert found.code == 0, found.err
     return found
 

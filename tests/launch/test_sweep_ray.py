@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from sweeps import SMALL, finish, start, sweep, worker_pids
+from sweeps import SMALL, finish, inline, start, sweep, worker_pids
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,7 @@ def ray_sweep(tmp_path_factory):
 @pytest.mark.long
 def test_a_sweep_through_ray_has_the_bits_of_the_inline_one(ray_sweep, tmp_path):
     assert ray_sweep.code == 0, ray_sweep.err
-    inline = sweep(tmp_path, *SMALL, "cluster=inline")
-    assert ray_sweep.science() == inline.science()
+    assert ray_sweep.science() == inline(tmp_path, *SMALL).science()
 
 
 @pytest.mark.long
@@ -39,7 +38,7 @@ def test_a_killed_worker_of_a_gang_costs_a_retry_and_not_the_trial(tmp_path):
         "cluster.workers_per_trial=2",
         "cluster.checkpoint_every_s=0",
     ]
-    undisturbed = sweep(tmp_path, *arguments, *long, study="calm")
+    undisturbed = inline(tmp_path, *arguments, *long, study="calm")
     process = start(tmp_path, *arguments, *long, study="hit")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:

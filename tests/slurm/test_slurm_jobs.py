@@ -128,18 +128,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
-def test_a_job_of_two_nodes_runs_a_sweep_of_two_ranks_to_its_end(slurm, undisturbed, tmp_path):
-    job = slurm.sbatch(tmp_path, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES)
-    wait_for_rows(tmp_path, "ready", 1)
-    shared = tmp_path / f".harness-{job}"
-    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
-    assert stat.S_IMODE((shared / "token").stat().st_mode) == 0o600
-    assert slurm.wait(job) == ("COMPLETED", 0), log(tmp_path, job)
-    assert science(tmp_path) == science(undisturbed)
-    assert table(tmp_path) == table(undisturbed)
-    assert not shared.exists()
-
-
 def test_the_warning_before_a_preemption_saves_between_evaluations_and_the_job_queues_again(
     slurm, undisturbed, tmp_path
 ):
@@ -207,14 +195,20 @@ def test_submit_hands_over_the_command_and_status_reads_the_study(slurm, tmp_pat
     assert json.loads((tmp_path / "outputs/tbs_sweep/s/study.json").read_text())["experiment"] == "tbs_sweep"
 
 
-def test_two_jobs_of_two_studies_share_the_nodes_undisturbed(slurm, undisturbed, tmp_path):
+def test_two_jobs_on_the_same_two_nodes_run_sweeps_of_two_ranks_to_their_ends(slurm, undisturbed, tmp_path):
     works = [tmp_path / "one", tmp_path / "two"]
     for work in works:
         work.mkdir()
     jobs = [slurm.sbatch(work, "many_nodes.sbatch", *TWO_RANKS, options=TWO_NODES) for work in works]
+    wait_for_rows(works[0], "ready", 1)
+    shared = works[0] / f".harness-{jobs[0]}"
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o700
+    assert stat.S_IMODE((shared / "token").stat().st_mode) == 0o600
     for job, work in zip(jobs, works, strict=True):
         assert slurm.wait(job, 250) == ("COMPLETED", 0), log(work, job)
         assert science(work) == science(undisturbed)
+        assert table(work) == table(undisturbed)
+    assert not shared.exists()
 
 
 def test_the_jobs_of_an_array_share_one_study(slurm, tmp_path):

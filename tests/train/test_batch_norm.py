@@ -1,12 +1,15 @@
 """P3: batch norm over a chosen span, and evaluation statistics that belong to the weights being evaluated."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from processes import on_ranks
 from small_trials import DIGITS, EVERY_EVALUATION, GHOST, SGD, SMALL, evaluations, run, task
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.datasets.digits import Digits
 from harness.datasets.examples import Batch
@@ -39,6 +42,56 @@ def cnn(plan: BatchNorm | None = None) -> nn.Module:
 
 def laid_out(x: Tensor, group: int) -> Tensor:
     return x[group_layout(torch.arange(len(x)), group)]
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies of activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        aten = torch.ops.aten
+        if func in (aten.clone.default, aten.copy_.default, aten._to_copy.default) and made.dim() > 2:
+            self.count += 1
+        return made
+
+
+def passed(in_place: bool, affine: bool, memory_format: torch.memory_format, dtype: torch.dtype) -> tuple[Any, int]:
+    """What a ghost batch norm and an in-place activation give, forward and backward, and the copies that it takes."""
+    make = torch.Generator().manual_seed(0)
+    x = torch.randn(12, 5, 4, 3, generator=make, dtype=torch.float64) * 3 + 2
+    x = x.to(dtype, memory_format=memory_format).requires_grad_()
+    plain = nn.BatchNorm2d(5, affine=affine).to(torch.promote_types(dtype, torch.float32))
+    if affine:
+        plain.weight.data = torch.rand(5, generator=make).to(plain.weight)
+        plain.bias.data = torch.rand(5, generator=make).to(plain.bias)
+    layer = SpanBatchNorm(plain, "ghost", 4).to(torch.promote_types(dtype, torch.float32))
+    layer.in_place, layer.collecting = in_place, True
+    weigh = torch.randn(12, 5, 4, 3, generator=make, dtype=torch.float64).to(dtype, memory_format=memory_format)
+    with Copies() as seen:
+        out = functional.relu(layer(x), inplace=True)
+        out.backward(weigh)
+    assert out.is_contiguous(memory_format=memory_format) or not in_place
+    return [out.detach(), x.grad, *(p.grad for p in plain.parameters()), *layer.collected()], seen.count
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+)
+def test_activations_in_channels_last_are_normalised_alike_without_a_copy(affine, dtype, tolerance):
+    folded, copies = passed(False, affine, torch.channels_last, dtype)
+    assert copies > 0
+    found, copies = passed(True, affine, torch.channels_last, dtype)
+    assert copies == 0
+    torch.testing.assert_close(found, folded, rtol=tolerance, atol=tolerance)
+
+
+def test_an_in_place_activation_after_a_ghost_group_copies_no_gradient():
+    assert passed(False, True, torch.contiguous_format, torch.float32)[1] == 0
 
 
 @pytest.mark.parametrize("groups", [1, 2, 5])

@@ -17,7 +17,7 @@ from harness.plan.duration import Duration
 from harness.plan.settings import Averaging, BatchNorm
 from harness.plan.target import Target
 from harness.plan.workload import Workload
-from harness.train import learner, trainer
+from harness.train import learner, supply, trainer
 from harness.train.doctor import (
     SPLITS,
     check_clocks,
@@ -81,8 +81,8 @@ def plant_padding() -> None:
 
 
 def plant_order_by_rank() -> None:
-    sound = learner.cut
-    learner.cut = lambda values, plan, rank, group: sound(values.roll(rank), plan, rank, group)  # type: ignore
+    sound = supply.cut
+    supply.cut = lambda values, plan, rank, group: sound(values.roll(rank), plan, rank, group)  # type: ignore
 
 
 def nothing() -> None: ...

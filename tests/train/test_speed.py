@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from small_trials import GHOST, MLP, SMALL, WITHOUT_BATCH_NORM, evaluations, run, run_on_ranks, task, timeless, topology
+from small_trials import (
+    GHOST,
+    MLP,
+    SGD,
+    SMALL,
+    WITHOUT_BATCH_NORM,
+    evaluations,
+    run,
+    run_on_ranks,
+    task,
+    timeless,
+    topology,
+)
 
 from harness.datasets.digits import Digits
 from harness.plan.errors import UserError
@@ -23,6 +35,8 @@ CHECKPOINTED = Execution(activation_checkpointing=True)
 COMPRESSED = Execution(gradient_compression=True)
 RUNNING = replace(SMALL, batch_norm=replace(GHOST, statistics="running", half_life_examples=128))
 RESNET = replace(SMALL, model={"_target_": "harness.models.resnet.CifarResNet", "depth": 20, "in_channels": 1})
+GRAPH, FUSED = Speed(cuda_graph=True), Speed(fused=True)
+ASGD = {"_target_": "torch.optim.ASGD", "lr": 0.1}
 DROPOUT = replace(WITHOUT_BATCH_NORM, model={**MLP, "dropout": 0.5})
 
 
@@ -107,6 +121,15 @@ def test_gradients_exchanged_in_bf16_follow_those_in_float32_within_rounding(tmp
     [
         (RUNNING, Speed(compile=True), "float32", "compile=true does not work with .*running: use reestimated"),
         (SMALL, Speed(gradient_compression=True), "float32", "use it with cluster.precision=bf16"),
+        (RUNNING, GRAPH, "float32", "cuda_graph=true does not work with .*running: use reestimated"),
+        (SMALL, GRAPH, "fp16", "cuda_graph=true does not work with cluster.precision=fp16"),
+        (SMALL, replace(GRAPH, fused=True), "float32", "cuda_graph=true does not work with cluster.fused=true"),
+        (replace(SMALL, noise_scale=NoiseScale(in_training=True)), GRAPH, "float32", "noise_scale.in_training"),
+        (replace(SMALL, loss="ctc"), GRAPH, "float32", "cuda_graph=true does not work with loss ctc"),
+        (replace(SMALL, optimizer=ASGD), GRAPH, "float32", "choose one of Adadelta, .*SGD, not ASGD"),
+        (replace(SMALL, optimizer={**SGD, "dampening": 0.1}), GRAPH, "float32", "optimizer.dampening=0.1"),
+        (replace(SMALL, optimizer=ASGD), FUSED, "float32", "choose one of Adam, AdamW, SGD of torch.optim, not .*ASGD"),
+        (replace(SMALL, optimizer={**SGD, "fused": False}), FUSED, "float32", "contradicts optimizer.fused=false"),
         (
             replace(SMALL, model={"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10}),
             Speed(activation_checkpointing=True),
@@ -127,5 +150,6 @@ def test_what_cannot_be_run_is_refused_by_the_rehearsal(settings: Settings, spee
 
 
 def test_a_rehearsal_compiles_nothing_and_accepts_what_can_be_run():
-    rehearsed(SMALL, Speed(compile=True, activation_checkpointing=True, channels_last=True))
+    rehearsed(SMALL, Speed(compile=True, activation_checkpointing=True, channels_last=True, fused=True))
+    rehearsed(SMALL, Speed(compile=True, cuda_graph=True))
     rehearsed(SMALL, Speed(gradient_compression=True), precision="bf16")
