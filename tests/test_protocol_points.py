@@ -39,6 +39,9 @@ POINTS = {
             "test_in_float32_the_first_update_on_two_ranks_agrees_to_a_millionth",
             "test_augmentation_does_not_depend_on_the_split_of_the_batch",
         ],
+        "train/test_sharding.py": [
+            "test_a_split_model_follows_one_rank_for_100_updates_also_when_it_is_killed_and_resumed"
+        ],
         "train/test_learner.py": ["test_dropout_is_a_function_of_seed_update_and_micro_batch"],
     },
     "P3: batch-norm span is a setting, evaluation statistics belong to the weights evaluated": {

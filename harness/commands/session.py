@@ -17,6 +17,7 @@ from harness.commands.checks import (
 from harness.commands.devices import of_this_machine, settle_devices
 from harness.commands.entry import make_console
 from harness.commands.measurement import Measurement, run_measurement
+from harness.commands.memory_lines import memory_lines
 from harness.commands.micro_batch import settle_micro_batch
 from harness.commands.open_study import described, open_study
 from harness.commands.run_trials import run_trials
@@ -59,7 +60,7 @@ def run(config: Configuration, drain: Drain, take_over: bool = False) -> int:
     if config.dry_run:
         constant = constant_of(planned[0], splits, cluster.execution) if splits.is_loaded else None
         print_plan(console, planned, progress.design, progress.folder, progress.follows, constant)
-        for line in (f"devices       {devices.line}", *devices.hints):
+        for line in (f"devices       {devices.line}", *devices.hints, *memory_lines(planned)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if not splits.is_loaded:
             line = (

@@ -70,4 +70,5 @@ class StudyProgress:
         settings = trial.arm.settings  # an arm may have a batch-norm span of its own
         placement = self.design.workload.placement
         batch = placement.plan(settings.total_batch_size, settings.batch_norm.group_examples)
-        return PlannedTrial(trial, Topology(batch, self.cluster.device, self.cluster.precision))
+        cluster = self.cluster
+        return PlannedTrial(trial, Topology(batch, cluster.device, cluster.precision, cluster.sharding))

@@ -26,6 +26,7 @@ class Cluster(Launching):
     gpu_model: str = ""  # as Ray names it: only on nodes with GPUs of this model; empty: on any
     execution: Execution
     precision: str = Topology.precision
+    sharding: str = Topology.sharding
 
     @property
     def device(self) -> str:
@@ -44,9 +45,8 @@ def cluster_of(config: ClusterConfig, on_gpus: bool, gpu_model: str = "") -> Clu
     gpus = (config.gpus_per_worker or 1.0) if on_gpus else 0.0
     execution = Execution(**_part(config, ExecutionOptions))
     launching = _part(config, Launching)
-    return Cluster(
-        **launching, gpus_per_worker=gpus, gpu_model=gpu_model, execution=execution, precision=config.precision
-    )
+    topology: dict[str, Any] = {"precision": config.precision, "sharding": config.sharding}
+    return Cluster(**launching, gpus_per_worker=gpus, gpu_model=gpu_model, execution=execution, **topology)
 
 
 def _part(config: ClusterConfig, options: type[ExecutionOptions] | type[Launching]) -> dict[str, Any]:

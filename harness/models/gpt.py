@@ -42,15 +42,16 @@ class GPT(nn.Module):
         self.head = nn.Linear(width, vocabulary, bias=False)
         if tie_weights:
             self.head.weight = self.token_embedding.weight
-        self._initialise(depth)
+        self.init_weights()
 
-    def _initialise(self, depth: int) -> None:
+    def init_weights(self) -> None:
         """N(0, 0.02) everywhere; N(0, 0.02 / sqrt(2 depth)) for what is added to the residual stream (GPT-2, 2.3)."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        depth = len(self.blocks)
         for module in self.modules():
             if isinstance(module, Block):
                 nn.init.normal_(module.attention.out.weight, std=0.02 / sqrt(2 * depth))

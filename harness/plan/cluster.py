@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.plan.batch import Placement
 from harness.plan.errors import UserError
 from harness.plan.execution import ExecutionOptions
-from harness.plan.trial import Topology
+from harness.plan.trial import Topology, check_sharding
 
 VARIABLES = re.compile(r"[\w*?]+")
 AUTO = "auto"  # device: GPUs where the nodes have any; per_device_batch_size: as large as fits, found by trial runs
@@ -106,9 +106,16 @@ class ClusterConfig(ExecutionOptions, Launching):
     gpu_model: str | None = None  # such as H100: only GPUs of this model, by Ray's names; any: of whatever model; null:
     # all have to be of one model, as seconds of different GPUs are never combined (P34)
     precision: str = Topology.precision  # float32 | float64 | bf16 | fp16 (half precision by autocast) | tf32 (GPU)
+    sharding: str = Topology.sharding  # none | full: split the model over a trial's workers (docs/sharding.md)
     slurm: Slurm | None = None
 
     def __post_init__(self) -> None:
+        check_sharding(self.sharding)
+        if self.sharding == "full" and self.per_device_batch_size == AUTO:
+            raise UserError(
+                f"cluster.per_device_batch_size={AUTO} tries batches on one worker, which cannot hold a model of "
+                "cluster.sharding=full: give a number of examples"
+            )
         if self.launcher not in ("ray", "inline"):
             raise UserError(f"cluster.launcher must be ray or inline, not {self.launcher!r}")
         host, _, port = self.address.rpartition(":")

@@ -15,6 +15,9 @@ from harness.plan.stored import check_known, from_fields
 # backward pass by autocast; fp16 scales its loss.
 PRECISIONS = ("float32", "tf32", "float64", "bf16", "fp16")
 
+# none: every rank holds the whole model. full: weights, gradients, optimizer state and average are split over ranks.
+SHARDINGS = ("none", "full")
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -85,6 +88,7 @@ class Topology:
     batch: BatchPlan
     device: str = "cpu"  # cpu | cuda
     precision: str = "float32"
+    sharding: str = "none"
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
@@ -93,13 +97,19 @@ class Topology:
             raise UserError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.precision == "tf32" and self.device != "cuda":
             raise UserError("precision tf32 is available on GPUs only: use float32 or bf16 on a CPU")
+        check_sharding(self.sharding)
+        if self.sharding == "full" and self.batch.world_size == 1:
+            raise UserError(
+                f"cluster.sharding=full splits a model over the workers of a trial, but TBS "
+                f"{self.batch.total_batch_size} has one: use cluster.workers_per_trial >= 2, or cluster.sharding=none"
+            )
 
     @property
     def key(self) -> str:
-        """Folder name of the replica, e.g. `cpu-w2-b16-a4-float32`."""
+        """Folder name of the replica, e.g. `cpu-w2-b16-a4-float32`; with sharding `cuda-w8-b4-a1-bf16-full`."""
         batch = self.batch
         shape = f"w{batch.world_size}-b{batch.per_device_batch_size}-a{batch.gradient_accumulation_steps}"
-        return f"{self.device}-{shape}-{self.precision}"
+        return f"{self.device}-{shape}-{self.precision}{'-full' if self.sharding == 'full' else ''}"
 
     @staticmethod
     def from_key(key: str) -> "Topology":
@@ -111,12 +121,19 @@ class Topology:
         return Topology(BatchPlan(size * micro * accumulation, micro, size, accumulation), found[1], found[5])
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without `sharding` where it is none, as versions wrote it that knew no other."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("sharding", "none")}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Topology":
         batch = from_fields(BatchPlan, value["batch"], "batch")
         return from_fields(Topology, {**value, "batch": batch}, "topology")
+
+
+def check_sharding(sharding: str) -> None:
+    """Raises UserError for a value that `cluster.sharding` does not have."""
+    if sharding not in SHARDINGS:
+        raise UserError(f"cluster.sharding must be one of {', '.join(SHARDINGS)}, not {sharding!r}")
 
 
 @dataclass(frozen=True)

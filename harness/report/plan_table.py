@@ -15,7 +15,7 @@ from harness.plan.loss_choice import loss_name
 from harness.plan.metrics import measured_names
 from harness.plan.settings import BatchNorm, Settings
 from harness.plan.target import Target
-from harness.plan.trial import PlannedTrial
+from harness.plan.trial import PlannedTrial, Topology
 from harness.plan.workload import Workload
 from harness.record.study import StudyFolder
 from harness.report.table import print_whole
@@ -67,7 +67,7 @@ def print_plan(
     print_whole(console, table)
     examples = sum(p.trial.arm.settings.budget_examples for p in distinct.values())
     ranks = ", ".join(str(w) for w in sorted({p.topology.batch.world_size for p in distinct.values()}))
-    kinds = ", ".join(sorted({f"{p.topology.device} {p.topology.precision}" for p in distinct.values()}))
+    kinds = ", ".join(sorted({_where(p.topology) for p in distinct.values()}))
     trials = [p.trial.arm.settings for p in distinct.values()]
     stops = any(settings.stop_at_target for settings in trials)
     cost = f"{examples:,} training examples ({words.count(f'{examples / workload.train_examples:,.0f}', 'epoch')})"
@@ -91,6 +91,11 @@ def print_plan(
         f"study         {folder.path}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _where(topology: Topology) -> str:
+    split = f", sharding {topology.sharding}" if topology.sharding != "none" else ""
+    return f"{topology.device} {topology.precision}{split}"
 
 
 def _metrics(workload: Workload) -> list[str]:

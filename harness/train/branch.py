@@ -15,9 +15,12 @@ KEPT = "kept"  # folder of the states that branches start from, next to the tria
 
 
 def keep_state(learner: Learner, folder: Path, examples: int) -> None:
-    """Save what a branch needs at `examples` of the trial in `folder`; rank 0 writes, since all ranks hold the same."""
-    if learner.world.is_main and examples in learner.settings.keep_at_examples:
-        save_checkpoint(folder / KEPT, examples, state_of(learner), keep=None)
+    """Save what a branch needs at `examples` of the trial in `folder`; rank 0 writes, all ranks must call it."""
+    if examples not in learner.settings.keep_at_examples:
+        return
+    state = state_of(learner)
+    if learner.world.is_main:
+        save_checkpoint(folder / KEPT, examples, state, keep=None)
 
 
 def begin_branch(learner: Learner, folder: Path) -> None:
@@ -29,15 +32,16 @@ def begin_branch(learner: Learner, folder: Path) -> None:
     start = learner.settings.start
     if start is None:
         return
-    state = _load(folder, start.settings, learner.seed, start.examples)
+    state = _load(folder, start.settings, learner.seed, start.examples, learner.parallel.is_sharded)
     continue_from(learner, state, start.settings.total_batch_size)
 
 
-def _load(folder: Path, settings: Settings, seed: int, examples: int) -> dict[str, Any]:
+def _load(folder: Path, settings: Settings, seed: int, examples: int, maps: bool) -> dict[str, Any]:
+    """`maps`: as for `load_checkpoint`."""
     trial_id = Trial(Arm("", "", "", 1, 1.0, settings), seed).trial_id
     kept = sorted((folder.parent.parent / trial_id).glob(f"*/{KEPT}/{examples}.pt"))
     if not kept:
         raise RuntimeError(
             f"trial {trial_id}, which this trial branches from, has no saved state at {examples} examples"
         )
-    return torch.load(kept[0], map_location="cpu", weights_only=True)
+    return torch.load(kept[0], map_location="cpu", weights_only=True, mmap=maps)

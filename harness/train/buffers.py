@@ -34,6 +34,9 @@ class Buffers:
         module, own = self._places[name]
         return getattr(module, own)  # by name: a forward pass may replace the tensor
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
     def floats(self, name: str) -> bool:
         """Whether the buffer is one that can be averaged."""
         return self[name].is_floating_point() or self[name].is_complex()
@@ -41,6 +44,9 @@ class Buffers:
     def floating(self) -> list[Tensor]:
         """The buffers that can be averaged, in a fixed order."""
         return [self[name] for name in self._floating]
+
+    def all(self) -> list[Tensor]:
+        return [self[name] for name in self._places]
 
     def copy(self) -> dict[str, Tensor]:
         return {name: self[name].clone() for name in self._places}
@@ -74,6 +80,20 @@ class Buffers:
 
     def moved(self) -> list[Tensor]:
         return [self[name] for name in self.moving]
+
+
+class KeptBuffers(Buffers):
+    """Other values of the same buffers, which no module holds."""
+
+    def __init__(self, source: Buffers) -> None:
+        self._places = source._places
+        self._values = source.copy()
+        self._initial = source.copy()
+        self._floating = source._floating
+        self.moving = []
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[name]
 
 
 def rank_values(buffers: Sequence[Tensor]) -> list[Tensor]:

@@ -26,11 +26,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int | 
         (folder / f"{old}.pt").unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
-    """The newest readable checkpoint, as (step, state on the CPU); None where there is none."""
+def load_checkpoint(folder: Path, maps: bool = False) -> tuple[int, dict[str, Any]] | None:
+    """The newest readable checkpoint, as (step, state on the CPU); None where there is none. `maps`: read tensors from
+    the file when they are used, so that all ranks of a node share its pages; copy them before it is deleted."""
     for step in reversed(checkpoint_steps(folder)):
         try:
-            return step, torch.load(folder / f"{step}.pt", map_location="cpu", weights_only=True)
+            return step, torch.load(folder / f"{step}.pt", map_location="cpu", weights_only=True, mmap=maps)
         except Exception:
             continue  # a damaged file can raise anything; the one before it will do
     return None

@@ -5,7 +5,7 @@ that the others cost nothing; clipping is counted at every update.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,18 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 class Diagnostics:
-    """Observes the updates of one model; the same on every rank, because gradients are."""
+    """Observes the updates of one model; the same on every rank, because gradients, or their norms, are."""
 
-    def __init__(self, model: nn.Module, clip_norm: float | None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        clip_norm: float | None,
+        whole_norms: Callable[[Tensor], Tensor] = lambda norms: norms,
+    ) -> None:
+        """`whole_norms`: of norms over the `parameters` that this rank has makes those over all ranks."""
         self.clip_norm = clip_norm
-        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._whole_norms = whole_norms
+        trained = [(name, p) for name, p in parameters.items() if p.requires_grad]
         self._parameters = [p for _, p in trained]
         self._groups: dict[str, list[int]] = {}  # layer group -> indices into `_parameters`
         for index, group in enumerate(layer_groups([name for name, _ in trained])):
@@ -35,7 +42,7 @@ class Diagnostics:
         self._norms = None
         norm: Tensor | None = None
         if last or self.clip_norm is not None:
-            norm = get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+            norm = self._whole_norms(get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
         if norm is not None and self.clip_norm is not None:
             clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
             self.clipped += norm > self.clip_norm
@@ -57,7 +64,7 @@ class Diagnostics:
         torch._foreach_sub_(self._before, [p.detach() for p in self._parameters])  # pyright: ignore[reportPrivateImportUsage]
         moved = torch._foreach_norm(self._before)  # pyright: ignore[reportPrivateImportUsage]
         self._before = None
-        return torch.stack([self._norms[0], *moved, *sizes])
+        return torch.cat([self._norms, self._whole_norms(torch.stack([*moved, *sizes]))])
 
     def count(self, norms: Tensor | None) -> None:
         """Count an update, and keep what was measured of it."""

@@ -1,12 +1,15 @@
 """Scores of a learner's weights, raw or averaged, on a set of examples (P3 and P6)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.datasets.examples import Batch, Examples
+from harness.datasets.examples import Batch, Examples, HostExamples
+from harness.datasets.tree import count_examples
 from harness.objectives.metrics.listed import metrics_of
 from harness.objectives.metrics.scores import Scores
 from harness.train.batch_norm import batch_norms, reestimate
@@ -41,30 +44,41 @@ class Evaluator:
         """Mean of every metric over all `examples`, unpadded and exact over ranks (P6), with batch-norm statistics for
         exactly the weights being evaluated (P3)."""
         learner, world = self.learner, self.learner.world
-        model = learner.average.module if averaged and learner.average is not None else learner.model
-        was_training = model.training  # never for an average; switching modes walks all modules, which takes time
-        if was_training:
-            model.eval()
-        self._prepare_statistics(model)
-        group = learner.settings.coupled_examples or 1  # whole groups, where an example's loss depends on its group
-        start, stop = (group * i for i in world.share(-(-len(examples) // group)))
-        stop = min(stop, len(examples))
         scores = Scores(learner.loss, self.metrics, world)
-        together = self._examples_together(model, examples, start) if start < stop else 1
-        for first in range(start, stop, together):
-            index = torch.arange(first, min(first + together, stop), device=world.device)
-            batch = examples.batch(index)
-            scores.add(learner.outputs(model, batch), batch.targets)
-        if was_training:
-            model.train()
+        with learner.weights(averaged) as model:
+            was_training = model.training  # never for a copy; switching modes walks all modules, which takes time
+            if was_training:
+                model.eval()
+            self._prepare_statistics(model)
+            for batch, counts in self._batches(model, examples):
+                outputs = learner.outputs(model, batch)
+                if counts:
+                    scores.add(outputs, batch.targets)
+            if was_training:
+                model.train()
         return scores.values(len(examples))
 
-    def _examples_together(self, model: nn.Module, examples: Examples, first: int) -> int:
+    def _batches(self, model: nn.Module, examples: Examples) -> Iterator[tuple[Batch, bool]]:
+        """This rank's examples, and whether they count. Every rank of a split model makes as many forward passes,
+        because all ranks gather its blocks together: the last ones of some are of an example that does not count."""
+        learner, world = self.learner, self.learner.world
+        group = learner.settings.coupled_examples or 1  # whole groups, where an example's loss depends on its group
+        groups = -(-len(examples) // group)
+        start, stop = (group * i for i in world.share(groups))
+        stop, most = min(stop, len(examples)), -(-groups // world.size) * group
+        is_split = learner.parallel.is_sharded
+        together = self._examples_together(model, examples) if start < stop or is_split else 1
+        own = [range(first, min(first + together, stop)) for first in range(start, stop, together)]
+        surplus = -(-most // together) - len(own) if is_split else 0
+        for number, batch in enumerate(ahead(examples, own + [range(1)] * surplus, world.device)):
+            yield batch, number < len(own)
+
+    def _examples_together(self, model: nn.Module, examples: Examples) -> int:
         """As many as `batch_examples` and OUTPUT_BYTES allow; the same on every machine, since it rounds sums."""
         if coupled := self.learner.settings.coupled_examples:
             return coupled
         if self._together is None:
-            batch = examples.batch(torch.tensor([first], device=self.learner.world.device))
+            batch = examples.batch(torch.zeros(1, dtype=torch.int64, device=self.learner.world.device))
             size = _bytes_of(self.learner.outputs(model, batch))
             self._together = max(1, min(self.batch_examples, OUTPUT_BYTES // max(size, 1)))
         return self._together
@@ -76,8 +90,12 @@ class Evaluator:
         if plan.statistics == "running":
             self._share_running(model)
             return
-        with self.learner.precision.autocast():
-            reestimate(model, self.statistics_batch(), plan, self.learner.world, self.learner.forward)
+        learner, batch = self.learner, self.statistics_batch()
+        with learner.precision.autocast():
+            if learner.parallel.is_sharded and batch_norms(model) and not count_examples(batch.targets):
+                few = learner.splits.train.batch(torch.zeros(1, dtype=torch.int64, device=learner.world.device))
+                learner.forward(model, few)  # the forward pass that the ranks with groups make
+            reestimate(model, batch, plan, learner.world, learner.forward)
 
     def _share_running(self, model: nn.Module) -> None:
         """Evaluate with the mean over ranks of the running averages (each rank saw its own groups)."""
@@ -102,6 +120,25 @@ class Evaluator:
             batch = learner.splits.train.batch(index.to(learner.world.device))
             self._statistics = Batch(learner.laid_out(batch.inputs), batch.targets)
         return self._statistics
+
+
+def ahead(examples: Examples, spans: Sequence[range], device: torch.device) -> Iterator[Batch]:
+    """The batch of each of `spans`; of examples on the host the next one is gathered while the device computes."""
+    if not isinstance(examples, HostExamples):
+        yield from (examples.batch(_indices(span, device)) for span in spans)
+        return
+    host, is_pinned = torch.device("cpu"), device.type == "cuda"
+    with ThreadPoolExecutor(1, "evaluation") as thread:
+        upcoming = [thread.submit(examples.gather, _indices(span, host), is_pinned) for span in spans[:1]]
+        for span, later in zip_longest(spans, spans[1:]):
+            gathered = upcoming.pop().result()
+            if later is not None:
+                upcoming.append(thread.submit(examples.gather, _indices(later, host), is_pinned))
+            yield examples.deliver(gathered, _indices(span, device))
+
+
+def _indices(span: range, device: torch.device) -> Tensor:
+    return torch.arange(span.start, span.stop, device=device)
 
 
 def _bytes_of(outputs: Any) -> int:

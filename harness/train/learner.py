@@ -1,13 +1,12 @@
 """Model, DDP wrapper, optimizer and average of one trial on one rank, and the updates they make."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from harness.datasets.examples import Batch, Splits
 from harness.datasets.tree import Tree, call, map_tree
@@ -23,23 +22,19 @@ from harness.plan.schedules import Schedule
 from harness.plan.settings import Settings, fingerprint
 from harness.plan.trial import Topology
 from harness.train.adascale import GainController, check_gain
-from harness.train.averaging import AveragedModel, decay_per_step
+from harness.train.averaging import decay_per_step
 from harness.train.batch_norm import advance_running, batch_norms, convert_batch_norm
 from harness.train.buffers import Buffers
 from harness.train.counts import as_float64, every_target_counts
 from harness.train.diagnostics import Diagnostics
 from harness.train.graphs import Graphs, Repeated, recorder, recording, side_stream
+from harness.train.meta_build import can_build_on_meta
 from harness.train.noise_meter import NoiseMeter, check_noise
+from harness.train.parallel import Parallel, Replicated, Sharded, check_model
 from harness.train.precision import Precision, choose_kernels
 from harness.train.seeds import derive_seed
-from harness.train.speed import (
-    check_speed,
-    compiled,
-    compress_gradients,
-    load_optimizer,
-    optimizer_spec,
-    recompute_activations,
-)
+from harness.train.sharding_checks import check_parallel
+from harness.train.speed import check_speed, compiled, optimizer_spec, recompute_activations
 from harness.train.supply import Supply
 from harness.train.world import World
 
@@ -80,42 +75,29 @@ class Learner:
         check_noise(settings, topology.precision)
         check_gain(settings, topology)
         check_speed(settings, topology, self.speed)
+        check_parallel(settings, topology, self.speed)
         if self.speed.cuda_graph and self.loss.waits:
             raise UserError(f"cluster.cuda_graph=true does not work with loss {settings.loss}, which reads the device")
         self.graphs: Graphs | None = None  # from the warm-up on, if updates are recorded
         self._build()
 
     def _build(self) -> None:
-        # Drawn on the CPU, so that the initial weights are the same on every device and rank (P10).
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "init"))
-            model = instantiate_as(nn.Module, "model", self.settings.model)
-        model = convert_batch_norm(model, self.settings.batch_norm)
-        self.model = self.precision.place(model)
-        if self.speed.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-            for layer in batch_norms(self.model):
-                layer.in_place = self.world.device.type != "cpu"  # there, folding is faster in spite of its copies
-        self.buffers = Buffers(self.model)
-        self._groups()  # freezes parameters, which must happen before DDP collects those that need gradients
-        if self.speed.activation_checkpointing:
-            recompute_activations(self.model)
-        self.wrapped: nn.Module = self.model
-        self._ddp: DistributedDataParallel | None = None
-        if self.world.size > 1:
-            # Buffers are statistics that the evaluation recomputes: broadcasting them every step would be wasted.
-            finds_unused = self._leaves_parameters_unused()
-            if finds_unused:  # DDP would take a weight that the model returns, for a fused head, for an unused one
-                self.model.register_forward_hook(lambda module, inputs, outputs: _as_results(outputs))
-            self.wrapped = self._ddp = DistributedDataParallel(
-                self.model,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=finds_unused,
-                static_graph=self.batch.gradient_accumulation_steps == 1 and not finds_unused,
-            )
-            self._ddp.broadcast_buffers = False  # the argument of this name gives a warning from torch 2.13 on
-            if self.speed.gradient_compression:
-                compress_gradients(self._ddp)
+        if self.topology.sharding == "full" and self.world.size > 1:
+            on_meta = can_build_on_meta(self.settings.model)
+            self.parallel: Parallel = Sharded(self._construct, self._ready, on_meta, self.precision, self.world)
+            self.model, self.buffers = self.parallel.model, Buffers(self.parallel.model)
+            self.check_gradients(self.batch.per_device_batch_size)
+        else:
+            self.model = self._ready(self._construct(), self.world.device)
+            self.buffers = Buffers(self.model)
+            self.parallel = Replicated(self.model)
+            if self.world.size > 1:
+                # DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
+                unused = self._unused_parameters(self.world.rank, self.batch.per_device_batch_size)
+                finds_unused = bool(self.world.maximum(torch.tensor(len(unused), device=self.world.device)))
+                is_static = self.batch.gradient_accumulation_steps == 1 and not finds_unused
+                self.parallel.wrap(finds_unused, is_static, self.speed.gradient_compression)
+        self.wrapped: nn.Module = self.parallel.wrapped
         self.noise = None
         if self.settings.noise_scale.in_training:
             self.noise = NoiseMeter(self.model, self.settings, self.batch, self.world, self.splits.endless)
@@ -135,24 +117,53 @@ class Learner:
             self.supply.compile()
         self._fresh_state()
 
-    def _leaves_parameters_unused(self) -> bool:
-        """Whether some micro-batch gives some parameter no gradient, on any rank, as far as a few of them show.
+    def _construct(self) -> nn.Module:
+        """The model at its initial weights, drawn on the CPU so that they are the same on every device and rank
+        (P10)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "init"))
+            with torch.device("meta") if self.world.device.type == "meta" else nullcontext():
+                return instantiate_as(nn.Module, "model", self.settings.model)
 
-        DDP waits for every gradient unless it is told to look for those that do not come, which takes time.
-        """
-        buffers, unused = self.buffers.copy(), False
-        size = self.batch.per_device_batch_size
+    def _ready(self, model: nn.Module, device: torch.device | None = None) -> nn.Module:
+        """The model on `device` (None: the CPU), ready to be wrapped."""
+        device = device or torch.device("cpu")
+        model = convert_batch_norm(model, self.settings.batch_norm)
+        if self.topology.sharding == "full":
+            check_model(model)
+        model = self.precision.place(model, device)
+        if self.speed.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            for layer in batch_norms(model):
+                layer.in_place = device.type != "cpu"  # there, folding is faster in spite of its copies
+        self._groups_of(model)  # freezes parameters, which must happen before DDP collects those that need gradients
+        if self.speed.activation_checkpointing:
+            recompute_activations(model)
+        return model
+
+    def check_gradients(self, size: int) -> None:
+        """Raises UserError for a model that cannot be split because some of a few micro-batches of `size` examples,
+        the same on every rank, gives some parameter no gradient: ranks reduce gradients together."""
+        if unused := self._unused_parameters(0, size):
+            raise UserError(
+                f"cluster.sharding=full needs a gradient of every parameter in every micro-batch, but {unused[0]} "
+                "gets none: freeze it with parameter_groups.frozen, or use cluster.sharding=none"
+            )
+
+    def _unused_parameters(self, rank: int, size: int) -> list[str]:
+        """Parameters that get no gradient in some micro-batch of `rank`, as far as a few of them show."""
+        buffers, unused = self.buffers.copy(), dict[str, None]()
         for number in range(PROBES):
             examples = torch.arange(number * size, (number + 1) * size, device=self.world.device)
             examples %= self.settings.train_examples
-            self.seed_random(derive_seed(self.seed, "probe", self.world.rank, number))
+            self.seed_random(derive_seed(self.seed, "probe", rank, number))
             epochs = torch.zeros_like(examples)
             batch = self.supply.micro_batch(torch.stack([examples, epochs])[:, None], 0)
             self.measure(self.model, batch)[0].backward()
-            unused |= any(p.grad is None for p in self.model.parameters() if p.requires_grad)
+            unused |= {name: None for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None}
             self.model.zero_grad(set_to_none=True)
         self.buffers.load(buffers)
-        return bool(self.world.maximum(torch.tensor(int(unused), device=self.world.device)))
+        return list(unused)
 
     def _graph(self) -> dict[str, Any]:
         """What a compiled graph depends on in addition to the shapes of a micro-batch."""
@@ -161,7 +172,7 @@ class Learner:
 
     def _fresh_state(self) -> None:
         """A new optimizer, a new average that starts at the current weights, and all counts at zero."""
-        model, averaging = self.model, self.settings.averaging
+        averaging = self.settings.averaging
         spec = optimizer_spec(self.settings.optimizer, self.speed)
         self.optimizer = instantiate_as(torch.optim.Optimizer, "optimizer", spec, self._groups())
         dtype, device = self.precision.dtype, self.world.device
@@ -170,7 +181,7 @@ class Learner:
             self.device_step = DeviceStep(self.optimizer, self.schedule.momentum(0) is not None, dtype, device)
         self._average_weight = DeviceNumbers(1, dtype, device)
         self.scaler = self.precision.new_scaler()
-        self.diagnostics = Diagnostics(model, self.settings.clip_norm)
+        self.diagnostics = Diagnostics(self.parallel.parameters, self.settings.clip_norm, self.parallel.whole_norms)
         if self.noise is not None:
             self.noise.reset()
         if self.gain is not None:
@@ -182,13 +193,18 @@ class Learner:
             if averaging.half_life_examples
             else 0.0
         )
-        self.average = AveragedModel(model, decay, self.buffers) if averaging.half_life_examples else None
+        self.average = self.parallel.new_average(decay, self.buffers) if averaging.half_life_examples else None
 
     def _groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of what this rank updates."""
+        own = self.parallel.parameters
+        return [{**g, "params": [own[name] for name in g["param_names"]]} for g in self._groups_of(self.model)]
+
+    def _groups_of(self, model: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups; an optimizer whose conf does not set weight decay keeps its own default."""
         weight_decay = self.settings.optimizer.get("weight_decay")
         options = ParameterGroups(**self.settings.parameter_groups)
-        groups = parameter_groups(self.model, weight_decay=weight_decay or 0.0, options=options)
+        groups = parameter_groups(model, weight_decay=weight_decay or 0.0, options=options)
         if weight_decay is None:
             for group in groups:
                 del group["weight_decay"]
@@ -249,7 +265,7 @@ class Learner:
         """
         loss_share = self._loss_share if self.scaler is None else self.scaler.scale(self._loss_share)
         is_final = number == micros - 1
-        with nullcontext() if self._ddp is None or is_final else self._ddp.no_sync():
+        with self.parallel.accumulate(is_final):
             loss, count = self.measure(self.train_model, batch)
             loss.backward(loss_share)
         share = loss.detach() / self.batch.total_batch_size
@@ -265,6 +281,7 @@ class Learner:
     def _finish(self, last: bool) -> "Made":
         """The step, once the gradients of all micro-batches are there."""
         total = self._total
+        self.parallel.take_gradients()
         factor = self._recount(self._counted)
         if factor is not None:
             total = total * factor
@@ -368,10 +385,18 @@ class Learner:
         count = as_float64(counted, self.world.device)
         count = self.world.sum(count) if varies else count * self.world.size
         factor = self.batch.total_batch_size / count.where(count > 0, 1.0)
-        for parameter in self.model.parameters():
+        for parameter in self.parallel.parameters.values():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         return factor
+
+    @contextmanager
+    def weights(self, averaged: bool) -> Iterator[nn.Module]:
+        """The model, or its average where one is kept, for forward passes without gradients."""
+        average = self.average if averaged else None
+        with nullcontext(self.model) if average is None else average.evaluated() as model:
+            yield model
+        self.parallel.leave()
 
     def agree_on_buffers(self) -> None:
         """Give every rank the same buffers outside batch norm, raw and averaged; all ranks must call it together."""
@@ -383,12 +408,14 @@ class Learner:
 
     def optimizer_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the optimizer."""
-        return self.optimizer.state_dict() if self.device_step is None else self.device_step.state_dict()
+        if self.device_step is not None:
+            return self.device_step.state_dict()
+        return self.parallel.optimizer_state(self.optimizer)
 
     def load_optimizer(self, state: dict[str, Any]) -> None:
         """Continue from an optimizer's state, saved with or without `cuda_graph` and `fused`."""
         if self.device_step is None:
-            load_optimizer(self.optimizer, state)
+            self.parallel.load_optimizer(self.optimizer, state)
         else:
             self.device_step.load_state_dict(state)
 
@@ -397,8 +424,7 @@ class Learner:
 
         Under `cuda_graph` the updates are then recorded. From then on, state is restored in the places that it has.
         """
-        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
-        buffers = self.buffers.copy()
+        weights, buffers = self.parallel.copy(), self.buffers.copy()
         micro, accumulated = self.batch.per_device_batch_size, min(2, self.batch.gradient_accumulation_steps)
         examples = torch.arange(micro, device=self.world.device).expand(2, accumulated, micro)
         self.supply.prepare()
@@ -406,7 +432,7 @@ class Learner:
             for step in range(WARM_UP_UPDATES):
                 self.update(step, examples, last=self.speed.cuda_graph and step + 1 == WARM_UP_UPDATES)
         self.buffers.note_moving(self.world)
-        self.model.load_state_dict(weights)
+        self.parallel.put_back(weights)
         self.buffers.load(buffers)
         trained = list(self.optimizer.state)
         self._fresh_state()
@@ -437,10 +463,3 @@ class Made(NamedTuple):
 
 def _channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
-
-
-def _as_results(outputs: Any) -> Any:
-    """Outputs in which a parameter is a result of the forward pass."""
-    if isinstance(outputs, tuple):
-        return tuple(o.view_as(o) if isinstance(o, nn.Parameter) else o for o in outputs)
-    return outputs

@@ -10,8 +10,12 @@ from harness.train.learner import Learner
 
 
 def state_of(learner: Learner) -> dict[str, Any]:
-    """What all ranks share: tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it."""
-    state: dict[str, Any] = {"model": learner.model.state_dict(), "optimizer": learner.optimizer_state()}
+    """What all ranks share: tensors and plain numbers only, so that `torch.load(weights_only=True)` reads it.
+
+    All ranks must call it together; only rank 0 is sure to get whole tensors.
+    """
+    parallel = learner.parallel
+    state: dict[str, Any] = {"model": parallel.model_state(), "optimizer": learner.optimizer_state()}
     state["schedule"] = learner.schedule.state()
     if learner.noise is not None:
         state["noise"] = learner.noise.state()
@@ -21,7 +25,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
     if learner.scaler is not None:
         state["scaler"] = learner.scaler.state()
     if learner.average is not None:
-        state["average"] = {"model": learner.average.module.state_dict(), "steps": learner.average.steps}
+        state["average"] = {"model": parallel.model_state(learner.average), "steps": learner.average.steps}
     if learner.buffers.moving:
         state["moving"] = learner.buffers.moving
         state["transient"] = {kind: buffers.transient() for kind, buffers in _buffers(learner).items()}
@@ -30,7 +34,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
 
 def restore(learner: Learner, state: dict[str, Any]) -> None:
     """Continue from what `state_of` returned."""
-    learner.model.load_state_dict(state["model"])
+    learner.parallel.load_model(state["model"])
     learner.load_optimizer(state["optimizer"])
     learner.schedule.restore(state["schedule"])
     learner.diagnostics.restore(state["diagnostics"])
@@ -42,17 +46,17 @@ def restore(learner: Learner, state: dict[str, Any]) -> None:
     if learner.scaler is not None:
         learner.scaler.restore(state["scaler"])
     if learner.average is not None:
-        learner.average.module.load_state_dict(state["average"]["model"])
+        learner.parallel.load_model(state["average"]["model"], learner.average)
         learner.average.steps = state["average"]["steps"]
     _restore_buffers(learner, state)
 
 
 def continue_from(learner: Learner, state: dict[str, Any], total_batch_size: int) -> None:
     """Load weights, optimizer state and average from the `state` of a trial at `total_batch_size`, nothing else."""
-    learner.model.load_state_dict(state["model"])
+    learner.parallel.load_model(state["model"])
     learner.load_optimizer({**learner.optimizer_state(), "state": state["optimizer"]["state"]})
     if learner.average is not None:
-        learner.average.module.load_state_dict(state["average"]["model"])
+        learner.parallel.load_model(state["average"]["model"], learner.average)
         # It has seen the same examples, in a different number of updates.
         learner.average.steps = max(1, state["average"]["steps"] * total_batch_size // learner.batch.total_batch_size)
     _restore_buffers(learner, state)

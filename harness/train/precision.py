@@ -33,16 +33,20 @@ class Precision:
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
             torch.backends.cudnn.allow_tf32 = name == "tf32"
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, its floating tensors in the trial's dtype and complex ones in the complex dtype of
-        the same precision; `Module.to` alone would drop imaginary parts, such as those of rotary embeddings."""
+    def place(self, model: nn.Module, device: torch.device | None = None) -> nn.Module:
+        """The model on `device` (None: the trial's), its floating tensors in the trial's dtype and complex ones in the
+        complex dtype of the same precision; `Module.to` alone would drop imaginary parts, such as those of rotary
+        embeddings."""
+
+        where = device or self.device
 
         def placed(value: Tensor) -> Tensor:
             real = self.dtype if value.is_floating_point() else value.dtype
-            return value.to(self.device, self.dtype.to_complex() if value.is_complex() else real)
+            device = value.device if value.is_meta else where  # values come later, see meta_build
+            return value.to(device, self.dtype.to_complex() if value.is_complex() else real)
 
-        has_complex = any(value.is_complex() for value in (*model.parameters(), *model.buffers()))
-        return model._apply(placed) if has_complex else model.to(self.device, self.dtype)
+        is_special = any(value.is_complex() or value.is_meta for value in (*model.parameters(), *model.buffers()))
+        return model._apply(placed) if is_special else model.to(where, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context for the forward pass; the backward pass uses the same precision on its own."""

@@ -25,6 +25,7 @@ from harness.train.excerpt import First
 from harness.train.kept_state import History, remedy
 from harness.train.learner import Learner
 from harness.train.loss_check import check_coupling, check_loss
+from harness.train.meta_build import can_build_on_meta
 from harness.train.metric_checks import check_metrics
 from harness.train.model_copy import copy_model
 from harness.train.precision import DTYPES
@@ -88,7 +89,10 @@ def _named(settings: Settings, failed: str) -> Iterator[None]:
 def _build(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
     """A learner for few examples: batch-norm groups are small."""
     settings, topology = planned.trial.arm.settings, planned.topology
-    world, dtype = World(0, 1, torch.device("cpu")), DTYPES[topology.precision]
+    # A model that is split because it is large, and built on meta, may not fit on this machine.
+    has_shapes_only = topology.sharding == "full" and topology.device != "cpu" and can_build_on_meta(settings.model)
+    host, dtype = torch.device("cpu"), DTYPES[topology.precision]
+    world = World(0, 1, torch.device("meta") if has_shapes_only else host)
     with _named(settings, f"trained with {settings.optimizer['_target_']}"):
         check_speed(settings, topology, speed)
         if settings.batch_norm.span != "none":
@@ -96,9 +100,9 @@ def _build(planned: PlannedTrial, splits: Splits, speed: Speed) -> Learner:
             settings = replace(settings, batch_norm=replace(settings.batch_norm, **small))
         splits = replace(
             splits,
-            train=splits.train.to(world.device, dtype),
-            validation=_first(splits.validation).to(world.device, dtype),
-            test=_first(splits.test).to(world.device, dtype),
+            train=splits.train.to(host, dtype),
+            validation=_first(splits.validation).to(host, dtype),
+            test=_first(splits.test).to(host, dtype),
         )
         here = replace(speed, compile=False, gradient_compression=False)
         return Learner(settings, planned.trial.seed, topology, world, splits, here)
@@ -135,6 +139,8 @@ def _train(learner: Learner, splits: Splits) -> None:
         _check_classes(learner, splits, outputs, targets)
         check_loss(learner, batch)
         check_metrics(settings, outputs, targets, splits)
+        if learner.topology.sharding == "full":
+            learner.check_gradients(EXAMPLES)
         learner.update(0, drawn, last=True)
 
 

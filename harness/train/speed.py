@@ -88,7 +88,7 @@ def recompute_activations(model: nn.Module) -> None:
     """Keep only the inputs of the model's blocks and recompute what is inside them in the backward pass (Chen et al.
     2016, 1604.06174), with the same random numbers. Raises UserError for a model without blocks.
     """
-    blocks = list(_blocks(model))
+    blocks = list(blocks_of(model))
     if not blocks:
         raise UserError(
             f"cluster.activation_checkpointing=true needs a model with nn.Sequential or nn.ModuleList blocks, which "
@@ -99,12 +99,12 @@ def recompute_activations(model: nn.Module) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def blocks_of(module: nn.Module) -> Iterator[nn.Module]:
     """The members of the outermost containers that are themselves made of layers; where none is, an nn.Sequential as a
     whole."""
     for child in module.children():
         if not isinstance(child, nn.Sequential | nn.ModuleList):
-            yield from _blocks(child)
+            yield from blocks_of(child)
             continue
         composed = [member for member in child if any(True for _ in member.children())]
         yield from composed or [child] * isinstance(child, nn.Sequential)

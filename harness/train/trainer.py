@@ -129,8 +129,8 @@ def train(
         """Save; `losses` are this rank's since the last evaluation. Rows up to here are already on disk."""
         nonlocal last_checkpoint
         own = world.gather(torch.cat([losses, rank_state(learner)]))
+        state = {"progress": progress.state(), "clock": clock.state(), "own": own, **state_of(learner)}
         if world.is_main:
-            state = {"progress": progress.state(), "clock": clock.state(), "own": own, **state_of(learner)}
             save_checkpoint(folder / "checkpoint", progress.step, state)
         last_checkpoint = time.monotonic()
 
@@ -278,7 +278,7 @@ def _resume(learner: Learner, clock: Clock, folder: Path, world: World) -> tuple
 
     The tensor holds this rank's losses since the last evaluation, as given to `checkpoint`.
     """
-    loaded = load_checkpoint(folder)
+    loaded = load_checkpoint(folder, maps=learner.parallel.is_sharded)
     step = world.decide(loaded[0] if loaded else 0)
     if step == 0:
         return Progress(), torch.zeros(0, dtype=torch.float64)

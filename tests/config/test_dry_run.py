@@ -1,5 +1,7 @@
 """dry_run=true prints everything that would be run and what it may cost, and leaves nothing behind."""
 
+import re
+
 import pytest
 
 
@@ -38,6 +40,16 @@ def test_evaluation_seeds_topology_trials_and_cost_are_printed(sweep):
     # Two batch sizes x three rules x two seeds, no two alike; each at most 40 epochs.
     assert "12 distinct of 12 planned, 0 already finished" in said.out
     assert "491,520 training examples (480 epochs)" in said.out
+
+
+def test_the_memory_of_a_split_model_is_printed_with_what_it_fits(sweep):
+    split = ["cluster.workers_per_trial=2", "cluster.sharding=full", "question.total_batch_sizes=[32]"]
+    said = sweep("tracking=disabled", *split)
+    assert "2 worker(s) a trial, cpu float32, sharding full" in said.out
+    each = "20 bytes (weights 4, gradients 4, optimizer 4, average 4, last update 4)"
+    assert re.search(rf"memory        [\d,]+ parameters of {re.escape(each)}\n", said.out)
+    assert "of a GPU of 16 GB or more unsplit" in said.out
+    assert "per node to build the model" in said.out
 
 
 def test_the_timescale_of_weight_decay_is_printed_where_there_is_any(sweep):

@@ -20,7 +20,7 @@ CLIPPED = replace(SMALL, clip_norm=0.6)
 
 def one_update(model: nn.Module, clip_norm: float | None = None) -> Diagnostics:
     """Gradients of 3 and 4 on two scalars of 10 and 100, LR 0.1."""
-    watched = Diagnostics(model, clip_norm)
+    watched = Diagnostics(dict(model.named_parameters()), clip_norm)
     for parameter, gradient in zip(model.parameters(), (3.0, 4.0), strict=True):
         parameter.grad = torch.full_like(parameter, gradient)
     watched.before_step(last=True)
@@ -131,7 +131,7 @@ def test_watching_an_update_holds_one_copy_of_the_weights():
     """Of tensors that are alive between the two calls, and of those that the second one makes."""
     model = nn.Linear(1000, 1000, bias=False)
     model.weight.grad = torch.ones_like(model.weight)
-    watched, size = Diagnostics(model, None), model.weight.nbytes
+    watched, size = Diagnostics(dict(model.named_parameters()), None), model.weight.nbytes
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
         watched.before_step(last=True)
         watched.after_step()

@@ -1,14 +1,17 @@
 """An evaluation takes as many examples at a time as its outputs leave room for."""
 
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import torch
 from small_trials import MLP, WITHOUT_BATCH_NORM, topology
+from torch import Tensor
 
 from harness.datasets.digits import Digits
+from harness.datasets.examples import Batch
 from harness.train import evaluation
-from harness.train.evaluation import Evaluator
+from harness.train.evaluation import Evaluator, ahead
 from harness.train.learner import Learner
 from harness.train.world import World
 
@@ -23,6 +26,37 @@ def scores_and_sizes(classes: int) -> tuple[dict[str, float], list[int]]:
     sizes: list[int] = []
     learner.model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     return Evaluator(learner, 1024).evaluate(splits.validation, averaged=False), sizes
+
+
+class OnHost:
+    """The numbers 0 to 9, whose second batch must be asked for before the first one is used."""
+
+    def __init__(self) -> None:
+        self.second = Event()
+
+    def __len__(self) -> int:
+        return 10
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "OnHost":
+        return self
+
+    def batch(self, index: Tensor) -> Batch:
+        return self.deliver(self.gather(index, False), index)
+
+    def gather(self, index: Tensor, pinned: bool) -> Batch:
+        if index[0] > 0:
+            self.second.set()
+        return Batch(index, index)
+
+    def deliver(self, gathered: Batch, index: Tensor) -> Batch:
+        assert self.second.wait(10)
+        return gathered
+
+
+def test_the_next_examples_are_read_while_the_device_computes():
+    batches = ahead(OnHost(), [range(4), range(4, 8), range(8, 10)], torch.device("cpu"))
+    assert [batch.inputs.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(ahead(OnHost(), [], torch.device("cpu"))) == []
 
 
 def test_small_outputs_take_the_batch_that_is_asked_for():
