@@ -247,12 +247,7 @@ def the_same_noise_for_every_seed(monkeypatch):
 
 
 def no_bias_correction(monkeypatch):
-    def update(self: AveragedModel) -> None:
-        with torch.no_grad():
-            for average, weights in zip(self._average, self._weights, strict=True):
-                average.lerp_(weights, 1 - self.decay)
-
-    monkeypatch.setattr(AveragedModel, "update", update)
+    monkeypatch.setattr(AveragedModel, "next_weight", lambda self: 1 - self.decay)
 
 
 def raw_weights_for_averaged(monkeypatch):
