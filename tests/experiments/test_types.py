@@ -13,6 +13,7 @@ from harness.analyse.findings import Findings
 from harness.analyse.results import Records
 from harness.commands.doctor import Doctor
 from harness.commands.measurement import Measurement
+from harness.commands.step_time import StepTime
 from harness.config.experiments import question_class
 from harness.config.places import conf_folder
 from harness.plan.trial import Trial
@@ -43,7 +44,7 @@ if TYPE_CHECKING:  # pyright refuses a class that does not fit the protocol
     SEQUENTIAL: list[Callable[..., Sequential]] = [
         CriticalBatch, LrBatchMomentum, ScheduleLength, Tuned, WeightDecaySearch,
     ]  # fmt: skip
-    MEASUREMENTS: list[Callable[..., Measurement]] = [Doctor]
+    MEASUREMENTS: list[Callable[..., Measurement]] = [Doctor, StepTime]
     RACING: list[Callable[..., Racing]] = [Tuned]
 
 FILES = (conf_folder() / "experiment").glob("*.yaml")
@@ -54,7 +55,7 @@ TARGETS = sorted({target for target in NAMED if target.startswith("experiments."
 
 def test_whatever_is_no_experiment_is_a_measurement_that_pyright_checks():
     classes = {question_class(target) for target in NAMED if not target.startswith("experiments.")}
-    assert classes == {Doctor}
+    assert classes == {Doctor, StepTime}
     assert question_class("harness.doctor.Doctor") is Doctor  # in configurations written before it moved
 
 
