@@ -18,6 +18,7 @@ from harness.plan.errors import UserError
 from harness.plan.execution import Speed
 from harness.plan.settings import Averaging, Settings
 from harness.train import learner as learner_module
+from harness.train.averaging import AveragedModel
 from harness.train.learner import Learner
 from harness.train.learner_state import continue_from, restore, state_of
 from harness.train.trainer import Execution
@@ -132,7 +133,7 @@ def test_replays_have_the_bits_of_the_same_update_made_anew(monkeypatch, setting
 
 
 def places(made: Learner) -> list[int]:
-    assert made.average is not None
+    assert isinstance(made.average, AveragedModel)
     values = [*made.model.parameters(), *made.model.buffers(), *made.average.module.parameters()]
     values += [v for state in made.optimizer.state.values() for k, v in state.items() if k not in COUNTED]
     return [value.data_ptr() for value in values]
