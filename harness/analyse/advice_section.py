@@ -134,17 +134,21 @@ def _stops(advice: Advice) -> str:
     if math.isinf(found.devices):
         lower = "" if math.isinf(found.low) else f" (95 % interval from {low})"
         return (
-            f"More devices still pay at {found.largest}, the most asked for{lower}: a doubling saves {saving} of the "
-            "hours or more."
+            f"More devices still pay at {found.largest}, the most asked for{lower}: doubling them saves {saving} of "
+            "the hours or more."
         )
     return (
-        f"More devices stop paying at about {found.devices:.3g} (95 % interval {low} to {high}): beyond, a doubling "
-        f"saves less than {saving} of the hours."
+        f"Beyond about {_devices(found.devices)} (95 % interval {low} to {high}) more stop paying: doubling them saves "
+        f"less than {saving} of the hours."
     )
 
 
+def _devices(number: float) -> str:
+    return f"{number:.3g} device{'s' * (number != 1)}"
+
+
 def _number_of(end: float) -> str:
-    return "beyond the most asked for" if math.isinf(end) else f"{end:.3g}"
+    return "more than were asked for" if math.isinf(end) else f"{end:.3g}"
 
 
 def _certainty(point: Point) -> str:
@@ -180,11 +184,11 @@ def _next(advice: Advice, point: Point) -> str:
     if step >= epochs:
         return (
             f"Measure next: seconds of an update on {devices_text([point.devices])} at micro-batch "
-            f"{point.micro_batch}; they are behind {_share(step, epochs)} of the {_plus_minus(point)} of the hours."
+            f"{point.micro_batch}: {_share(step, epochs)} of the uncertainty of the hours ({_plus_minus(point)})."
         )
     return (
-        f"Measure next: more seeds of {name(point.key)}; epochs to target are behind {_share(epochs, step)} of the "
-        f"{_plus_minus(point)} of the hours."
+        f"Measure next: more seeds of {name(point.key)}: epochs to target are {_share(epochs, step)} of the "
+        f"uncertainty of the hours ({_plus_minus(point)})."
     )
 
 
