@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from harness.plan.printable import printable
 from harness.report.numbers import tick
@@ -165,7 +165,10 @@ class Canvas:
         between = (1.0, 1.25, 1.5, 1.75) if base == 2 else (1.0, 2.0, 5.0)
         is_narrow = high < (6 if base == 2 else 60) * low  # holds few powers of the base
         subs = between if is_narrow else (1.0,)
-        drawn.set_major_locator(LogLocator(base=base, subs=subs, numticks=9))
+        if base == 10 and high < 2 * low:  # LogLocator would place as many labels as on a linear axis, which overlap
+            drawn.set_major_locator(MaxNLocator(4))
+        else:
+            drawn.set_major_locator(LogLocator(base=base, subs=subs, numticks=9))
         drawn.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         drawn.set_minor_locator(NullLocator())
 
